@@ -1,0 +1,269 @@
+//! The events. Adding one: a block here, one probe function in tracer-ebpf, one row in the daemon's
+//! table of probes, one test.
+
+use crate::record::{DecodeError, EventDef, FieldDef, HEADER_SIZE, Header, events};
+
+/// Kind numbers are below this; the kernel's counters are arrays of this length.
+pub const KIND_LIMIT: usize = 32;
+
+/// Length of a thread's name in the kernel, in bytes, with its terminating zero.
+pub const COMM_LEN: usize = 16;
+
+/// A record that starts with a [`Header`].
+pub trait Record: Copy + 'static {
+    /// Kind number in its header.
+    const KIND: EventKind;
+}
+
+/// `GoStatus::proc` when the thread holds no P.
+pub const NO_PROC: i32 = -1;
+
+/// Bit of `SysEnter::nr`: a call of the 32-bit interface (int 0x80), with that one's number.
+pub const COMPAT_CALL: u32 = 1 << 31;
+
+/// `SchedWaking::context`: the waker is the current thread.
+pub const CONTEXT_TASK: u32 = 0;
+/// `SchedWaking::context`: an interrupt or timer woke it, the current thread is unrelated.
+pub const CONTEXT_INTERRUPT: u32 = 1;
+/// `SchedWaking::context`: this kernel does not tell interrupts from threads.
+pub const CONTEXT_UNKNOWN: u32 = 2;
+
+events! {
+    /// A CPU switched from one thread to another, and at least one of them is traced.
+    SchedSwitch = 1, "sched_switch" => "thread_state" {
+        /// Process of the thread that leaves.
+        prev_tgid: u32, "pid";
+        /// Its state as the scheduler passes it (0: still runnable).
+        prev_state: u32, "task state bits";
+        /// Thread that gets the CPU (the header has the one that leaves).
+        next_tid: u32, "tid";
+        /// Its process.
+        next_tgid: u32, "pid";
+        /// 1 if the thread was taken off the CPU rather than having given it up.
+        preempt: u32, "0 or 1";
+        /// Always 0.
+        reserved: u32, "always 0";
+        /// Time on CPUs of the thread that leaves, in all its life (se.sum_exec_runtime).
+        prev_runtime: u64, "ns";
+        /// Name of the thread that gets the CPU.
+        next_comm: [u8; COMM_LEN], "text, zero padded";
+    }
+    /// A traced thread is being woken, or runnable for the first time.
+    SchedWaking = 2, "sched_waking" => "thread_state" {
+        /// Thread that is woken.
+        wakee_tid: u32, "tid";
+        /// Its process.
+        wakee_tgid: u32, "pid";
+        /// Process of the current thread.
+        waker_tgid: u32, "pid";
+        /// Whether the current thread is the waker (0), an interrupt (1), or not known (2).
+        context: u32, "0, 1 or 2";
+        /// Name of the current thread.
+        waker_comm: [u8; COMM_LEN], "text, zero padded";
+    }
+    /// A traced thread was created; the header has its creator.
+    SchedFork = 3, "sched_fork" => "thread" {
+        /// Process of the creator.
+        parent_tgid: u32, "pid";
+        /// The new thread.
+        child_tid: u32, "tid";
+        /// Its process: another one than the creator's after fork.
+        child_tgid: u32, "pid";
+        /// Always 0.
+        reserved: u32, "always 0";
+        /// Name of the new thread.
+        child_comm: [u8; COMM_LEN], "text, zero padded";
+    }
+    /// A traced process replaced its program (execve succeeded).
+    SchedExec = 4, "sched_exec" => "process" {
+        /// The process.
+        tgid: u32, "pid";
+        /// Thread id of the caller before it became the leader.
+        old_tid: u32, "tid";
+        /// Name of the thread from now on.
+        comm: [u8; COMM_LEN], "text, zero padded";
+    }
+    /// A traced thread ends; the header has it.
+    SchedExit = 5, "sched_exit" => "thread" {
+        /// Its process.
+        tgid: u32, "pid";
+        /// Exit code as wait(2) gives it: signal in bits 0-6, status in bits 8-15.
+        exit_code: u32, "wait status";
+    }
+    /// A traced thread got another name; the header has the thread that asked for it.
+    ThreadName = 6, "thread_name" => "thread" {
+        /// The thread.
+        named_tid: u32, "tid";
+        /// Its process.
+        tgid: u32, "pid";
+        /// Its new name.
+        comm: [u8; COMM_LEN], "text, zero padded";
+    }
+    /// A traced thread enters a system call.
+    SysEnter = 7, "sys_enter" => "syscall" {
+        /// Its process.
+        tgid: u32, "pid";
+        /// Number of the call, with the bit COMPAT_CALL for the 32-bit interface.
+        nr: u32, "syscall number";
+        /// The six argument registers, whether the call uses them or not.
+        args: [u64; 6], "raw";
+        /// Goroutine on whose behalf (0: none, or not a Go program).
+        goid: u64, "goid";
+        /// Entry address of that goroutine's start function.
+        startpc: u64, "address in the process";
+        /// The goroutine's status (3: the Go scheduler knows that it is in a syscall).
+        gstatus: u32, "Go runtime status";
+        /// P that the thread holds, or -1.
+        proc: i32, "P id";
+    }
+    /// A traced thread leaves a system call.
+    SysExit = 8, "sys_exit" => "syscall" {
+        /// Its process.
+        tgid: u32, "pid";
+        /// Number of the call.
+        nr: u32, "syscall number";
+        /// What it returned: a negative errno on failure.
+        ret: i64, "raw";
+    }
+    /// A goroutine changes its status.
+    GoStatus = 9, "go_status" => "goroutine_state" {
+        /// The goroutine.
+        goid: u64, "goid";
+        /// Entry address of its start function.
+        startpc: u64, "address in the process";
+        /// Goroutine that runs on the current thread (0: none, or the change is not 4 to 1).
+        doer_goid: u64, "goid";
+        /// Status before, without the scan bit.
+        old: u8, "Go runtime status";
+        /// Status after.
+        new: u8, "Go runtime status";
+        /// The wait reason in the goroutine, as a number of its Go version.
+        reason: u8, "wait reason number";
+        /// Status in the goroutine before the change: `old`, or else the offsets are wrong.
+        found: u8, "Go runtime status";
+        /// P that the thread holds, or -1.
+        proc: i32, "P id";
+    }
+    /// A goroutine was created.
+    GoCreate = 10, "go_create" => "goroutine" {
+        /// The new goroutine.
+        goid: u64, "goid";
+        /// Entry address of its start function.
+        startpc: u64, "address in the process";
+        /// Address of the go statement that created it.
+        gopc: u64, "address in the process";
+        /// Goroutine with that go statement.
+        parent_goid: u64, "goid";
+        /// Status that it starts with (1 runnable, 4 waiting).
+        status: u8, "Go runtime status";
+        /// Its wait reason, as a number of its Go version, if it starts waiting.
+        reason: u8, "wait reason number";
+        /// Always 0.
+        reserved: u16, "always 0";
+        /// P that the thread holds, or -1.
+        proc: i32, "P id";
+    }
+    /// A goroutine hands its thread over to another one (coroutines, iter.Pull).
+    GoSwitch = 15, "go_switch" => "goroutine_state" {
+        /// The goroutine that runs until now.
+        goid: u64, "goid";
+        /// Entry address of its start function.
+        startpc: u64, "address in the process";
+        /// The goroutine that runs from now on.
+        next_goid: u64, "goid";
+        /// Entry address of its start function.
+        next_startpc: u64, "address in the process";
+        /// 1 if the first one ends, which is an event of its own; 0 if it waits.
+        exit: u8, "0 or 1";
+        /// Status in the first one: 2, or else the offsets are wrong.
+        found: u8, "Go runtime status";
+        /// Status in the second one: 4, or else the offsets are wrong.
+        next_found: u8, "Go runtime status";
+        /// Always 0.
+        reserved: u8, "always 0";
+        /// P that the thread holds, or -1.
+        proc: i32, "P id";
+    }
+    /// A thread gets a P while it has a goroutine: one that comes back from a system call.
+    GoProc = 16, "go_proc" => "goroutine_state" {
+        /// The goroutine.
+        goid: u64, "goid";
+        /// Entry address of its start function.
+        startpc: u64, "address in the process";
+        /// The P.
+        proc: i32, "P id";
+        /// Always 0.
+        reserved: u32, "always 0";
+    }
+    /// A goroutine asks to stop the world.
+    GoStwBegin = 11, "go_stw_begin" => "stw" {
+        /// Its goroutine (0: none).
+        goid: u64, "goid";
+        /// Why, as a number of the Go version.
+        reason: u64, "stop reason number";
+    }
+    /// The world starts again.
+    GoStwEnd = 12, "go_stw_end" => "stw" {
+        /// The goroutine that starts it (0: none).
+        goid: u64, "goid";
+    }
+    /// A garbage collection cycle ends (mark termination).
+    GoGcEnd = 13, "go_gc_end" => "gc" {
+        /// The goroutine that ends it (0: none).
+        goid: u64, "goid";
+    }
+    /// The size of the heap changed.
+    GoHeap = 14, "go_heap" => "heap" {
+        /// Heap that is live or not yet swept, gcController.heapLive.
+        live: u64, "bytes";
+        /// gcController.gcPercentHeapGoal.
+        percent_goal: u64, "bytes";
+    }
+}
+
+fn read_record<R: Record>(bytes: &[u8]) -> Result<R, DecodeError> {
+    if bytes.len() != size_of::<R>() {
+        return Err(DecodeError::Size {
+            kind: R::KIND as u16,
+            expected: size_of::<R>(),
+            got: bytes.len(),
+        });
+    }
+    // SAFETY: the length was checked, the read may be unaligned, and every record is made of
+    // integers only, for which any bytes are valid.
+    Ok(unsafe { bytes.as_ptr().cast::<R>().read_unaligned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_distinct_and_named() {
+        for (i, kind) in EventKind::ALL.iter().enumerate() {
+            for other in &EventKind::ALL[i + 1..] {
+                assert_ne!(kind.name(), other.name());
+            }
+        }
+        assert_eq!(DEFS.len(), EventKind::ALL.len());
+    }
+
+    #[test]
+    fn decodes_what_a_probe_writes_and_refuses_the_rest() {
+        let record = SysExit {
+            header: Header { ts: 7, kind: EventKind::SysExit as u16, cpu: 1, tid: 42 },
+            tgid: 41,
+            nr: 1,
+            ret: -2,
+        };
+        // SAFETY: a repr(C) record without padding is plain bytes.
+        let bytes: [u8; size_of::<SysExit>()] = unsafe { core::mem::transmute(record) };
+        assert_eq!(Event::decode(&bytes), Ok(Event::SysExit(record)));
+        for len in 0..bytes.len() {
+            assert!(Event::decode(&bytes[..len]).is_err(), "{len} bytes were accepted");
+        }
+        let mut unknown = bytes;
+        unknown[8] = 0xff;
+        assert_eq!(Event::decode(&unknown), Err(DecodeError::UnknownKind(0xff)));
+    }
+}

@@ -1,0 +1,12 @@
+//! What kernel programs and tracerd share: event records, their kinds, and the configuration of a
+//! traced process. Plain data without I/O; `no_std`, so that it builds for the BPF target.
+
+#![no_std]
+
+pub mod events;
+pub mod goroutine_status;
+mod record;
+pub mod target;
+
+pub use events::{Event, EventKind};
+pub use record::{DecodeError, EventDef, FieldDef, HEADER_SIZE, Header};
