@@ -1,0 +1,125 @@
+//! Reading the Go runtime's g, m and p of the traced process.
+
+use aya_ebpf::helpers::bpf_probe_read_user;
+use tracer_common::{
+    events::NO_PROC,
+    goroutine_status::MASK,
+    target::{GoOffsets, Target},
+};
+
+use crate::task::Task;
+
+/// What a probe needs of a g.
+pub struct Goroutine {
+    pub goid: u64,
+    pub startpc: u64,
+    pub status: u8,
+    pub reason: u8,
+}
+
+/// What a probe needs of an m.
+pub struct Machine {
+    /// Address of the g that runs on it, 0 if none.
+    pub curg: u64,
+    /// P that it holds, or -1.
+    pub proc: i32,
+}
+
+#[inline(always)]
+fn read<T>(address: u64) -> Result<T, i32> {
+    // SAFETY: the helper checks the address and fails if it cannot be read.
+    unsafe { bpf_probe_read_user(address as *const T) }
+}
+
+/// Reads a g. User space has checked that goid and waitreason lie 8 and 32 bytes behind
+/// atomicstatus, so that one read brings all three.
+#[inline(always)]
+pub fn goroutine(go: &GoOffsets, g: u64) -> Result<Goroutine, i32> {
+    let words: [u64; 5] = read(g + u64::from(go.g_atomicstatus))?;
+    Ok(Goroutine {
+        status: (words[0] as u32 & MASK) as u8,
+        goid: words[1],
+        reason: words[4] as u8,
+        startpc: read(g + u64::from(go.g_startpc))?,
+    })
+}
+
+/// Goroutine id of a g, 0 for none.
+#[inline(always)]
+pub fn goid(go: &GoOffsets, g: u64) -> Result<u64, i32> {
+    if g == 0 { Ok(0) } else { read(g + u64::from(go.g_goid)) }
+}
+
+/// Parent's goroutine id and the address of the go statement.
+#[inline(always)]
+pub fn created_by(go: &GoOffsets, g: u64) -> Result<(u64, u64), i32> {
+    Ok((read(g + u64::from(go.g_parent_goid))?, read(g + u64::from(go.g_gopc))?))
+}
+
+/// Whether a goroutine that switches to another one ends with it, and the address of the other g
+/// (coro.gp, the first field of coro).
+#[inline(always)]
+pub fn coroutine(go: &GoOffsets, g: u64) -> Result<(u8, u64), i32> {
+    let coro: u64 = read(g + u64::from(go.g_coroarg))?;
+    Ok((read(g + u64::from(go.g_coroexit))?, read(coro)?))
+}
+
+/// Id of a p.
+#[inline(always)]
+pub fn p_id(go: &GoOffsets, p: u64) -> Result<i32, i32> {
+    read(p + u64::from(go.p_id))
+}
+
+/// Address of the m of a g.
+#[inline(always)]
+pub fn m_of(go: &GoOffsets, g: u64) -> Result<u64, i32> {
+    read(g + u64::from(go.g_m))
+}
+
+/// Reads an m. User space has checked that p lies 8 to 24 bytes behind curg.
+#[inline(always)]
+pub fn machine(go: &GoOffsets, m: u64) -> Result<Machine, i32> {
+    let words: [u64; 4] = read(m + u64::from(go.m_curg))?;
+    let p = match go.m_p.wrapping_sub(go.m_curg) {
+        8 => words[1],
+        16 => words[2],
+        _ => words[3],
+    };
+    let proc = if p == 0 { NO_PROC } else { p_id(go, p)? };
+    Ok(Machine { curg: words[0], proc })
+}
+
+/// gcController.heapLive and gcController.gcPercentHeapGoal, in bytes.
+#[inline(always)]
+pub fn heap(go: &GoOffsets, controller: u64) -> Result<(u64, u64), i32> {
+    Ok((
+        read(controller + u64::from(go.gc_heap_live))?,
+        read(controller + u64::from(go.gc_percent_heap_goal))?,
+    ))
+}
+
+/// The goroutine on whose behalf the current thread runs, found through its thread-local g: no
+/// probe in the process is needed. None on a thread that the runtime has not set up.
+#[inline(always)]
+pub fn current(target: &Target, task: Task) -> Option<(Goroutine, Machine)> {
+    let go = &target.go;
+    // Go keeps g in the word below the thread pointer (runtime/tls_amd64.s, ELF TLS).
+    let g: u64 = read(task.fsbase().wrapping_sub(8)).ok()?;
+    if g == 0 {
+        return None;
+    }
+    let m = m_of(go, g).ok()?;
+    if m == 0 {
+        return None;
+    }
+    let machine = machine(go, m).ok()?;
+    // A thread that is not the runtime's may have anything in that word: believe it only if the m
+    // leads back to this g.
+    if g != machine.curg && read::<u64>(m + u64::from(go.m_g0)).ok()? != g {
+        return None;
+    }
+    if machine.curg == 0 {
+        return None;
+    }
+    Some((goroutine(go, machine.curg).ok()?, machine))
+}

@@ -1,0 +1,208 @@
+//! Uprobes in the Go runtime. Each sits at the `push %rbp` behind the stack check, where the
+//! arguments of Go's register ABI (AX, BX, CX) and g (R14) are still as the caller left them.
+
+use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
+use aya_log_ebpf::warn;
+use tracer_common::{
+    events::{GoCreate, GoGcEnd, GoHeap, GoProc, GoStatus, GoStwBegin, GoStwEnd, GoSwitch, Record},
+    goroutine_status::{
+        COPYSTACK, DEAD, IDLE, MASK, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING,
+    },
+    target::{GO, GoOffsets},
+};
+
+use super::process::current_tgid;
+use crate::{
+    emit::{emit, unreadable},
+    go,
+    maps::traced,
+};
+
+#[inline(always)]
+fn offsets() -> Option<&'static GoOffsets> {
+    let target = traced(current_tgid())?;
+    if target.flags & GO != 0 { Some(&target.go) } else { None }
+}
+
+#[inline(always)]
+fn regs(ctx: &ProbeContext) -> &pt_regs {
+    // SAFETY: the context of a uprobe is a pt_regs.
+    unsafe { &*ctx.regs }
+}
+
+#[inline(always)]
+fn status_of(word: u64) -> u8 {
+    (word as u32 & MASK) as u8
+}
+
+#[inline(always)]
+fn finish<R: Record>(ctx: &ProbeContext, result: Result<(), i32>) -> u32 {
+    if let Err(error) = result
+        && unreadable::<R>()
+    {
+        warn!(ctx, "cannot read the Go runtime's memory: error {}", error);
+    }
+    0
+}
+
+/// runtime.casgstatus(gp *g, oldval, newval uint32)
+#[uprobe]
+pub fn go_casgstatus(ctx: ProbeContext) -> u32 {
+    let Some(go) = offsets() else { return 0 };
+    let (old, new) = (status_of(regs(&ctx).rbx), status_of(regs(&ctx).rcx));
+    if old == COPYSTACK || new == COPYSTACK || old == IDLE {
+        return 0;
+    }
+    // To and from a syscall: seen at the syscall itself (from Go 1.26 on it is not seen here).
+    if (old == RUNNING && new == SYSCALL) || (old == SYSCALL && new == RUNNING) {
+        return 0;
+    }
+    let gp = regs(&ctx).rax;
+    if old == DEAD {
+        return finish::<GoCreate>(&ctx, created(go, regs(&ctx).r14, gp, new));
+    }
+    finish::<GoStatus>(&ctx, status(go, regs(&ctx).r14, gp, old, new))
+}
+
+/// runtime.preemptPark(gp *g): it changes the status without casgstatus.
+#[uprobe]
+pub fn go_preempt_park(ctx: ProbeContext) -> u32 {
+    let Some(go) = offsets() else { return 0 };
+    let gp = regs(&ctx).rax;
+    finish::<GoStatus>(&ctx, status(go, regs(&ctx).r14, gp, RUNNING, PREEMPTED))
+}
+
+#[inline(always)]
+fn created(go: &GoOffsets, current: u64, gp: u64, new: u8) -> Result<(), i32> {
+    let machine = go::machine(go, go::m_of(go, current)?)?;
+    let g = go::goroutine(go, gp)?;
+    let (parent_goid, gopc) = go::created_by(go, gp)?;
+    emit(|header| GoCreate {
+        header,
+        goid: g.goid,
+        startpc: g.startpc,
+        gopc,
+        parent_goid,
+        status: new,
+        reason: g.reason,
+        reserved: 0,
+        proc: machine.proc,
+    });
+    Ok(())
+}
+
+#[inline(always)]
+fn status(go: &GoOffsets, current: u64, gp: u64, old: u8, new: u8) -> Result<(), i32> {
+    let machine = go::machine(go, go::m_of(go, current)?)?;
+    let g = go::goroutine(go, gp)?;
+    // Who does it tells something only here, and each read costs a twentieth of the probe.
+    let woken = old == WAITING && new == RUNNABLE && machine.curg != gp;
+    let doer_goid = if woken { go::goid(go, machine.curg)? } else { 0 };
+    emit(|header| GoStatus {
+        header,
+        goid: g.goid,
+        startpc: g.startpc,
+        doer_goid,
+        old,
+        new,
+        reason: g.reason,
+        found: g.status,
+        proc: machine.proc,
+    });
+    Ok(())
+}
+
+#[inline(always)]
+fn current_goid(ctx: &ProbeContext, go: &GoOffsets) -> Result<u64, i32> {
+    let machine = go::machine(go, go::m_of(go, regs(ctx).r14)?)?;
+    go::goid(go, machine.curg)
+}
+
+/// runtime.coroswitch_m(gp *g): changes both goroutines without casgstatus.
+#[uprobe]
+pub fn go_coroswitch(ctx: ProbeContext) -> u32 {
+    let Some(go) = offsets() else { return 0 };
+    finish::<GoSwitch>(&ctx, switch(go, regs(&ctx).r14, regs(&ctx).rax))
+}
+
+#[inline(always)]
+fn switch(go: &GoOffsets, current: u64, gp: u64) -> Result<(), i32> {
+    let machine = go::machine(go, go::m_of(go, current)?)?;
+    let g = go::goroutine(go, gp)?;
+    let (exit, next) = go::coroutine(go, gp)?;
+    let next = go::goroutine(go, next)?;
+    emit(|header| GoSwitch {
+        header,
+        goid: g.goid,
+        startpc: g.startpc,
+        next_goid: next.goid,
+        next_startpc: next.startpc,
+        exit,
+        found: g.status,
+        next_found: next.status,
+        reserved: 0,
+        proc: machine.proc,
+    });
+    Ok(())
+}
+
+/// runtime.wirep(pp *p): most threads that get a P have no goroutine yet; they are passed over.
+#[uprobe]
+pub fn go_wirep(ctx: ProbeContext) -> u32 {
+    let Some(go) = offsets() else { return 0 };
+    finish::<GoProc>(&ctx, got_proc(go, regs(&ctx).r14, regs(&ctx).rax))
+}
+
+#[inline(always)]
+fn got_proc(go: &GoOffsets, current: u64, p: u64) -> Result<(), i32> {
+    let machine = go::machine(go, go::m_of(go, current)?)?;
+    if machine.curg == 0 {
+        return Ok(());
+    }
+    let g = go::goroutine(go, machine.curg)?;
+    let proc = go::p_id(go, p)?;
+    emit(|header| GoProc { header, goid: g.goid, startpc: g.startpc, proc, reserved: 0 });
+    Ok(())
+}
+
+/// runtime.stopTheWorldWithSema(reason stwReason)
+#[uprobe]
+pub fn go_stw_begin(ctx: ProbeContext) -> u32 {
+    let Some(go) = offsets() else { return 0 };
+    let reason = regs(&ctx).rax & 0xff;
+    let result =
+        current_goid(&ctx, go).map(|goid| emit(|header| GoStwBegin { header, goid, reason }));
+    finish::<GoStwBegin>(&ctx, result)
+}
+
+/// runtime.startTheWorldWithSema
+#[uprobe]
+pub fn go_stw_end(ctx: ProbeContext) -> u32 {
+    let Some(go) = offsets() else { return 0 };
+    let result = current_goid(&ctx, go).map(|goid| emit(|header| GoStwEnd { header, goid }));
+    finish::<GoStwEnd>(&ctx, result)
+}
+
+/// runtime.gcMarkTermination
+#[uprobe]
+pub fn go_gc_end(ctx: ProbeContext) -> u32 {
+    let Some(go) = offsets() else { return 0 };
+    let result = current_goid(&ctx, go).map(|goid| emit(|header| GoGcEnd { header, goid }));
+    finish::<GoGcEnd>(&ctx, result)
+}
+
+/// runtime.(*gcControllerState).update(dHeapLive, dHeapScan int64)
+#[uprobe]
+pub fn go_heap(ctx: ProbeContext) -> u32 {
+    let Some(go) = offsets() else { return 0 };
+    let delta = regs(&ctx).rbx;
+    if delta == 0 {
+        return 0;
+    }
+    let controller = regs(&ctx).rax;
+    let result = go::heap(go, controller).map(|(live, percent_goal)| {
+        let live = live.wrapping_add(delta);
+        emit(|header| GoHeap { header, live, percent_goal });
+    });
+    finish::<GoHeap>(&ctx, result)
+}

@@ -1,0 +1,7 @@
+//! The kernel programs, one family a file.
+
+mod go;
+mod irq;
+mod process;
+mod sched;
+mod syscall;

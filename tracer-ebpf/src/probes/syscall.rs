@@ -1,0 +1,68 @@
+//! System calls, with the goroutine on whose behalf they are made.
+
+use aya_ebpf::{bindings::pt_regs, macros::btf_tracepoint, programs::BtfTracePointContext};
+use tracer_common::{
+    events::{COMPAT_CALL, NO_PROC, SysEnter, SysExit},
+    target::{ARM_ON_EXEC, GO},
+};
+
+use super::process::current_tgid;
+use crate::{
+    emit::emit,
+    go,
+    maps::{TARGETS, traced},
+    task::Task,
+};
+
+// arch/x86/entry/syscalls/syscall_64.tbl
+const EXECVE: u64 = 59;
+const EXECVEAT: u64 = 322;
+
+/// trace_sys_enter(struct pt_regs *regs, long id)
+#[btf_tracepoint(function = "sys_enter")]
+pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
+    let tgid = current_tgid();
+    let Some(target) = TARGETS.get_ptr_mut(&tgid) else {
+        return 0;
+    };
+    let nr = ctx.arg::<u64>(1);
+    // SAFETY: an existing entry; only the process itself, which is single-threaded, disarms it.
+    unsafe {
+        if (*target).flags & ARM_ON_EXEC != 0 {
+            if nr != EXECVE && nr != EXECVEAT {
+                return 0;
+            }
+            (*target).flags &= !ARM_ON_EXEC;
+        }
+    }
+    // SAFETY: as above.
+    let target = unsafe { &*target };
+    let regs = ctx.arg::<*const pt_regs>(0);
+    // SAFETY: the verifier knows the argument as a struct pt_regs and checks the offsets.
+    let args =
+        unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };
+    let task = Task::current();
+    let nr = nr as u32 | if task.in_compat_call() { COMPAT_CALL } else { 0 };
+    let current = if target.flags & GO != 0 { go::current(target, task) } else { None };
+    let (goid, startpc, gstatus, proc) = match &current {
+        Some((g, m)) => (g.goid, g.startpc, u32::from(g.status), m.proc),
+        None => (0, 0, 0, NO_PROC),
+    };
+    emit(|header| SysEnter { header, tgid, nr, args, goid, startpc, gstatus, proc });
+    0
+}
+
+/// trace_sys_exit(struct pt_regs *regs, long ret)
+#[btf_tracepoint(function = "sys_exit")]
+pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
+    let tgid = current_tgid();
+    if traced(tgid).is_none() {
+        return 0;
+    }
+    let regs = ctx.arg::<*const pt_regs>(0);
+    // SAFETY: as in sys_enter.
+    let nr = unsafe { (*regs).orig_rax } as u32;
+    let ret = ctx.arg::<u64>(1) as i64;
+    emit(|header| SysExit { header, tgid, nr, ret });
+    0
+}

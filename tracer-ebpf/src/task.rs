@@ -1,0 +1,81 @@
+//! Reading a `task_struct` that the kernel passed to a BTF tracepoint, or the current one.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_get_current_task_btf;
+use tracer_common::events::COMM_LEN;
+
+use crate::globals;
+
+/// A pointer that the verifier knows to be a `task_struct`.
+#[derive(Clone, Copy)]
+pub struct Task(*const c_void);
+
+impl Task {
+    /// Wraps an argument of a BTF tracepoint.
+    #[inline(always)]
+    pub fn new(task: *const c_void) -> Self {
+        Self(task)
+    }
+
+    /// The current thread.
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: a helper without arguments.
+        Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+    }
+
+    /// Thread id.
+    #[inline(always)]
+    pub fn tid(self) -> u32 {
+        self.read(globals::task_pid())
+    }
+
+    /// Process id.
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        self.read(globals::task_tgid())
+    }
+
+    /// Exit code as wait(2) gives it.
+    #[inline(always)]
+    pub fn exit_code(self) -> u32 {
+        self.read(globals::task_exit_code())
+    }
+
+    /// Time on CPUs since it was created, in ns; up to date when it leaves the CPU.
+    #[inline(always)]
+    pub fn runtime(self) -> u64 {
+        self.read(globals::task_runtime())
+    }
+
+    /// Whether it is in a system call of the 32-bit interface.
+    #[inline(always)]
+    pub fn in_compat_call(self) -> bool {
+        // arch/x86/include/asm/thread_info.h
+        const TS_COMPAT: u32 = 2;
+        self.read::<u32>(globals::task_syscall_status()) & TS_COMPAT != 0
+    }
+
+    /// Base of the FS segment: the thread pointer.
+    #[inline(always)]
+    pub fn fsbase(self) -> u64 {
+        self.read(globals::task_fsbase())
+    }
+
+    /// Name of the thread.
+    #[inline(always)]
+    pub fn comm(self) -> [u8; COMM_LEN] {
+        let words: [u64; 2] =
+            [self.read(globals::task_comm()), self.read(globals::task_comm() + 8)];
+        // SAFETY: both are 16 bytes without padding.
+        unsafe { core::mem::transmute(words) }
+    }
+
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: usize) -> T {
+        // SAFETY: the verifier allows this only for a trusted task_struct and a constant offset
+        // within it, and turns a fault into zero.
+        unsafe { self.0.byte_add(offset).cast::<T>().read() }
+    }
+}
