@@ -1,0 +1,30 @@
+//! The store of tracerd: a SQLite database that holds what was traced, written by one [`Writer`] and
+//! read by any number of [`Reader`]s.
+//!
+//! What there is few of (processes, threads, goroutines...) is in plain tables. Events are in segments:
+//! up to 4,096 rows as compressed columns in one row of the table `segment`, which virtual tables show as
+//! ordinary rows. Every table is defined once, in [`schema`].
+
+mod authorizer;
+mod error;
+mod functions;
+pub mod query;
+mod reader;
+pub mod schema;
+pub mod segment;
+mod shared;
+mod strings;
+mod vtab;
+mod writer;
+
+pub use error::{Result, StoreError};
+pub use reader::{QueryResult, Reader, RowSink};
+pub use rusqlite::types::{Value, ValueRef};
+pub use schema::DEFAULT_DB;
+pub use schema::entities::{Clock, EventCount, Goroutine, Loss, Process, Thread};
+pub use schema::streams::{Gc, GoroutineState, Heap, Streams, Stw, Syscall, ThreadState};
+pub use schema::tables::StreamRow;
+pub use schema::words;
+pub use shared::ScanStats;
+pub use strings::{Interner, StrId};
+pub use writer::{Batch, NewSession, Summary, Writer};

@@ -1,0 +1,202 @@
+//! What `go tool trace` calls goroutine analysis: where goroutines spent their time, by the function that
+//! they began in.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use super::session;
+use crate::error::{Result, StoreError};
+use crate::reader::Reader;
+use crate::schema::streams::GoroutineState;
+use crate::schema::words::goroutine_state;
+use crate::strings::StrId;
+
+/// Stands for a start function that is not known.
+pub const UNKNOWN: &str = "[unknown]";
+
+/// Time in each state, ns. An interval that is open counts until the recording's end.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Times {
+    /// Running on a thread.
+    pub running: i64,
+    /// Ready to run.
+    pub runnable: i64,
+    /// Parked, by reason; a wait without a reason is under the empty text.
+    pub waiting: BTreeMap<String, i64>,
+    /// In system calls.
+    pub syscall: i64,
+}
+
+impl Times {
+    /// Parked for whatever reason, ns.
+    pub fn waiting_total(&self) -> i64 {
+        self.waiting.values().fold(0, |sum, ns| sum.saturating_add(*ns))
+    }
+
+    /// In all states together, ns.
+    pub fn total(&self) -> i64 {
+        [self.running, self.runnable, self.syscall]
+            .into_iter()
+            .fold(self.waiting_total(), i64::saturating_add)
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.running = self.running.saturating_add(other.running);
+        self.runnable = self.runnable.saturating_add(other.runnable);
+        self.syscall = self.syscall.saturating_add(other.syscall);
+        for (reason, ns) in &other.waiting {
+            let sum = self.waiting.entry(reason.clone()).or_default();
+            *sum = sum.saturating_add(*ns);
+        }
+    }
+}
+
+/// The goroutines that began in one function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Function {
+    /// Full name of the function, or [`UNKNOWN`].
+    pub start_func: String,
+    /// Whether they belong to Go's runtime, by Go's own rule: its name begins with `runtime.` and is
+    /// not `runtime.main`.
+    pub runtime_internal: bool,
+    /// How many there were.
+    pub n: u64,
+    /// Their time, all together.
+    pub times: Times,
+}
+
+/// One goroutine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Goroutine {
+    /// Its number in the database.
+    pub ugid: i64,
+    /// Its process.
+    pub upid: i64,
+    /// Its number in Go.
+    pub goid: i64,
+    /// The number in Go of the goroutine that created it.
+    pub parent_goid: Option<i64>,
+    /// Full name of the function that it began in, or [`UNKNOWN`].
+    pub start_func: String,
+    /// When it was created, ns; `None` if it existed before recording.
+    pub created_ts: Option<i64>,
+    /// When it ended, ns; `None` if it was not seen to end.
+    pub ended_ts: Option<i64>,
+    /// Its time.
+    pub times: Times,
+}
+
+/// Whether a goroutine that began in this function belongs to Go's runtime.
+pub fn is_runtime_internal(start_func: &str) -> bool {
+    start_func.starts_with("runtime.") && start_func != "runtime.main"
+}
+
+/// All goroutines of a session (by default the last), by start function: those of the program first, and
+/// in each part those that ran longest first.
+///
+/// # Errors
+/// [`StoreError::NoSession`], or when the database cannot be read.
+pub fn by_function(reader: &Reader, session_id: Option<i64>) -> Result<Vec<Function>> {
+    let mut functions: HashMap<String, Function> = HashMap::new();
+    for goroutine in load(reader, session_id, None)? {
+        let function = functions.entry(goroutine.start_func).or_insert_with_key(|name| Function {
+            start_func: name.clone(),
+            runtime_internal: is_runtime_internal(name),
+            n: 0,
+            times: Times::default(),
+        });
+        function.n += 1;
+        function.times.add(&goroutine.times);
+    }
+    let mut functions: Vec<_> = functions.into_values().collect();
+    functions.sort_by(|a, b| {
+        let key = |f: &Function| (f.runtime_internal, std::cmp::Reverse(f.times.running));
+        key(a).cmp(&key(b)).then_with(|| a.start_func.cmp(&b.start_func))
+    });
+    Ok(functions)
+}
+
+/// The goroutines of a session (by default the last) that began in this function, in the order in
+/// which they were first seen.
+///
+/// # Errors
+/// [`StoreError::NoSession`], or when the database cannot be read.
+pub fn list(reader: &Reader, session_id: Option<i64>, start_func: &str) -> Result<Vec<Goroutine>> {
+    load(reader, session_id, Some(start_func))
+}
+
+/// Time by state and reason, while the texts are still numbers.
+type RawTimes = Vec<((StrId, Option<StrId>), i64)>;
+
+fn load(reader: &Reader, session_id: Option<i64>, only: Option<&str>) -> Result<Vec<Goroutine>> {
+    reader.snapshot(|| {
+        let session = session::get(reader, session_id)?;
+        let mut goroutines = entities(reader, session.session_id, only)?;
+        let places: HashMap<i64, usize> =
+            goroutines.iter().enumerate().map(|(place, g)| (g.ugid, place)).collect();
+        let mut raw: Vec<RawTimes> = vec![Vec::new(); goroutines.len()];
+        let end = session.end();
+        reader.scan(session.session_id, |row: &GoroutineState| {
+            let Some(place) = places.get(&row.ugid) else {
+                return;
+            };
+            let dur = row.dur.unwrap_or_else(|| end.saturating_sub(row.ts)).max(0);
+            let key = (row.state, row.reason);
+            // A goroutine knows few states and reasons.
+            match raw[*place].iter_mut().find(|(known, _)| *known == key) {
+                Some((_, sum)) => *sum = sum.saturating_add(dur),
+                None => raw[*place].push((key, dur)),
+            }
+        })?;
+        for (goroutine, raw) in goroutines.iter_mut().zip(raw) {
+            goroutine.times = times(reader, raw)?;
+        }
+        Ok(goroutines)
+    })
+}
+
+fn times(reader: &Reader, raw: RawTimes) -> Result<Times> {
+    let mut times = Times::default();
+    for ((state, reason), ns) in raw {
+        let sum = match &*reader.text(state)? {
+            goroutine_state::RUNNING => &mut times.running,
+            goroutine_state::RUNNABLE => &mut times.runnable,
+            goroutine_state::SYSCALL => &mut times.syscall,
+            goroutine_state::WAITING => {
+                let reason = reason.map(|id| reader.text(id)).transpose()?;
+                times.waiting.entry(reason.as_deref().unwrap_or_default().to_owned()).or_default()
+            }
+            other => {
+                let what = format!("a goroutine is in the unknown state \"{other}\"");
+                return Err(StoreError::Corrupt(what));
+            }
+        };
+        *sum = sum.saturating_add(ns);
+    }
+    Ok(times)
+}
+
+fn entities(reader: &Reader, session_id: i64, only: Option<&str>) -> Result<Vec<Goroutine>> {
+    let mut statement = reader.conn().prepare(
+        "SELECT g.ugid, g.upid, g.goid, parent.goid, coalesce(g.start_func, ?2),
+             g.created_ts, g.ended_ts
+         FROM goroutine g JOIN process p USING (upid)
+         LEFT JOIN goroutine parent ON parent.ugid = g.parent_ugid
+         WHERE p.session_id = ?1 AND (?3 IS NULL OR coalesce(g.start_func, ?2) = ?3)
+         ORDER BY g.ugid",
+    )?;
+    let goroutines = statement.query_map((session_id, UNKNOWN, only), |row| {
+        Ok(Goroutine {
+            ugid: row.get(0)?,
+            upid: row.get(1)?,
+            goid: row.get(2)?,
+            parent_goid: row.get(3)?,
+            start_func: row.get(4)?,
+            created_ts: row.get(5)?,
+            ended_ts: row.get(6)?,
+            times: Times::default(),
+        })
+    })?;
+    Ok(goroutines.collect::<rusqlite::Result<_>>()?)
+}

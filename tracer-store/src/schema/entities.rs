@@ -1,0 +1,188 @@
+//! The plain tables: what the rows of streams refer to, and what there is to know about a recording.
+//!
+//! `session_id` is no field of the rows: the writer fills it in.
+
+use std::sync::Arc;
+
+use super::tables::entities;
+use super::words::loss_stage;
+
+entities! {
+    /// A recording. A database holds one.
+    Entity Session session key ["session_id"] session 0 {
+        /// When recording began.
+        started_ts: i64, unit "ns";
+        /// Up to when events are stored.
+        last_ts: i64, unit "ns";
+        /// When recording ended; NULL while it goes on, and for ever when `tracerd` was killed.
+        ended_ts: Option<i64>, unit "ns";
+        /// The boot of the machine (`/proc/sys/kernel/random/boot_id`): times of another boot cannot be compared.
+        boot_id: Arc<str>;
+        /// Name of the machine.
+        hostname: Arc<str>;
+        /// Release of its kernel (`uname -r`).
+        kernel: Arc<str>;
+        /// Version of `tracerd`.
+        tracerd_version: Arc<str>;
+        /// Arguments of `tracerd`.
+        command: Arc<str>;
+        /// Why recording ended; NULL while it goes on.
+        end_reason: Option<Arc<str>>;
+        /// Version of the schema that it was recorded with.
+        schema_version: i64;
+    }
+
+    /// Pairs of times of two clocks, taken at the start, while recording, and at the end. `wall(ts)` uses them.
+    Entity Clock clock key ["session_id", "ts"] session 0 {
+        /// `CLOCK_MONOTONIC`.
+        ts: i64, unit "ns";
+        /// `CLOCK_REALTIME` at the same moment: time since 1970-01-01 00:00:00 UTC.
+        realtime: i64, unit "ns";
+    }
+
+    /// Processes. `upid` is unique in the database, a PID may come again.
+    Entity Process process key ["upid"] session 1 {
+        /// Number of the process in this database.
+        upid: i64;
+        /// Its PID (thread group id) in the root PID namespace.
+        pid: i64;
+        /// When it started; NULL if it existed before recording.
+        start_ts: Option<i64>, unit "ns";
+        /// When it ended; NULL if it was not seen to end.
+        end_ts: Option<i64>, unit "ns";
+        /// Path of its executable.
+        exe: Option<Arc<str>>;
+        /// Build id of its executable: Go's, else the ELF note's in hexadecimal.
+        build_id: Option<Arc<str>>;
+        /// Its command line, arguments separated by spaces.
+        cmdline: Option<Arc<str>>;
+        /// Its user id.
+        uid: Option<i64>;
+        /// Path of its control group (version 2).
+        cgroup: Option<Arc<str>>;
+        /// The language runtime that was recognised: `go`, or NULL.
+        runtime: Option<Arc<str>>;
+        /// Version of the runtime, such as `go1.27.3`.
+        runtime_version: Option<Arc<str>>;
+        /// The process that started it, see `process`.
+        parent_upid: Option<i64>;
+        /// Its exit code; 128 + signal number when a signal ended it.
+        exit_code: Option<i64>;
+    }
+
+    /// Threads. `utid` is unique in the database, a thread id may come again.
+    Entity Thread thread key ["utid"] {
+        /// Number of the thread in this database.
+        utid: i64;
+        /// Its process, see `process`.
+        upid: i64;
+        /// Its thread id in the root PID namespace.
+        tid: i64;
+        /// Its name (`comm`), the last that was seen.
+        name: Option<Arc<str>>;
+        /// When it started; NULL if it existed before recording.
+        start_ts: Option<i64>, unit "ns";
+        /// When it ended; NULL if it was not seen to end.
+        end_ts: Option<i64>, unit "ns";
+        /// The thread that created it, see `thread`.
+        creator_utid: Option<i64>;
+    }
+
+    /// Goroutines. `ugid` is unique in the database.
+    Entity Goroutine goroutine key ["ugid"] {
+        /// Number of the goroutine in this database.
+        ugid: i64;
+        /// Its process, see `process`.
+        upid: i64;
+        /// Its number in Go (`goroutine 18 [running]`).
+        goid: i64;
+        /// The goroutine that created it, see `goroutine`.
+        parent_ugid: Option<i64>;
+        /// Full name of the function that it began in.
+        start_func: Option<Arc<str>>;
+        /// The stack at which it was created, see `stack`. Always NULL in this version.
+        create_stack: Option<i64>;
+        /// When it was created; NULL if it existed before recording.
+        created_ts: Option<i64>, unit "ns";
+        /// When it ended; NULL if it was not seen to end.
+        ended_ts: Option<i64>, unit "ns";
+    }
+
+    /// Frames of stacks. Stacks are not captured in this version: the table is empty.
+    Entity Stack stack key ["stack_id", "depth"] {
+        /// Number of the stack.
+        stack_id: i64;
+        /// Depth of the frame, 0 being the innermost.
+        depth: i64;
+        /// The frame, see `frame`.
+        frame_id: i64;
+    }
+
+    /// Places in programs. Stacks are not captured in this version: the table is empty.
+    Entity Frame frame key ["frame_id"] {
+        /// Number of the frame.
+        frame_id: i64;
+        /// Full name of the function.
+        func: Option<Arc<str>>;
+        /// Source file.
+        file: Option<Arc<str>>;
+        /// Line in the source file, from 1.
+        line: Option<i64>;
+        /// Address in the module's file.
+        address: Option<i64>;
+        /// Path of the executable or library.
+        module: Option<Arc<str>>;
+    }
+
+    /// Events that were produced and are not in the database. What is counted over such a time is too low.
+    Entity Loss loss key [] session 0 {
+        /// Since when they may have been lost.
+        ts: i64, unit "ns";
+        /// For how long they may have been lost.
+        dur: i64, unit "ns";
+        /// Kind of the events.
+        kind: Arc<str>;
+        /// Where they were lost.
+        stage: Arc<str>, words loss_stage::ALL;
+        /// How many.
+        count: i64;
+    }
+
+    /// The kernel's counts of events: `produced` is `recorded` and `lost` together.
+    Entity EventCount event_count key ["session_id", "kind"] session 0 {
+        /// Kind of the events.
+        kind: Arc<str>;
+        /// How many the kernel programs produced.
+        produced: i64;
+        /// How many of them reached the database.
+        recorded: i64;
+        /// How many did not.
+        lost: i64;
+    }
+
+    /// Texts of the streams, each stored once.
+    Internal StringRow string key ["id"] {
+        /// Number that stands for the text in segments.
+        id: i64;
+        /// The text.
+        value: Arc<str>;
+    }
+
+    /// Segments: up to 4,096 rows of a stream, as compressed columns. Read the streams' own tables instead.
+    Internal SegmentRow segment key ["segment_id"] session 2 {
+        /// Number of the segment.
+        segment_id: i64;
+        /// The stream that it belongs to.
+        tbl: Arc<str>;
+        /// Smallest `ts` in it.
+        ts_min: i64, unit "ns";
+        /// Largest `ts` in it.
+        ts_max: i64, unit "ns";
+        /// How many rows it holds.
+        row_count: i64;
+        /// 1 if it holds intervals that are still open, 0 else.
+        is_open: i64;
+        /// The columns.
+        data: Vec<u8>;
+    }
+}

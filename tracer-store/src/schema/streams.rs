@@ -1,0 +1,167 @@
+//! The streams: tables that are stored as segments and read through virtual tables.
+//!
+//! All times are nanoseconds of `CLOCK_MONOTONIC`; `wall(ts)` turns one into UTC.
+
+use crate::strings::StrId;
+
+use super::tables::tables;
+use super::words::{goroutine_state, thread_state};
+use super::{ColumnDef, ColumnKind, TableDef, TableKind};
+
+tables! {
+    /// What each thread did, one row per interval between two scheduler events.
+    ThreadState thread_state {
+        /// When the interval began.
+        ts: i64, unit "ns";
+        /// Its length; NULL while it is open.
+        dur: Option<i64>, unit "ns";
+        /// The thread, see `thread`.
+        utid: i64;
+        /// What the thread did.
+        state: StrId, words thread_state::ALL;
+        /// The CPU that it ran on, while running; else NULL.
+        cpu: Option<i64>;
+        /// On the runnable interval that follows a wake-up: the thread that woke this one.
+        /// NULL when an interrupt did, or when it is not known.
+        waker_utid: Option<i64>;
+        /// The thread that got the CPU, when this interval began by leaving one.
+        next_utid: Option<i64>;
+    }
+
+    /// What each goroutine did, one row per interval between two changes of its state.
+    GoroutineState goroutine_state {
+        /// When the interval began.
+        ts: i64, unit "ns";
+        /// Its length; NULL while it is open.
+        dur: Option<i64>, unit "ns";
+        /// The goroutine, see `goroutine`.
+        ugid: i64;
+        /// What the goroutine did.
+        state: StrId, words goroutine_state::ALL;
+        /// While waiting: for what, named as Go's runtime names it (`chan receive`, `sync.Mutex.Lock`, `IO wait`...).
+        reason: Option<StrId>;
+        /// The thread (Go's M) that it was on, while running or in a system call.
+        utid: Option<i64>;
+        /// The P that it ran on, by Go's number.
+        proc: Option<i64>;
+        /// The stack at which the interval began, see `stack`. Always NULL in this version.
+        stack_id: Option<i64>;
+        /// On the runnable interval that follows a wait: the goroutine that ended it.
+        waker_ugid: Option<i64>;
+    }
+
+    /// System calls, one row per call, from entry to exit.
+    Syscall syscall {
+        /// When it was entered.
+        ts: i64, unit "ns";
+        /// Time until it returned; NULL while it is open.
+        dur: Option<i64>, unit "ns";
+        /// The calling thread, see `thread`.
+        utid: i64;
+        /// The goroutine on whose behalf; NULL for Go's scheduler and for programs that are not Go.
+        ugid: Option<i64>;
+        /// The kernel's name of the call, such as `epoll_pwait`.
+        name: StrId;
+        /// The raw value returned, an error being a negative errno; NULL while the call is open, and when it never returns (`exit_group`).
+        ret: Option<i64>;
+        /// The six raw argument registers, as a JSON array. A call that takes fewer leaves what was in the others.
+        args: [u64; 6];
+        /// The stack of the call, see `stack`. Always NULL in this version.
+        stack_id: Option<i64>;
+    }
+
+    /// GC cycles, from sweep termination to the end of mark termination.
+    Gc gc {
+        /// When the cycle began.
+        ts: i64, unit "ns";
+        /// Its length; NULL while it is open.
+        dur: Option<i64>, unit "ns";
+        /// The process, see `process`.
+        upid: i64;
+    }
+
+    /// Times at which Go's runtime had stopped all goroutines of a process (stop the world).
+    Stw stw {
+        /// When the stop began.
+        ts: i64, unit "ns";
+        /// Its length; NULL while it is open.
+        dur: Option<i64>, unit "ns";
+        /// The process, see `process`.
+        upid: i64;
+        /// Why, named as Go's runtime names it (`GC mark termination`...).
+        reason: StrId;
+        /// The thread that stopped the world.
+        utid: Option<i64>;
+        /// The goroutine that stopped the world.
+        ugid: Option<i64>;
+    }
+
+    /// Size of the Go heap, one row per change that the runtime accounts for.
+    Heap heap {
+        /// When it was that size.
+        ts: i64, unit "ns";
+        /// The process, see `process`.
+        upid: i64;
+        /// Live heap (`gcController.heapLive`): bytes allocated since the last cycle began, and those that it marked.
+        live: i64, unit "bytes";
+        /// Heap size at which GOGC starts the next cycle (`gcController.gcPercentHeapGoal`).
+        /// The real goal may be lower with GOMEMLIMIT. NULL when GOGC is off.
+        percent_goal: Option<i64>, unit "bytes";
+    }
+}
+
+const fn column(
+    name: &'static str,
+    kind: ColumnKind,
+    unit: Option<&'static str>,
+    doc: &'static str,
+) -> ColumnDef {
+    ColumnDef { name, kind, unit, words: &[], doc }
+}
+
+/// The view that shows all streams in one shape.
+pub(crate) static EVENT: TableDef = TableDef {
+    name: "event",
+    kind: TableKind::View,
+    key: &[],
+    own_columns: &[
+        column("ts", ColumnKind::Int, Some("ns"), "When it happened or began."),
+        column(
+            "dur",
+            ColumnKind::OptInt,
+            Some("ns"),
+            "Its length; NULL while it is open, and for what has none.",
+        ),
+        column("kind", ColumnKind::Text, None, "The stream that it is in, such as `syscall`."),
+        column("upid", ColumnKind::OptInt, None, "The process, see `process`."),
+        column("utid", ColumnKind::OptInt, None, "The thread, see `thread`."),
+        column("ugid", ColumnKind::OptInt, None, "The goroutine, see `goroutine`."),
+        column("name", ColumnKind::Text, None, "State, name of the call, or reason."),
+        column(
+            "detail",
+            ColumnKind::OptText,
+            None,
+            "What else is most worth knowing: a wait's reason, a call's return value, the heap's size.",
+        ),
+    ],
+    session_at: None,
+    doc: "All streams in one shape, not sorted.",
+};
+
+/// The statement that makes [`EVENT`].
+pub(crate) const EVENT_SQL: &str = "\
+CREATE VIEW event(ts, dur, kind, upid, utid, ugid, name, detail) AS
+SELECT ts, dur, 'thread_state',
+    (SELECT upid FROM thread t WHERE t.utid = s.utid), utid, NULL, state,
+    CASE WHEN cpu IS NOT NULL THEN 'cpu ' || cpu END
+  FROM thread_state s
+UNION ALL SELECT ts, dur, 'goroutine_state',
+    (SELECT upid FROM goroutine g WHERE g.ugid = s.ugid), utid, ugid, state, reason
+  FROM goroutine_state s
+UNION ALL SELECT ts, dur, 'syscall',
+    (SELECT upid FROM thread t WHERE t.utid = s.utid), utid, ugid, name,
+    CASE WHEN ret IS NOT NULL THEN 'ret ' || ret END
+  FROM syscall s
+UNION ALL SELECT ts, dur, 'gc', upid, NULL, NULL, 'gc', NULL FROM gc
+UNION ALL SELECT ts, dur, 'stw', upid, utid, ugid, reason, NULL FROM stw
+UNION ALL SELECT ts, NULL, 'heap', upid, NULL, NULL, 'live', CAST(live AS TEXT) FROM heap";

@@ -1,0 +1,52 @@
+//! The words that columns of states hold. They are part of the schema: a query may rely on them.
+
+/// A word and what it means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word {
+    /// The word, as it stands in the column.
+    pub word: &'static str,
+    /// What it means, in one phrase.
+    pub doc: &'static str,
+}
+
+macro_rules! words {
+    ($( $(#[doc = $doc:literal])+ $list:ident { $( $name:ident = $word:literal, $wdoc:literal; )+ } )+) => {
+        $(
+            $(#[doc = $doc])+
+            pub mod $list {
+                use super::Word;
+                $( #[doc = $wdoc] pub const $name: &str = $word; )+
+                /// All words of this list.
+                pub const ALL: &[Word] = &[ $( Word { word: $word, doc: $wdoc } ),+ ];
+            }
+        )+
+    };
+}
+
+words! {
+    /// Words of `thread_state.state`.
+    thread_state {
+        RUNNING = "running", "on a CPU (what a hypervisor steals of that time included)";
+        RUNNABLE = "runnable", "ready to run, waiting for a CPU after a wake-up";
+        PREEMPTED = "preempted", "ready to run, but taken off the CPU";
+        SLEEPING = "sleeping", "waiting, a signal can end the wait";
+        UNINTERRUPTIBLE = "uninterruptible", "waiting, a signal cannot end the wait (most often for a disk)";
+        STOPPED = "stopped", "stopped by a signal or a debugger";
+        DEAD = "dead", "exited";
+    }
+    /// Words of `goroutine_state.state`.
+    goroutine_state {
+        RUNNING = "running", "running Go code on a thread";
+        RUNNABLE = "runnable", "ready to run, waiting for a P";
+        WAITING = "waiting", "parked; `reason` says for what";
+        SYSCALL = "syscall", "in a system call";
+    }
+    /// Words of `loss.stage`.
+    loss_stage {
+        RING = "ring", "no room in the kernel's ring buffer";
+        UNREADABLE = "unreadable", "its data could not be read from the traced process";
+        DECODE = "decode", "the record could not be decoded";
+        ORDER = "order", "the record came too late to be put in order";
+        STATE = "state", "the interval was dropped because its start or its end is not known";
+    }
+}
