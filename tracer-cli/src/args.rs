@@ -1,0 +1,133 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Ask a database that tracerd recorded.
+#[derive(Debug, Parser)]
+#[command(name = "tracer", version, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 answered, 1 could not be answered, 2 wrong usage.")]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one SQL statement, which can only read
+    #[command(after_help = "Example: tracer sql \
+        \"select name, count(*), sum(dur) from syscall group by 1 order by 3 desc\"\n\
+        Tables and columns: tracer schema")]
+    Sql(Sql),
+    /// List the tables, or the columns of one with their types, units and meaning
+    Schema(Schema),
+    /// Show where goroutines spent their time, by the function that they began in
+    #[command(after_help = "An interval that is open counts until the end of what is recorded.\n\
+        The functions of the program come first, those of Go's runtime apart.")]
+    Goroutines(Goroutines),
+}
+
+/// Which database.
+#[derive(Debug, ClapArgs)]
+pub struct Db {
+    /// The database
+    #[arg(long, value_name = "FILE", env = "TRACERD_DB", default_value = tracer_store::DEFAULT_DB)]
+    pub db: PathBuf,
+}
+
+/// `tracer sql`.
+#[derive(Debug, ClapArgs)]
+pub struct Sql {
+    /// The statement; `-` reads it from standard input
+    pub query: String,
+    #[command(flatten)]
+    pub db: Db,
+    /// Format of the answer [default: table on a terminal, else csv]
+    #[arg(short, long, value_enum)]
+    pub output: Option<Output>,
+    /// Stop the query after so much time, such as 500ms, 60s or 5m
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_timeout)]
+    pub timeout: Duration,
+}
+
+/// `tracer schema`.
+#[derive(Debug, ClapArgs)]
+pub struct Schema {
+    /// The table of which to list the columns
+    pub table: Option<String>,
+    /// Format of the answer
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: SchemaOutput,
+}
+
+/// `tracer goroutines`.
+#[derive(Debug, ClapArgs)]
+pub struct Goroutines {
+    #[command(flatten)]
+    pub db: Db,
+    /// Format of the answer; times are in nanoseconds in csv and json
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    /// List each goroutine that began in this function: its full name, or an end of it
+    #[arg(long, value_name = "FUNC")]
+    pub list: Option<String>,
+    /// The recording [default: the last]
+    #[arg(long, value_name = "NUMBER")]
+    pub session: Option<i64>,
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Aligned columns, for people
+    Table,
+    /// An array of objects
+    Json,
+    /// Comma-separated values with a header (RFC 4180, lines end with LF)
+    Csv,
+}
+
+/// How the schema is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaOutput {
+    /// Aligned columns, for people
+    Table,
+    /// An array of objects
+    Json,
+}
+
+/// A time with a unit, or a number of seconds.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let time = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())?,
+        Err(_) => {
+            humantime::parse_duration(text).map_err(|e| format!("{e}; give 500ms, 60s or 5m"))?
+        }
+    };
+    if time.is_zero() { Err("it must be more than nothing".into()) } else { Ok(time) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn timeouts_have_units_or_are_seconds() {
+        assert_eq!(parse_timeout("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_timeout("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_timeout("1.5"), Ok(Duration::from_millis(1500)));
+        for wrong in ["", "x", "5 parsecs", "-1", "-1s", "0", "0s", "nan", "inf"] {
+            assert!(parse_timeout(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! `tracer goroutines`.
+
+use std::io::Write as _;
+
+use anyhow::{Result, bail};
+use serde_json::{Map, Value, json};
+use tracer_store::Reader;
+use tracer_store::query::goroutines::{self, Function, Goroutine, Times};
+use tracer_store::query::session;
+
+use super::did_you_mean;
+use crate::args::{Goroutines, Output};
+use crate::db::{self, note};
+use crate::duration::human;
+use crate::render::{Out, Table, csv_error, out};
+
+/// How the times of states are called in all formats.
+const STATES: [&str; 5] = ["total", "running", "runnable", "waiting", "syscall"];
+
+/// Lists start functions, or the goroutines of one.
+pub fn run(args: &Goroutines) -> Result<()> {
+    let reader = db::open(&args.db)?;
+    db::warn_of_losses(&reader, args.session)?;
+    let functions = goroutines::by_function(&reader, args.session)?;
+    if functions.is_empty() {
+        note(
+            "no goroutines were recorded: no Go program was recognised (select pid, runtime from process)",
+        );
+    }
+    let mut out = out();
+    match &args.list {
+        None => list_functions(&functions, args.output, &mut out)?,
+        Some(name) => {
+            let name = resolve(name, &functions)?;
+            list_goroutines(&reader, args, name, &mut out)?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// The function that a user means: its full name, or an end of it that no other has.
+fn resolve<'a>(name: &str, functions: &'a [Function]) -> Result<&'a str> {
+    let names = || functions.iter().map(|f| f.start_func.as_str());
+    if let Some(exact) = names().find(|full| *full == name) {
+        return Ok(exact);
+    }
+    let is_end = |full: &&str| {
+        let before = full.strip_suffix(name).unwrap_or_default();
+        !name.is_empty() && before.ends_with(['.', '/'])
+    };
+    let ends: Vec<&str> = names().filter(is_end).collect();
+    match ends.as_slice() {
+        [one] => Ok(one),
+        [] => bail!(
+            "no goroutine began in {name}{}; `tracer goroutines` lists all functions",
+            did_you_mean(name, names())
+        ),
+        several => bail!("{name} may be {}; give the full name", several.join(" or ")),
+    }
+}
+
+fn times_ns(times: &Times) -> [i64; 5] {
+    [times.total(), times.running, times.runnable, times.waiting_total(), times.syscall]
+}
+
+/// Reasons of waits, the longest first.
+fn reasons(times: &Times) -> Vec<(&str, i64)> {
+    let mut reasons: Vec<_> = times.waiting.iter().map(|(r, ns)| (r.as_str(), *ns)).collect();
+    reasons.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    reasons
+}
+
+fn named(reason: &str) -> &str {
+    if reason.is_empty() { "(no reason)" } else { reason }
+}
+
+fn add_times(object: &mut Map<String, Value>, times: &Times) {
+    for (state, ns) in STATES.into_iter().zip(times_ns(times)) {
+        object.insert(state.into(), ns.into());
+    }
+    object.insert("waiting_by_reason".into(), by_reason(times));
+}
+
+fn by_reason(times: &Times) -> Value {
+    reasons(times).into_iter().map(|(r, ns)| (r.to_owned(), Value::from(ns))).collect()
+}
+
+fn list_functions(functions: &[Function], output: Output, out: &mut Out) -> Result<()> {
+    match output {
+        // The note has said that there are none.
+        Output::Table if functions.is_empty() => Ok(()),
+        Output::Table => Ok(function_table(functions).write(out)?),
+        Output::Json => write_json(functions.iter().map(function_json), out),
+        Output::Csv => {
+            let start = ["start_func", "runtime_internal", "n"];
+            write_csv(&start, functions.iter().map(function_json), out)
+        }
+    }
+}
+
+fn function_json(function: &Function) -> Map<String, Value> {
+    let mut object = Map::new();
+    object.insert("start_func".into(), function.start_func.as_str().into());
+    object.insert("runtime_internal".into(), function.runtime_internal.into());
+    object.insert("n".into(), function.n.into());
+    add_times(&mut object, &function.times);
+    object
+}
+
+fn function_table(functions: &[Function]) -> Table {
+    let titles = ["START FUNCTION", "N", "TOTAL", "RUNNING", "RUNNABLE", "WAITING", "SYSCALL"];
+    let mut table = Table::new(titles);
+    for (i, function) in functions.iter().enumerate() {
+        let follows = i > 0 && !functions[i - 1].runtime_internal;
+        if function.runtime_internal && (i == 0 || follows) {
+            if follows {
+                table.row([""]);
+            }
+            table.row(["runtime-internal:"]);
+        }
+        let mut row = vec![function.start_func.clone(), function.n.to_string()];
+        row.extend(times_ns(&function.times).map(human));
+        table.row(row);
+        for (reason, ns) in reasons(&function.times) {
+            let reason = format!("  waiting: {}", named(reason));
+            table.row([reason.as_str(), "", "", "", "", &human(ns)]);
+        }
+    }
+    table.right(1..titles.len());
+    table
+}
+
+fn list_goroutines(reader: &Reader, args: &Goroutines, name: &str, out: &mut Out) -> Result<()> {
+    let list = goroutines::list(reader, args.session, name)?;
+    match args.output {
+        Output::Table => {
+            let started = session::get(reader, args.session)?.started_ts;
+            writeln!(
+                out,
+                "{name}: times of creation and end are since the start of the recording\n"
+            )?;
+            Ok(goroutine_table(&list, started).write(out)?)
+        }
+        Output::Json => write_json(list.iter().map(goroutine_json), out),
+        Output::Csv => {
+            let start =
+                ["ugid", "upid", "goid", "parent_goid", "start_func", "created_ts", "ended_ts"];
+            write_csv(&start, list.iter().map(goroutine_json), out)
+        }
+    }
+}
+
+fn goroutine_json(goroutine: &Goroutine) -> Map<String, Value> {
+    let g = goroutine;
+    let fields = json!({
+        "ugid": g.ugid,
+        "upid": g.upid,
+        "goid": g.goid,
+        "parent_goid": g.parent_goid,
+        "start_func": g.start_func,
+        "created_ts": g.created_ts,
+        "ended_ts": g.ended_ts,
+    });
+    let Value::Object(mut object) = fields else { return Map::new() };
+    add_times(&mut object, &g.times);
+    object
+}
+
+fn goroutine_table(list: &[Goroutine], started: i64) -> Table {
+    let titles = [
+        "GOID",
+        "PARENT",
+        "CREATED",
+        "ENDED",
+        "TOTAL",
+        "RUNNING",
+        "RUNNABLE",
+        "WAITING",
+        "SYSCALL",
+        "WAITING FOR",
+    ];
+    let mut table = Table::new(titles);
+    let number = |n: Option<i64>| n.map_or_else(|| "-".into(), |n| n.to_string());
+    let since = |ts: Option<i64>, none: &str| {
+        ts.map_or_else(|| none.into(), |ts| human(ts.saturating_sub(started)))
+    };
+    for g in list {
+        let mut row = vec![
+            g.goid.to_string(),
+            number(g.parent_goid),
+            since(g.created_ts, "before"),
+            since(g.ended_ts, "-"),
+        ];
+        row.extend(times_ns(&g.times).map(human));
+        let waits = reasons(&g.times);
+        let waits: Vec<_> =
+            waits.iter().map(|(r, ns)| format!("{} {}", named(r), human(*ns))).collect();
+        row.push(waits.join(", "));
+        table.row(row);
+    }
+    table.right(0..titles.len() - 1);
+    table
+}
+
+fn write_json(rows: impl Iterator<Item = Map<String, Value>>, out: &mut Out) -> Result<()> {
+    let rows: Vec<Value> = rows.map(Value::Object).collect();
+    Ok(writeln!(out, "{:#}", Value::from(rows))?)
+}
+
+/// Writes the fields of `start` and the times; reasons are a JSON object in the last column.
+fn write_csv(
+    start: &[&str],
+    rows: impl Iterator<Item = Map<String, Value>>,
+    out: &mut Out,
+) -> Result<()> {
+    let names: Vec<&str> =
+        start.iter().copied().chain(STATES).chain(["waiting_by_reason"]).collect();
+    let mut csv = csv::Writer::from_writer(out);
+    csv.write_record(&names).map_err(csv_error)?;
+    for row in rows {
+        let record = names.iter().map(|name| match row.get(*name) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+        });
+        csv.write_record(record).map_err(csv_error)?;
+    }
+    Ok(csv.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn functions(names: &[&str]) -> Vec<Function> {
+        names
+            .iter()
+            .map(|name| Function {
+                start_func: (*name).into(),
+                runtime_internal: false,
+                n: 1,
+                times: Times::default(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_name_or_an_end_of_one_is_found() {
+        let all =
+            functions(&["main.pass", "main.bypass", "net/http.(*conn).serve", "x/http.serve"]);
+        let found = |name| resolve(name, &all).map_err(|e| e.to_string());
+        assert_eq!(found("main.pass"), Ok("main.pass"));
+        assert_eq!(found("pass"), Ok("main.pass"));
+        assert_eq!(found("http.(*conn).serve"), Ok("net/http.(*conn).serve"));
+        assert_eq!(found("http.serve"), Ok("x/http.serve"));
+        let several = found("serve").unwrap_err();
+        assert!(several.contains("net/http.(*conn).serve or x/http.serve"), "{several}");
+        let none = found("main.pas").unwrap_err();
+        assert!(none.contains("did you mean main.pass"), "{none}");
+        assert!(found("").is_err());
+        assert!(found("ass").is_err());
+    }
+}

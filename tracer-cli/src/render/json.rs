@@ -1,0 +1,99 @@
+//! Answers as an array of objects.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+
+use serde_json::Value;
+use tracer_store::{RowSink, ValueRef};
+
+use super::{Renderer, hex};
+
+/// Writes an object per row, each in a line of its own.
+pub struct Rows<W> {
+    out: W,
+    /// The keys, as JSON texts.
+    keys: Vec<String>,
+    rows: u64,
+}
+
+impl<W: Write> Rows<W> {
+    pub fn new(out: W) -> Self {
+        Self { out, keys: Vec::new(), rows: 0 }
+    }
+}
+
+/// Names that come again get a number, because a key can be in an object only once.
+fn unique(names: &[String]) -> Vec<String> {
+    let mut taken: HashSet<String> = names.iter().cloned().collect();
+    let mut seen = HashSet::new();
+    let mut keys = Vec::with_capacity(names.len());
+    for name in names {
+        let mut key = name.clone();
+        if !seen.insert(name) {
+            let numbered = (2..).map(|n: u64| format!("{name}_{n}"));
+            key = numbered.into_iter().find(|key| !taken.contains(key)).unwrap_or_default();
+            taken.insert(key.clone());
+        }
+        keys.push(key);
+    }
+    keys
+}
+
+impl<W: Write> RowSink for Rows<W> {
+    fn columns(&mut self, names: &[String]) -> io::Result<()> {
+        self.keys = unique(names).into_iter().map(|key| Value::String(key).to_string()).collect();
+        self.out.write_all(b"[")
+    }
+
+    fn row(&mut self, values: &[ValueRef<'_>]) -> io::Result<()> {
+        self.out.write_all(if self.rows == 0 { b"\n" } else { b",\n" })?;
+        self.rows += 1;
+        for (i, (key, value)) in self.keys.iter().zip(values).enumerate() {
+            let value = match value {
+                ValueRef::Null => Value::Null,
+                ValueRef::Integer(i) => (*i).into(),
+                // JSON has no infinity.
+                ValueRef::Real(f) => (*f).into(),
+                ValueRef::Text(t) => String::from_utf8_lossy(t).into(),
+                ValueRef::Blob(b) => hex(b).into(),
+            };
+            write!(self.out, "{}{key}:{value}", if i == 0 { "{" } else { "," })?;
+        }
+        self.out.write_all(b"}")
+    }
+}
+
+impl<W: Write> Renderer for Rows<W> {
+    fn finish(&mut self) -> io::Result<()> {
+        self.out.write_all(if self.rows == 0 { b"]\n" } else { b"\n]\n" })?;
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_unique() {
+        let names = ["ts", "ts", "ts_2", "dur", "ts"].map(String::from);
+        assert_eq!(unique(&names), ["ts", "ts_3", "ts_2", "dur", "ts_4"]);
+    }
+
+    #[test]
+    fn every_kind_of_value() {
+        let mut rows = Rows::new(Vec::new());
+        rows.columns(&["a\"b".into(), "c".into()]).unwrap();
+        rows.row(&[ValueRef::Null, ValueRef::Integer(i64::MIN)]).unwrap();
+        rows.row(&[ValueRef::Real(f64::INFINITY), ValueRef::Real(0.5)]).unwrap();
+        rows.row(&[ValueRef::Text(b"\x1b\n\xff"), ValueRef::Blob(&[0, 255])]).unwrap();
+        rows.finish().unwrap();
+        let text = String::from_utf8(rows.out).unwrap();
+        assert_eq!(
+            text,
+            "[\n{\"a\\\"b\":null,\"c\":-9223372036854775808},\n{\"a\\\"b\":null,\"c\":0.5},\n\
+             {\"a\\\"b\":\"\\u001b\\n\u{fffd}\",\"c\":\"00ff\"}\n]\n"
+        );
+        serde_json::from_str::<Value>(&text).unwrap();
+    }
+}
