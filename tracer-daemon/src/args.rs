@@ -1,0 +1,85 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::kernel::RING_BYTES;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 it could not be done, 2 wrong usage; `tracerd run` \
+                          ends with the code of its command. TRACERD_LOG=debug shows more.";
+
+/// The Go execution tracer for every process of a Linux machine: without a rebuild, a restart or a
+/// line of code.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace a running process until Ctrl-C, its end, or for a while
+    Attach(Attach),
+    /// Run a command and trace it from its first instruction to its end: tracerd run -- CMD ARGS...
+    Run(Run),
+}
+
+/// Where and how to record.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Recording {
+    /// Database to write [default: /var/lib/tracerd/trace.db]; the last one is kept as FILE.old, and
+    /// one before that is gone
+    #[arg(long, value_name = "FILE", env = "TRACERD_DB")]
+    pub db: Option<PathBuf>,
+    /// Size of the kernel's ring buffer in bytes, rounded up to a power of two
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20,
+        value_parser = clap::value_parser!(u32).range(i64::from(*RING_BYTES.start())..=i64::from(*RING_BYTES.end())))]
+    pub ring_size: u32,
+    /// Print neither the status line nor the summary, only what cannot be traced
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `tracerd attach`.
+#[derive(Debug, ClapArgs)]
+pub struct Attach {
+    /// Process to trace
+    #[arg(value_parser = pid)]
+    pub pid: u32,
+    /// Stop after this time, such as 5s, 500ms, 2m [default: when the process ends or at Ctrl-C]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub duration: Option<Duration>,
+    /// Where and how to record.
+    #[command(flatten)]
+    pub recording: Recording,
+}
+
+fn pid(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|pid| (1..=i32::MAX.cast_unsigned()).contains(pid))
+        .ok_or_else(|| "a process id is a number, 1 or more; `pgrep NAME` finds it".to_owned())
+}
+
+/// A time with its unit; a bare number is seconds.
+fn time(text: &str) -> Result<Duration, humantime::DurationError> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text),
+    }
+}
+
+/// `tracerd run`.
+#[derive(Debug, ClapArgs)]
+pub struct Run {
+    /// Where and how to record.
+    #[command(flatten)]
+    pub recording: Recording,
+    /// Command and its arguments, after --
+    #[arg(required = true, last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}

@@ -1,0 +1,37 @@
+//! The kernel programs' own counts of what happened and what was lost.
+
+use tracer_common::{EventKind, events::KIND_LIMIT};
+
+/// Counts of one event kind since the programs were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindCounts {
+    /// Events that happened.
+    pub produced: u64,
+    /// Of those, without room in the ring.
+    pub no_room: u64,
+    /// Of those, with data that could not be read from the process.
+    pub unreadable: u64,
+}
+
+impl KindCounts {
+    /// Events that arrive in the ring.
+    pub fn submitted(&self) -> u64 {
+        self.produced.saturating_sub(self.no_room + self.unreadable)
+    }
+}
+
+/// Counts of all kinds.
+#[derive(Clone, Debug, Default)]
+pub struct Counts(pub [KindCounts; KIND_LIMIT]);
+
+impl Counts {
+    /// Counts of one kind.
+    pub fn of(&self, kind: EventKind) -> KindCounts {
+        self.0[kind as usize]
+    }
+
+    /// Events of all kinds that arrive in the ring.
+    pub fn submitted(&self) -> u64 {
+        self.0.iter().map(KindCounts::submitted).sum()
+    }
+}

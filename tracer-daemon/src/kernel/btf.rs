@@ -1,0 +1,116 @@
+//! Offsets of kernel struct fields, from the BTF of the running kernel.
+
+use std::io;
+
+use aya::Btf as AyaBtf;
+use btf_rs::{Btf, Struct, Type};
+
+use super::KernelError;
+
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// What tracer-ebpf/src/globals.rs wants to know of the kernel.
+pub struct KernelOffsets(Vec<(&'static str, u32)>);
+
+/// Global of the kernel programs, struct, path to the field.
+const FIELDS: &[(&str, &str, &[&str])] = &[
+    ("TASK_PID", "task_struct", &["pid"]),
+    ("TASK_TGID", "task_struct", &["tgid"]),
+    ("TASK_COMM", "task_struct", &["comm"]),
+    ("TASK_EXIT_CODE", "task_struct", &["exit_code"]),
+    ("TASK_RUNTIME", "task_struct", &["se", "sum_exec_runtime"]),
+    ("TASK_SYSCALL_STATUS", "task_struct", &["thread_info", "status"]),
+    ("TASK_FSBASE", "task_struct", &["thread", "fsbase"]),
+];
+
+impl KernelOffsets {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When there is no BTF, or a field is not where it should be; names the missing field.
+    pub fn read() -> Result<Self, KernelError> {
+        let bytes = std::fs::read(VMLINUX).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => KernelError::Permission,
+            _ => KernelError::Btf(format!("cannot read {VMLINUX}: {e}")),
+        })?;
+        let btf = Btf::from_bytes(&bytes)
+            .map_err(|e| KernelError::Btf(format!("cannot understand {VMLINUX}: {e}")))?;
+        let offset = |&(global, start, path): &(&'static str, &str, &[&str])| {
+            offset_of(&btf, start, path)
+                .map(|offset| (global, offset))
+                .ok_or_else(|| KernelError::Btf(format!("no field {start}.{}", path.join("."))))
+        };
+        FIELDS.iter().map(offset).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Global of the kernel programs and its value.
+    pub fn globals(&self) -> impl Iterator<Item = (&'static str, &u32)> {
+        self.0.iter().map(|(name, value)| (*name, value))
+    }
+}
+
+/// Whether the kernel has this tracepoint with type information.
+pub fn has_tracepoint(btf: &AyaBtf, name: &str) -> bool {
+    let name = format!("btf_trace_{name}");
+    btf.id_by_type_name_kind(&name, aya_obj::btf::BtfKind::Typedef).is_ok()
+}
+
+fn offset_of(btf: &Btf, start: &str, path: &[&str]) -> Option<u32> {
+    let mut current = btf.resolve_types_by_name(start).ok()?.into_iter().find_map(members)?;
+    let mut bits = 0;
+    for (i, name) in path.iter().enumerate() {
+        let (offset, ty) = member(btf, &current, name)?;
+        bits += offset;
+        if i + 1 < path.len() {
+            current = members(ty)?;
+        }
+    }
+    (bits % 8 == 0).then_some(bits / 8)
+}
+
+fn members(ty: Type) -> Option<Struct> {
+    match ty {
+        Type::Struct(s) | Type::Union(s) => Some(s),
+        _ => None,
+    }
+}
+
+/// Offset in bits and type of a member; looks into anonymous structs and unions, too.
+fn member(btf: &Btf, within: &Struct, name: &str) -> Option<(u32, Type)> {
+    for member in &within.members {
+        let ty = || btf.resolve_chained_type(member).ok();
+        match btf.resolve_name(member) {
+            Ok(found) if found == name => return Some((member.bit_offset(), ty()?)),
+            Ok(found) if !found.is_empty() => {}
+            _ => {
+                if let Some(anonymous) = ty().and_then(members)
+                    && let Some((offset, ty)) = self::member(btf, &anonymous, name)
+                {
+                    return Some((member.bit_offset() + offset, ty));
+                }
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_running_kernel() {
+        let offsets = KernelOffsets::read().expect("this kernel has BTF");
+        let get = |name| offsets.globals().find(|(n, _)| *n == name).map(|(_, v)| *v);
+        assert_eq!(offsets.globals().count(), FIELDS.len());
+        // pid and tgid are neighbours in every kernel so far.
+        assert_eq!(get("TASK_PID").map(|p| p + 4), get("TASK_TGID"));
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        let btf = Btf::from_bytes(&std::fs::read(VMLINUX).expect("BTF")).expect("valid BTF");
+        assert_eq!(offset_of(&btf, "task_struct", &["no_such_field"]), None);
+        assert_eq!(offset_of(&btf, "no_such_struct", &["pid"]), None);
+    }
+}

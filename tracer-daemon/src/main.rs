@@ -1,0 +1,36 @@
+//! tracerd: the Go execution tracer for every process of a Linux machine.
+
+mod args;
+mod counts;
+mod kernel;
+mod pipeline;
+mod record;
+mod target;
+
+use std::process::ExitCode;
+
+use args::{Args, Command};
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_env("TRACERD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    let result = match args.command {
+        Command::Attach(attach) => record::attach(&attach),
+        Command::Run(run) => record::run(&run),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            record::tell(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Counts what is lost, by kind of event and by the stage at which it was lost.
+
+use rustc_hash::FxHashMap;
+use tracer_store::{Loss, words::loss_stage};
+
+type Key = (&'static str, &'static str);
+
+/// Losses since the start, and of those the ones that are not yet stored.
+#[derive(Default)]
+pub struct Losses {
+    all: FxHashMap<Key, u64>,
+    new: FxHashMap<Key, u64>,
+}
+
+impl Losses {
+    /// Counts lost events.
+    pub fn add(&mut self, kind: &'static str, stage: &'static str, count: u64) {
+        if count > 0 {
+            *self.all.entry((kind, stage)).or_default() += count;
+            *self.new.entry((kind, stage)).or_default() += count;
+        }
+    }
+
+    /// All losses of one kind at one stage.
+    pub fn of(&self, kind: &'static str, stage: &'static str) -> u64 {
+        self.all.get(&(kind, stage)).copied().unwrap_or(0)
+    }
+
+    /// Records that were taken from the ring and not understood.
+    pub fn undecoded(&self) -> u64 {
+        self.all.iter().filter(|((_, stage), _)| *stage == loss_stage::DECODE).map(|(_, n)| n).sum()
+    }
+
+    /// Events that were lost, at whatever stage.
+    pub fn events(&self) -> u64 {
+        self.all.values().sum::<u64>() - self.intervals()
+    }
+
+    /// Intervals that were dropped although their events were recorded.
+    pub fn intervals(&self) -> u64 {
+        self.all.iter().filter(|((_, stage), _)| *stage == loss_stage::STATE).map(|(_, n)| n).sum()
+    }
+
+    /// Rows for what was lost since the last call, between `from` and `until` (ns).
+    pub fn take(&mut self, from: u64, until: u64) -> Vec<Loss> {
+        let mut rows: Vec<_> = self
+            .new
+            .drain()
+            .map(|((kind, stage), count)| Loss {
+                ts: from.cast_signed(),
+                dur: until.saturating_sub(from).cast_signed(),
+                kind: kind.into(),
+                stage: stage.into(),
+                count: count.cast_signed(),
+            })
+            .collect();
+        rows.sort_by(|a, b| (&a.kind, &a.stage).cmp(&(&b.kind, &b.stage)));
+        rows
+    }
+}

@@ -1,0 +1,182 @@
+//! From bytes of the ring to rows of the store: decode, put in order, track. Pure: no I/O, no
+//! clock; what it must know of the outside is handed to it.
+
+mod losses;
+mod order;
+mod track;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tracer_common::{Event, EventKind, events::KIND_LIMIT};
+use tracer_store::{Batch, EventCount, words::loss_stage};
+
+use crate::{counts::Counts, target::go::GoRuntime};
+use losses::Losses;
+use order::Order;
+pub use track::Notice;
+use track::Tracker;
+
+/// What is known of a process from outside the event stream.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessFacts {
+    /// Process id.
+    pub pid: u32,
+    /// Path of the executable.
+    pub exe: String,
+    /// Build id of the executable.
+    pub build_id: Option<String>,
+    /// Arguments, joined by spaces.
+    pub cmdline: String,
+    /// Effective user id.
+    pub uid: u32,
+    /// Control group.
+    pub cgroup: String,
+    /// Version of Go, if it is a Go program.
+    pub go_version: Option<String>,
+}
+
+/// Sums over a recording.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Events that were recorded.
+    pub recorded: u64,
+    /// Events that were lost.
+    pub lost: u64,
+    /// Intervals that were dropped, because their start or end is not known.
+    pub dropped: u64,
+}
+
+/// Everything between the ring and the store.
+pub struct Pipeline {
+    order: Order,
+    tracker: Tracker,
+    losses: Losses,
+    received: [u64; KIND_LIMIT],
+    /// Not yet lost and not yet recorded: waiting to be put in order.
+    counts: Counts,
+    flushed_until: u64,
+}
+
+impl Pipeline {
+    /// A pipeline for a recording that begins at `start_ts` (CLOCK_MONOTONIC, ns).
+    pub fn new(start_ts: u64) -> Self {
+        Self {
+            order: Order::default(),
+            tracker: Tracker::new(start_ts),
+            losses: Losses::default(),
+            received: [0; KIND_LIMIT],
+            counts: Counts::default(),
+            flushed_until: start_ts,
+        }
+    }
+
+    /// A process is traced from now on. `begins`: it begins now, so nothing of it is unknown.
+    pub fn add_process(&mut self, facts: &ProcessFacts, begins: Option<u64>) {
+        self.tracker.add_process(facts, begins);
+    }
+
+    /// A thread that a process had at `ts` (ns), with its state as a letter of proc_pid_stat(5).
+    pub fn add_thread(&mut self, pid: u32, tid: u32, name: &str, state: char, ts: u64) {
+        self.tracker.add_thread(pid, tid, name, state, ts);
+    }
+
+    /// The Go runtime of a process; its goroutines are traced since `since`.
+    pub fn set_go(&mut self, pid: u32, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
+        self.tracker.set_go(pid, runtime, bias, since);
+    }
+
+    /// Takes a record of the ring.
+    pub fn push(&mut self, record: &[u8]) {
+        match Event::decode(record) {
+            Ok(event) => {
+                self.received[event.kind() as usize] += 1;
+                if !self.order.push(event) {
+                    self.losses.add(event.kind().name(), loss_stage::ORDER, 1);
+                }
+            }
+            Err(error) => {
+                tracing::warn!("a record of the ring cannot be decoded: {error}");
+                self.losses.add("unknown", loss_stage::DECODE, 1);
+            }
+        }
+    }
+
+    /// The kernel's counts; must be told before the events that came after a loss are tracked.
+    pub fn set_counts(&mut self, counts: Counts) {
+        for &kind in EventKind::ALL {
+            let (new, old) = (counts.of(kind), self.counts.of(kind));
+            let no_room = new.no_room.saturating_sub(old.no_room);
+            let unreadable = new.unreadable.saturating_sub(old.unreadable);
+            self.losses.add(kind.name(), loss_stage::RING, no_room);
+            self.losses.add(kind.name(), loss_stage::UNREADABLE, unreadable);
+            if no_room + unreadable > 0 {
+                self.tracker.events_were_lost();
+            }
+        }
+        self.counts = counts;
+    }
+
+    /// Time of the newest event that was taken from the ring (ns): what is still in it is not
+    /// much older.
+    pub fn newest(&self) -> u64 {
+        self.order.newest()
+    }
+
+    /// Tracks all events before `until` (ns). Later ones wait: the ring is in the order of
+    /// reservation, which is not quite that of time.
+    pub fn advance(&mut self, until: u64) {
+        for event in self.order.release(until) {
+            self.tracker.track(&event, &mut self.losses);
+        }
+    }
+
+    /// What happened that needs the outside.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        self.tracker.take_notices()
+    }
+
+    /// Rows since the last call, and all intervals that are open; `until` is what was given to
+    /// [`Pipeline::advance`].
+    pub fn take_batch(&mut self, until: u64) -> Batch {
+        let mut batch = self.tracker.take_batch(until);
+        batch.losses = self.losses.take(self.flushed_until, until);
+        batch.counts = self.event_counts();
+        batch.last_ts = until.cast_signed();
+        self.flushed_until = until;
+        batch
+    }
+
+    /// What was recorded and lost so far.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            recorded: self.received.iter().sum(),
+            lost: self.losses.events(),
+            dropped: self.losses.intervals(),
+        }
+    }
+
+    /// Events taken from the ring so far, readable or not.
+    pub fn taken(&self) -> u64 {
+        self.received.iter().sum::<u64>() + self.losses.undecoded()
+    }
+
+    fn event_counts(&self) -> Vec<EventCount> {
+        let count = |&kind: &EventKind| {
+            let counts = self.counts.of(kind);
+            let late = self.losses.of(kind.name(), loss_stage::ORDER);
+            // Records between the kernel's counters and here are neither recorded nor lost yet.
+            let recorded = self.received[kind as usize] - late;
+            let lost = counts.no_room + counts.unreadable + late;
+            (recorded + lost > 0).then(|| EventCount {
+                kind: kind.name().into(),
+                produced: counts.produced.max(recorded + lost).cast_signed(),
+                recorded: recorded.cast_signed(),
+                lost: lost.cast_signed(),
+            })
+        };
+        EventKind::ALL.iter().filter_map(count).collect()
+    }
+}

@@ -1,0 +1,242 @@
+//! The pipeline on canned records: what goes in is bytes as a kernel program writes them.
+
+mod goroutines;
+mod threads;
+
+use tracer_common::{
+    Header,
+    events::{
+        CONTEXT_INTERRUPT, CONTEXT_TASK, GoCreate, GoProc, GoStatus, GoSwitch, Record, SchedFork,
+        SchedSwitch, SchedWaking, SysEnter, SysExit,
+    },
+};
+use tracer_store::{GoroutineState, ThreadState};
+
+use super::*;
+use crate::{counts::KindCounts, target::go::GoRuntime};
+
+const PID: u32 = 100;
+const START: u64 = 1_000;
+const MAIN: u64 = 0x1000;
+const CHAN_RECEIVE: u8 = 19;
+const COROUTINE: u8 = 38;
+const GC_WORKER_ACTIVE: u8 = 29;
+
+/// A pipeline, and what came out of it so far.
+struct Bench {
+    pipeline: Pipeline,
+    rows: Batch,
+    strings: Vec<(u32, Arc<str>)>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut pipeline = Pipeline::new(START);
+        pipeline.add_process(&ProcessFacts { pid: PID, ..ProcessFacts::default() }, None);
+        let runtime = GoRuntime::for_tests(&[(MAIN, MAIN + 0x100, "main.work")]);
+        pipeline.set_go(PID, Arc::new(runtime), 0, START);
+        Self { pipeline, rows: Batch::default(), strings: Vec::new() }
+    }
+
+    fn push<R: Record>(&mut self, record: R) {
+        // SAFETY: records are repr(C) without padding.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(std::ptr::from_ref(&record).cast::<u8>(), size_of::<R>())
+        };
+        self.pipeline.push(bytes);
+    }
+
+    fn run(&mut self, until: u64) {
+        self.pipeline.advance(until);
+        let mut batch = self.pipeline.take_batch(until);
+        self.strings.extend(batch.strings.drain(..).map(|(id, text)| (id.0, text)));
+        self.rows.closed.append(&mut batch.closed);
+        self.rows.open = batch.open;
+        self.rows.goroutines.append(&mut batch.goroutines);
+        self.rows.threads.append(&mut batch.threads);
+        self.rows.losses.append(&mut batch.losses);
+        self.rows.counts = batch.counts;
+    }
+
+    fn text(&self, id: tracer_store::StrId) -> &str {
+        &self.strings.iter().find(|(known, _)| *known == id.0).expect("an interned text").1
+    }
+
+    /// Intervals of a thread: state, start, length.
+    fn thread(&self, tid: i64) -> Vec<(&str, i64, Option<i64>)> {
+        let thread = self.rows.threads.iter().find(|t| t.tid == tid).expect("a known thread");
+        let open = &self.rows.open.thread_state;
+        let mut rows: Vec<&ThreadState> =
+            self.rows.closed.thread_state.iter().chain(open).collect();
+        rows.retain(|row| row.utid == thread.utid);
+        rows.iter().map(|row| (self.text(row.state), row.ts, row.dur)).collect()
+    }
+
+    /// Intervals of a goroutine: state, reason, start, length.
+    fn goroutine(&self, goid: i64) -> Vec<(&str, Option<&str>, i64, Option<i64>)> {
+        let row = self.rows.goroutines.iter().find(|g| g.goid == goid).expect("a known goroutine");
+        let open = &self.rows.open.goroutine_state;
+        let all = self.rows.closed.goroutine_state.iter().chain(open);
+        let mut rows: Vec<&GoroutineState> = all.collect();
+        rows.retain(|state| state.ugid == row.ugid);
+        let show = |row: &&GoroutineState| {
+            (self.text(row.state), row.reason.map(|id| self.text(id)), row.ts, row.dur)
+        };
+        rows.iter().map(show).collect()
+    }
+
+    fn losses(&self) -> Vec<(&str, &str, i64)> {
+        self.rows.losses.iter().map(|loss| (&*loss.kind, &*loss.stage, loss.count)).collect()
+    }
+}
+
+fn header<R: Record>(ts: u64, tid: u32) -> Header {
+    Header { ts, kind: R::KIND as u16, cpu: 1, tid }
+}
+
+/// `prev` leaves a CPU to `next`; a tid of 1 is another process's thread.
+fn switch(ts: u64, prev: u32, prev_state: u32, next: u32, prev_runtime: u64) -> SchedSwitch {
+    let tgid = |tid| if tid == 1 { 1 } else { PID };
+    SchedSwitch {
+        header: header::<SchedSwitch>(ts, prev),
+        prev_tgid: tgid(prev),
+        prev_state,
+        next_tid: next,
+        next_tgid: tgid(next),
+        preempt: 0,
+        reserved: 0,
+        prev_runtime,
+        next_comm: *b"someone\0\0\0\0\0\0\0\0\0",
+    }
+}
+
+fn waking(ts: u64, wakee_tid: u32, context: u32) -> SchedWaking {
+    SchedWaking {
+        header: header::<SchedWaking>(ts, 1),
+        wakee_tid,
+        wakee_tgid: PID,
+        waker_tgid: 1,
+        context,
+        waker_comm: [0; 16],
+    }
+}
+
+fn status(ts: u64, goid: u64, old: u8, new: u8, reason: u8) -> GoStatus {
+    GoStatus {
+        header: header::<GoStatus>(ts, PID),
+        goid,
+        startpc: MAIN,
+        doer_goid: 0,
+        old,
+        new,
+        reason,
+        found: old,
+        proc: 0,
+    }
+}
+
+fn create(ts: u64, goid: u64) -> GoCreate {
+    GoCreate {
+        header: header::<GoCreate>(ts, PID),
+        goid,
+        startpc: MAIN,
+        gopc: 0,
+        parent_goid: 1,
+        status: 1,
+        reason: 0,
+        reserved: 0,
+        proc: 0,
+    }
+}
+
+fn switch_to(ts: u64, goid: u64, next_goid: u64) -> GoSwitch {
+    GoSwitch {
+        header: header::<GoSwitch>(ts, PID),
+        goid,
+        startpc: MAIN,
+        next_goid,
+        next_startpc: MAIN,
+        exit: 0,
+        found: 2,
+        next_found: 4,
+        reserved: 0,
+        proc: 0,
+    }
+}
+
+fn enter(ts: u64, goid: u64, gstatus: u32) -> SysEnter {
+    let header = header::<SysEnter>(ts, PID);
+    SysEnter { header, tgid: PID, nr: 0, args: [1; 6], goid, startpc: MAIN, gstatus, proc: 0 }
+}
+
+fn exit(ts: u64) -> SysExit {
+    SysExit { header: header::<SysExit>(ts, PID), tgid: PID, nr: 0, ret: 7 }
+}
+
+#[test]
+fn what_does_not_fit_is_dropped_and_counted() {
+    let mut bench = Bench::new();
+    bench.push(enter(1_010, 0, 0));
+    bench.push(exit(1_020));
+    bench.push(create(1_100, 5));
+    // Its start is missing.
+    bench.push(status(1_300, 5, 2, 4, CHAN_RECEIVE));
+    // Not a goroutine: what was read there is not the status that it must have.
+    bench.push(GoStatus { found: 9, ..status(1_400, 5, 4, 1, CHAN_RECEIVE) });
+    bench.run(2_000);
+    assert_eq!(bench.goroutine(5), [("waiting", Some("chan receive"), 1_300, None)]);
+    assert_eq!(bench.losses(), [("go_status", "state", 2)]);
+}
+
+#[test]
+fn events_are_put_in_order_and_late_ones_counted() {
+    let mut bench = Bench::new();
+    bench.push(enter(1_010, 0, 0));
+    bench.push(exit(1_020));
+    bench.push(status(1_300, 5, 2, 4, CHAN_RECEIVE));
+    bench.push(status(1_200, 5, 1, 2, 0));
+    bench.push(create(1_100, 5));
+    bench.run(2_000);
+    bench.push(status(1_999, 5, 4, 1, CHAN_RECEIVE));
+    bench.run(3_000);
+    assert_eq!(bench.goroutine(5).len(), 3);
+    assert_eq!(bench.losses(), [("go_status", "order", 1)]);
+    let counts = bench.rows.counts.iter().find(|c| &*c.kind == "go_status").expect("counted");
+    assert_eq!((counts.recorded, counts.lost), (2, 1));
+}
+
+#[test]
+fn any_bytes_are_survived() {
+    let mut bench = Bench::new();
+    // xorshift64: the same bytes every time
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for _ in 0..50_000 {
+        let mut bytes: Vec<u8> = (0..14).flat_map(|_| random().to_le_bytes()).collect();
+        bytes[8] = (random() % 16) as u8;
+        bytes[9] = 0;
+        let kind = bytes[8];
+        for (_, size) in SIZES.iter().filter(|(known, _)| *known == kind) {
+            bytes.truncate(*size);
+        }
+        bench.pipeline.push(&bytes);
+    }
+    bench.run(u64::MAX);
+    let totals = bench.pipeline.totals();
+    assert!(totals.recorded > 10_000 && totals.lost > 0 && totals.dropped > 0, "{totals:?}");
+}
+
+/// Kind and size of some records.
+const SIZES: &[(u8, usize)] = &[
+    (1, size_of::<SchedSwitch>()),
+    (2, size_of::<SchedWaking>()),
+    (7, size_of::<SysEnter>()),
+    (8, size_of::<SysExit>()),
+    (9, size_of::<GoStatus>()),
+    (10, size_of::<GoCreate>()),
+];

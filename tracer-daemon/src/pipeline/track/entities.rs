@@ -1,0 +1,223 @@
+//! Who takes part: processes, threads and their ids that are never used twice (upid, utid).
+
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tracer_common::events::{SchedExec, SchedExit, SchedFork};
+use tracer_store::{Batch, Goroutine, Process, Thread};
+
+use super::{ProcessFacts, comm};
+
+/// All processes and threads that were seen. Rows are written whole whenever they change.
+#[derive(Default)]
+pub struct Entities {
+    processes: Vec<Process>,
+    upid_by_pid: FxHashMap<u32, i64>,
+    threads: Vec<Thread>,
+    utid_by_tid: FxHashMap<u32, i64>,
+    /// Threads that each traced process has.
+    alive: FxHashMap<i64, FxHashSet<u32>>,
+    changed_processes: FxHashSet<i64>,
+    changed_threads: FxHashSet<i64>,
+    goroutines: Vec<Goroutine>,
+    /// When threads were found in /proc: their creation may still come out of the ring.
+    listed: FxHashMap<u32, u64>,
+}
+
+/// Exit code as a shell shows it, of a status as wait(2) gives it: 128 + signal if one ended it.
+fn exit_code(status: u32) -> i64 {
+    let signal = status & 0x7f;
+    i64::from(if signal == 0 { status >> 8 & 0xff } else { 128 + signal })
+}
+
+// Ids count from 1, so that row `id - 1` is the row of `id`.
+fn index(id: i64) -> usize {
+    usize::try_from(id - 1).unwrap_or(usize::MAX)
+}
+
+impl Entities {
+    /// A process that is traced; what is known of it already is replaced.
+    pub fn add_traced(&mut self, facts: &ProcessFacts, begins: Option<u64>) {
+        let upid = self.process(facts.pid);
+        self.alive.entry(upid).or_default();
+        let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
+        let row = &mut self.processes[index(upid)];
+        row.exe = text(&facts.exe);
+        row.build_id = facts.build_id.as_deref().and_then(text);
+        row.cmdline = text(&facts.cmdline);
+        row.uid = Some(i64::from(facts.uid));
+        row.cgroup = text(&facts.cgroup);
+        row.runtime = facts.go_version.as_ref().map(|_| Arc::from("go"));
+        row.runtime_version = facts.go_version.as_deref().and_then(text);
+        row.start_ts = row.start_ts.or(begins.map(u64::cast_signed));
+        self.changed_processes.insert(upid);
+    }
+
+    /// The process that has this pid now.
+    pub fn process(&mut self, pid: u32) -> i64 {
+        if let Some(&upid) = self.upid_by_pid.get(&pid) {
+            return upid;
+        }
+        let upid = self.processes.len() as i64 + 1;
+        self.processes.push(Process { upid, pid: i64::from(pid), ..Process::default() });
+        self.upid_by_pid.insert(pid, upid);
+        self.changed_processes.insert(upid);
+        upid
+    }
+
+    /// The thread that has this tid now, whose name is known.
+    pub fn thread(&mut self, pid: u32, tid: u32, name: &[u8]) -> i64 {
+        let utid = self.thread_of(pid, tid);
+        self.set_name(utid, name);
+        utid
+    }
+
+    /// The thread that has this tid now.
+    pub fn thread_of(&mut self, pid: u32, tid: u32) -> i64 {
+        let upid = self.process(pid);
+        if let Some(&utid) = self.utid_by_tid.get(&tid)
+            && self.threads[index(utid)].upid == upid
+        {
+            return utid;
+        }
+        let utid = self.threads.len() as i64 + 1;
+        self.threads.push(Thread { utid, upid, tid: i64::from(tid), ..Thread::default() });
+        self.utid_by_tid.insert(tid, utid);
+        if let Some(alive) = self.alive.get_mut(&upid) {
+            alive.insert(tid);
+        }
+        self.changed_threads.insert(utid);
+        utid
+    }
+
+    /// Whether the process that has this pid now is traced.
+    pub fn is_traced(&self, pid: u32) -> bool {
+        self.upid_by_pid.get(&pid).is_some_and(|upid| self.alive.contains_key(upid))
+    }
+
+    /// Process and thread of a tid that was seen before.
+    pub fn known(&self, tid: u32) -> Option<(i64, i64)> {
+        let utid = *self.utid_by_tid.get(&tid)?;
+        Some((self.threads[index(utid)].upid, utid))
+    }
+
+    /// A thread was found in /proc at `ts`.
+    pub fn listed(&mut self, pid: u32, tid: u32, name: &[u8], ts: u64) -> i64 {
+        self.listed.insert(tid, ts);
+        self.thread(pid, tid, name)
+    }
+
+    /// Whether this creation is that of a thread that was found in /proc afterwards.
+    pub fn was_listed(&self, event: &SchedFork) -> bool {
+        self.listed.get(&event.child_tid).is_some_and(|&ts| event.header.ts < ts)
+    }
+
+    /// A thread or a process was created.
+    pub fn forked(&mut self, event: &SchedFork, creator: i64) {
+        let new_process = event.child_tgid != event.parent_tgid;
+        let parent = self.process(event.parent_tgid);
+        if new_process {
+            // A pid that is used again is another process.
+            self.upid_by_pid.remove(&event.child_tgid);
+            let upid = self.process(event.child_tgid);
+            let row = &mut self.processes[index(upid)];
+            row.start_ts = Some(event.header.ts.cast_signed());
+            row.parent_upid = Some(parent);
+        }
+        if !self.was_listed(event) {
+            self.utid_by_tid.remove(&event.child_tid);
+        }
+        let utid = self.thread(event.child_tgid, event.child_tid, &event.child_comm);
+        let row = &mut self.threads[index(utid)];
+        row.start_ts = Some(event.header.ts.cast_signed());
+        row.creator_utid = Some(creator);
+        self.changed_threads.insert(utid);
+    }
+
+    /// A process replaced its program: all its other threads are gone, and the one that asked for
+    /// it is the leader now.
+    pub fn exec(&mut self, event: &SchedExec) {
+        let pid = event.tgid;
+        if event.old_tid != pid
+            && let Some(utid) = self.utid_by_tid.remove(&event.old_tid)
+        {
+            let row = &mut self.threads[index(utid)];
+            row.tid = i64::from(pid);
+            let upid = row.upid;
+            self.utid_by_tid.insert(pid, utid);
+            if let Some(alive) = self.alive.get_mut(&upid) {
+                alive.remove(&event.old_tid);
+                alive.insert(pid);
+            }
+        }
+        self.thread(pid, pid, &event.comm);
+    }
+
+    /// A thread ended. True if it was the last one of a traced process.
+    pub fn thread_ended(&mut self, event: &SchedExit) -> bool {
+        let tid = event.header.tid;
+        let utid = self.thread_of(event.tgid, tid);
+        let ts = Some(event.header.ts.cast_signed());
+        self.threads[index(utid)].end_ts = ts;
+        self.changed_threads.insert(utid);
+        let upid = self.process(event.tgid);
+        if tid == event.tgid {
+            self.processes[index(upid)].exit_code = Some(exit_code(event.exit_code));
+            self.changed_processes.insert(upid);
+        }
+        let Some(alive) = self.alive.get_mut(&upid) else {
+            return false;
+        };
+        alive.remove(&tid);
+        let last = alive.is_empty();
+        if last {
+            self.processes[index(upid)].end_ts = ts;
+            self.changed_processes.insert(upid);
+        }
+        last
+    }
+
+    /// A thread has left the CPU for good: its tid may be used again.
+    pub fn forget_thread(&mut self, tid: u32) -> Option<u32> {
+        let utid = self.utid_by_tid.remove(&tid)?;
+        let upid = self.threads[index(utid)].upid;
+        let ended = self.alive.get(&upid).is_some_and(FxHashSet::is_empty);
+        let pid = u32::try_from(self.processes[index(upid)].pid).ok()?;
+        ended.then_some(pid)
+    }
+
+    /// A thread has another name.
+    pub fn renamed(&mut self, pid: u32, tid: u32, name: &[u8]) {
+        self.thread(pid, tid, name);
+    }
+
+    /// A goroutine's row, new or changed.
+    pub fn goroutine(&mut self, row: Goroutine) {
+        self.goroutines.push(row);
+    }
+
+    /// Moves everything that has changed into the batch.
+    pub fn take_changes(&mut self, batch: &mut Batch) {
+        let sorted = |ids: &mut FxHashSet<i64>| {
+            let mut ids: Vec<_> = ids.drain().collect();
+            ids.sort_unstable();
+            ids
+        };
+        let processes = sorted(&mut self.changed_processes);
+        batch.processes.extend(processes.iter().map(|&id| self.processes[index(id)].clone()));
+        let threads = sorted(&mut self.changed_threads);
+        batch.threads.extend(threads.iter().map(|&id| self.threads[index(id)].clone()));
+        batch.goroutines.append(&mut self.goroutines);
+    }
+
+    fn set_name(&mut self, utid: i64, name: &[u8]) {
+        let name = comm(name);
+        let row = &mut self.threads[index(utid)];
+        // Every idle thread has its own name (swapper/0, swapper/1) and the tid 0.
+        let name = if row.tid == 0 { "swapper".into() } else { name };
+        if row.name.as_deref() != Some(&*name) {
+            row.name = Some(Arc::from(&*name));
+            self.changed_threads.insert(utid);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! One goroutine: the interval that it is in, and how one follows the other.
+
+use tracer_common::events::NO_PROC;
+use tracer_store::{
+    Goroutine, GoroutineState, Interner, StrId, Streams, words::goroutine_state as word,
+};
+
+use super::{Context, dur};
+
+/// What a goroutine does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Running,
+    Runnable,
+    Waiting,
+    Syscall,
+}
+
+impl State {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Running => word::RUNNING,
+            Self::Runnable => word::RUNNABLE,
+            Self::Waiting => word::WAITING,
+            Self::Syscall => word::SYSCALL,
+        }
+    }
+}
+
+/// The thread that an event comes from, and the P that it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub utid: i64,
+    pub proc: Option<i64>,
+}
+
+impl Place {
+    pub fn new(utid: i64, proc: i32) -> Self {
+        Self { utid, proc: (proc != NO_PROC).then_some(i64::from(proc)) }
+    }
+}
+
+/// A change from one state to the next.
+pub struct Change {
+    /// Kind of the event, for the count of what does not fit.
+    pub kind: &'static str,
+    pub ts: u64,
+    pub from: State,
+    pub to: State,
+    /// What it waits for now.
+    pub reason: Option<StrId>,
+    /// Goroutine that ended its wait.
+    pub waker: Option<i64>,
+    /// Where the change happened; where it runs from now on or ran until now.
+    pub place: Place,
+}
+
+/// A goroutine that has not ended.
+pub struct Track {
+    pub row: Goroutine,
+    /// Interval that is open, without its end; none if the state is not known.
+    open: Option<(State, GoroutineState)>,
+    /// When the kernel's part of the open system call ended.
+    left_syscall: Option<u64>,
+    /// It was there before the recording, and this is its first interval.
+    first: bool,
+    /// Thread on which it took part in a switch of coroutines, until its next change.
+    switched_by: Option<u32>,
+}
+
+impl Track {
+    /// A goroutine that is created now.
+    pub fn created(
+        row: Goroutine,
+        state: State,
+        reason: Option<StrId>,
+        cx: &mut Context<'_>,
+    ) -> Self {
+        let open = GoroutineState {
+            ts: row.created_ts.unwrap_or_default(),
+            ugid: row.ugid,
+            state: cx.strings.intern(state.word()),
+            reason,
+            ..GoroutineState::default()
+        };
+        cx.entities.goroutine(row.clone());
+        Self { row, open: Some((state, open)), left_syscall: None, first: false, switched_by: None }
+    }
+
+    /// The thread of its open interval.
+    pub fn on_thread(&mut self, place: Place) {
+        if let Some((_, row)) = &mut self.open {
+            (row.utid, row.proc) = (Some(place.utid), place.proc);
+        }
+    }
+
+    /// A goroutine that was there before.
+    pub fn existed(row: Goroutine, cx: &mut Context<'_>) -> Self {
+        cx.entities.goroutine(row.clone());
+        Self { row, open: None, left_syscall: None, first: true, switched_by: None }
+    }
+
+    /// The open interval.
+    pub fn open(&self) -> Option<GoroutineState> {
+        self.open.map(|(_, row)| row)
+    }
+
+    /// It took part in a switch of coroutines on the thread `tid`.
+    pub fn switched_by(&mut self, tid: u32) {
+        self.switched_by = Some(tid);
+    }
+
+    /// Whether this change is a part of the last switch of coroutines, told a second time.
+    pub fn switched(&self, from: State, to: State, tid: u32) -> bool {
+        let state = self.open.map(|(state, _)| state);
+        let told = match (from, to) {
+            (State::Running, State::Waiting) => state == Some(State::Waiting),
+            (State::Waiting, State::Runnable) | (State::Runnable, State::Running) => {
+                state == Some(State::Running)
+            }
+            _ => false,
+        };
+        told && self.switched_by == Some(tid)
+    }
+
+    /// Whether it came out of a system call and the P that it runs on has not been seen since.
+    pub fn seeks_proc(&self) -> bool {
+        match self.open {
+            Some((State::Syscall, _)) => true,
+            Some((State::Running, row)) => row.proc.is_none(),
+            _ => false,
+        }
+    }
+
+    /// Before the first event of a goroutine that existed when the recording began, it was in the
+    /// state that this event ends, since `since`: any change would have been an event.
+    pub fn backfill(
+        &mut self,
+        since: Option<i64>,
+        state: State,
+        reason: Option<StrId>,
+        place: Place,
+        cx: &mut Context<'_>,
+    ) {
+        if !std::mem::take(&mut self.first) {
+            return;
+        }
+        let Some(ts) = since else { return };
+        let on_thread = matches!(state, State::Running | State::Syscall);
+        let row = GoroutineState {
+            ts,
+            ugid: self.row.ugid,
+            state: cx.strings.intern(state.word()),
+            reason: reason.filter(|_| state == State::Waiting),
+            utid: on_thread.then_some(place.utid),
+            proc: place.proc.filter(|_| on_thread),
+            ..GoroutineState::default()
+        };
+        self.open = Some((state, row));
+    }
+
+    /// Ends the open interval, if it is the one that this change ends, and begins the next.
+    pub fn change(&mut self, change: &Change, cx: &mut Context<'_>) {
+        if change.from != State::Syscall {
+            self.settle_syscall(cx.strings, cx.closed);
+        }
+        self.left_syscall = None;
+        self.switched_by = None;
+        match self.open.take() {
+            // A system call without a P looks like running on its way out.
+            Some((state, row))
+                if state == change.from
+                    || (state == State::Running && change.from == State::Syscall) =>
+            {
+                self.close(state, row, change.ts, change.place, cx);
+            }
+            Some(other) => cx.drop_interval(change.kind, change.ts, &other),
+            None => {}
+        }
+        let on_thread = matches!(change.to, State::Running | State::Syscall);
+        let row = GoroutineState {
+            ts: change.ts.cast_signed(),
+            ugid: self.row.ugid,
+            state: cx.strings.intern(change.to.word()),
+            reason: change.reason,
+            utid: on_thread.then_some(change.place.utid),
+            proc: change.place.proc.filter(|_| on_thread),
+            waker_ugid: change.waker,
+            ..GoroutineState::default()
+        };
+        self.open = Some((change.to, row));
+    }
+
+    /// Whether it is in a system call that has not returned: for Go's scheduler also a thread of C
+    /// that calls Go is in one.
+    pub fn in_syscall(&self) -> bool {
+        matches!(self.open, Some((State::Syscall, _))) && self.left_syscall.is_none()
+    }
+
+    /// The kernel's part of its system call ended.
+    pub fn leave_syscall(&mut self, ts: u64) {
+        if matches!(self.open, Some((State::Syscall, _))) {
+            self.left_syscall = Some(ts);
+        }
+    }
+
+    /// Whether its system call ended before `ts`, and nothing was heard of it since.
+    pub fn left_syscall_before(&self, ts: u64) -> bool {
+        self.left_syscall.is_some_and(|left| left < ts)
+    }
+
+    /// The goroutine went on running when its system call returned: on the same thread, but perhaps
+    /// with another P, which the next event tells.
+    pub fn settle_syscall(&mut self, strings: &mut Interner, closed: &mut Streams) {
+        let Some(left) = self.left_syscall.take() else {
+            return;
+        };
+        let Some((State::Syscall, row)) = self.open else {
+            return;
+        };
+        closed.goroutine_state.push(GoroutineState { dur: dur(row.ts, left), ..row });
+        let state = strings.intern(word::RUNNING);
+        let running = GoroutineState { ts: left.cast_signed(), state, proc: None, ..row };
+        self.open = Some((State::Running, running));
+    }
+
+    /// It ends, on this thread.
+    pub fn end(mut self, ts: u64, place: Place, cx: &mut Context<'_>) {
+        self.stop(ts, place, cx);
+        self.row.ended_ts = Some(ts.cast_signed());
+        cx.entities.goroutine(self.row);
+    }
+
+    /// Its process ends; it does not, so there is no ended_ts.
+    pub fn stop(&mut self, ts: u64, place: Place, cx: &mut Context<'_>) {
+        self.settle_syscall(cx.strings, cx.closed);
+        if let Some((state, row)) = self.open.take() {
+            self.close(state, row, ts, place, cx);
+        }
+    }
+
+    fn close(
+        &self,
+        state: State,
+        row: GoroutineState,
+        ts: u64,
+        place: Place,
+        cx: &mut Context<'_>,
+    ) {
+        let mut row = GoroutineState { dur: dur(row.ts, ts), ..row };
+        // As long as it runs it keeps its P.
+        if state == State::Running && row.utid == Some(place.utid) {
+            row.proc = row.proc.or(place.proc);
+        }
+        cx.closed.goroutine_state.push(row);
+    }
+}

@@ -1,0 +1,347 @@
+//! goroutine and goroutine_state: what each goroutine does, as the Go scheduler sees it.
+
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tracer_common::{
+    events::{GoCreate, GoProc, GoStatus, GoSwitch, NO_PROC, SysEnter},
+    goroutine_status::{DEAD, DEADEXTRA, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING},
+};
+use tracer_store::{Goroutine, Interner, StrId, Streams};
+
+use super::{
+    Context,
+    goroutine::{Change, Place, State, Track},
+};
+use crate::target::go::GoRuntime;
+
+/// How long after a system call it may still turn out that the goroutine found no P (ns).
+const SYSCALL_SETTLES: u64 = 10_000_000;
+
+struct Process {
+    runtime: Arc<GoRuntime>,
+    /// Load address minus address in the file.
+    bias: u64,
+    /// All its goroutines are traced since (ns).
+    since: i64,
+    goroutines: FxHashMap<u64, Track>,
+}
+
+impl Process {
+    fn start_func(&self, startpc: u64) -> Option<Arc<str>> {
+        self.runtime.functions.start_name(startpc.wrapping_sub(self.bias)).map(Arc::from)
+    }
+
+    /// Go's name of a wait reason, or its number if this version has none.
+    fn reason(&self, number: u8, strings: &mut Interner) -> Option<StrId> {
+        match self.runtime.names.wait_reason(number) {
+            Some(name) => Some(strings.intern(name)),
+            None if number == 0 => None,
+            None => Some(strings.intern(&format!("reason {number}"))),
+        }
+    }
+}
+
+/// All goroutines, by process (upid) and goid.
+#[derive(Default)]
+pub struct Goroutines {
+    processes: FxHashMap<i64, Process>,
+    /// Goroutine in a system call on each thread, by utid.
+    in_syscall: FxHashMap<i64, (i64, u64)>,
+    /// When threads left a system call that they had entered before the recording, by utid.
+    left_unknown: FxHashMap<i64, i64>,
+    /// Goroutines (upid, goid) that ended in a switch, and whose end is still to be told.
+    ended_early: FxHashSet<(i64, u64)>,
+    last_ugid: i64,
+    /// An unknown goroutine may be one whose creation was lost.
+    lost: bool,
+}
+
+impl Goroutines {
+    pub fn set_runtime(&mut self, upid: i64, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
+        let since = since.cast_signed();
+        let goroutines = FxHashMap::default();
+        self.processes.insert(upid, Process { runtime, bias, since, goroutines });
+    }
+
+    pub fn events_were_lost(&mut self) {
+        self.lost = true;
+    }
+
+    /// The goroutine that has this goid, if it is known.
+    pub fn ugid(&self, upid: i64, goid: u64) -> Option<i64> {
+        Some(self.processes.get(&upid)?.goroutines.get(&goid)?.row.ugid)
+    }
+
+    pub fn created(&mut self, upid: i64, event: &GoCreate, cx: &mut Context<'_>) {
+        let parent_ugid = self.ugid(upid, event.parent_goid);
+        let Some(process) = self.processes.get_mut(&upid) else {
+            return;
+        };
+        let (state, reason) = match event.status {
+            RUNNABLE => (State::Runnable, None),
+            _ => (State::Waiting, process.reason(event.reason, cx.strings)),
+        };
+        self.last_ugid += 1;
+        let row = Goroutine {
+            ugid: self.last_ugid,
+            upid,
+            goid: event.goid.cast_signed(),
+            parent_ugid,
+            start_func: process.start_func(event.startpc),
+            created_ts: Some(event.header.ts.cast_signed()),
+            ..Goroutine::default()
+        };
+        process.goroutines.insert(event.goid, Track::created(row, state, reason, cx));
+    }
+
+    pub fn status(&mut self, upid: i64, utid: i64, event: &GoStatus, cx: &mut Context<'_>) {
+        const KIND: &str = "go_status";
+        // What is not as it must be was not read from a goroutine: nothing of it can be believed.
+        if event.goid == 0 || event.found != event.old {
+            cx.drop_interval(KIND, event.header.ts, event);
+            return;
+        }
+        let Some(process) = self.processes.get(&upid) else {
+            return;
+        };
+        let (from, to) = match (event.old, event.new) {
+            (RUNNING, WAITING) if process.runtime.names.runs_nevertheless(event.reason) => return,
+            // The end of such a wait, which was none.
+            (WAITING, RUNNING) => return,
+            (_, RUNNING) => (State::Runnable, State::Running),
+            (_, WAITING | PREEMPTED) => (State::Running, State::Waiting),
+            (WAITING, RUNNABLE) => (State::Waiting, State::Runnable),
+            (SYSCALL, RUNNABLE) => (State::Syscall, State::Runnable),
+            // From Go 1.26 on the way out of a system call without a P looks like this.
+            (RUNNING, RUNNABLE) if event.proc == NO_PROC => (State::Syscall, State::Runnable),
+            (RUNNING, RUNNABLE) => (State::Running, State::Runnable),
+            // A thread of C calls Go: it borrows a goroutine for that time.
+            (DEADEXTRA, SYSCALL) => return self.borrowed(upid, utid, event, cx),
+            (SYSCALL, DEADEXTRA) => (State::Syscall, State::Syscall),
+            (_, SYSCALL) => (State::Running, State::Syscall),
+            (_, DEAD) => (State::Running, State::Running),
+            _ => return,
+        };
+        if event.new == DEAD && self.ended_early.remove(&(upid, event.goid)) {
+            return;
+        }
+        let named = match event.new {
+            PREEMPTED => Some(cx.strings.intern("preempted")),
+            _ => process.reason(event.reason, cx.strings),
+        };
+        let waker = match (from, event.doer_goid) {
+            (State::Waiting, doer) if doer != 0 && doer != event.goid => self.ugid(upid, doer),
+            _ => None,
+        };
+        let place = Place::new(utid, event.proc);
+        let since = self.ensure(upid, event.goid, event.startpc, cx);
+        let since = self.ran_since(since, from, utid);
+        let Some(process) = self.processes.get_mut(&upid) else {
+            return;
+        };
+        if matches!(event.new, DEAD | DEADEXTRA) {
+            if let Some(mut track) = process.goroutines.remove(&event.goid) {
+                track.backfill(since, from, None, place, cx);
+                track.end(event.header.ts, place, cx);
+            }
+            return;
+        }
+        let Some(track) = process.goroutines.get_mut(&event.goid) else {
+            return;
+        };
+        // A switch of coroutines that did not succeed at once does the same again by casgstatus.
+        if track.switched(from, to, event.header.tid) {
+            return;
+        }
+        track.backfill(since, from, named, place, cx);
+        let reason = named.filter(|_| to == State::Waiting);
+        let ts = event.header.ts;
+        track.change(&Change { kind: KIND, ts, from, to, reason, waker, place }, cx);
+    }
+
+    /// A goroutine begins, for a thread that comes from C; Go's trace has it in a system call.
+    fn borrowed(&mut self, upid: i64, utid: i64, event: &GoStatus, cx: &mut Context<'_>) {
+        let Some(process) = self.processes.get_mut(&upid) else {
+            return;
+        };
+        self.last_ugid += 1;
+        let row = Goroutine {
+            ugid: self.last_ugid,
+            upid,
+            goid: event.goid.cast_signed(),
+            start_func: process.start_func(event.startpc),
+            created_ts: Some(event.header.ts.cast_signed()),
+            ..Goroutine::default()
+        };
+        let mut track = Track::created(row, State::Syscall, None, cx);
+        track.on_thread(Place::new(utid, NO_PROC));
+        process.goroutines.insert(event.goid, track);
+    }
+
+    /// One goroutine waits (or ends, which is an event of its own), and another one runs instead,
+    /// without ever having been in a queue. Go's trace has it runnable for a moment, and so have we.
+    pub fn switch(&mut self, upid: i64, utid: i64, event: &GoSwitch, cx: &mut Context<'_>) {
+        const KIND: &str = "go_switch";
+        let ts = event.header.ts;
+        let valid = event.found == RUNNING && event.next_found == WAITING;
+        if !valid || event.goid == 0 || event.next_goid == 0 {
+            cx.drop_interval(KIND, ts, event);
+            return;
+        }
+        let place = Place::new(utid, event.proc);
+        let reason = Some(cx.strings.intern("coroutine"));
+        let since = self.ensure(upid, event.goid, event.startpc, cx);
+        let ran_since = self.ran_since(since, State::Running, utid);
+        let waker = self.ugid(upid, event.goid);
+        if event.exit != 0 {
+            // The event of its end is still to come, but it does not run any more.
+            let process = self.processes.get_mut(&upid);
+            if let Some(mut track) = process.and_then(|p| p.goroutines.remove(&event.goid)) {
+                track.backfill(ran_since, State::Running, None, place, cx);
+                track.end(ts, place, cx);
+                self.ended_early.insert((upid, event.goid));
+            }
+        } else if let Some(track) = self.track(upid, event.goid) {
+            let (from, to) = (State::Running, State::Waiting);
+            track.backfill(ran_since, from, None, place, cx);
+            track.change(&Change { kind: KIND, ts, from, to, reason, waker: None, place }, cx);
+            track.switched_by(event.header.tid);
+        }
+        let since = self.ensure(upid, event.next_goid, event.next_startpc, cx);
+        if let Some(track) = self.track(upid, event.next_goid) {
+            let (from, to) = (State::Waiting, State::Runnable);
+            track.backfill(since, from, reason, place, cx);
+            track.change(&Change { kind: KIND, ts, from, to, reason: None, waker, place }, cx);
+            let (from, to) = (to, State::Running);
+            let change = Change { kind: KIND, ts, from, to, reason: None, waker: None, place };
+            track.change(&change, cx);
+            track.switched_by(event.header.tid);
+        }
+    }
+
+    /// A thread with a goroutine gets a P: if the goroutine comes back from a system call, it has
+    /// lost its P there. Go's trace has it runnable for a moment, and so have we.
+    pub fn got_proc(&mut self, upid: i64, utid: i64, event: &GoProc, cx: &mut Context<'_>) {
+        const KIND: &str = "go_proc";
+        let ts = event.header.ts;
+        let Some(track) = self.track(upid, event.goid).filter(|track| track.seeks_proc()) else {
+            return;
+        };
+        let place = Place::new(utid, event.proc);
+        let change =
+            |from, to| Change { kind: KIND, ts, from, to, reason: None, waker: None, place };
+        track.change(&change(State::Syscall, State::Runnable), cx);
+        track.change(&change(State::Runnable, State::Running), cx);
+    }
+
+    /// A goroutine enters a system call; returns the goroutine.
+    pub fn enter_syscall(
+        &mut self,
+        upid: i64,
+        utid: i64,
+        event: &SysEnter,
+        cx: &mut Context<'_>,
+    ) -> Option<i64> {
+        // The scheduler's calls after the end of a goroutine are not the goroutine's.
+        let ended = [DEAD, DEADEXTRA].map(u32::from).contains(&event.gstatus);
+        if event.goid == 0 || ended {
+            return None;
+        }
+        let since = self.ensure(upid, event.goid, event.startpc, cx);
+        let since = self.ran_since(since, State::Running, utid);
+        // The runtime's own calls and those that the scheduler does not know of leave it running.
+        let known_to_scheduler = event.gstatus == u32::from(SYSCALL);
+        let track = self.track(upid, event.goid)?;
+        if known_to_scheduler && !track.in_syscall() {
+            let ts = event.header.ts;
+            let place = Place::new(utid, event.proc);
+            let (from, to) = (State::Running, State::Syscall);
+            track.backfill(since, from, None, place, cx);
+            let kind = "sys_enter";
+            track.change(&Change { kind, ts, from, to, reason: None, waker: None, place }, cx);
+            let ugid = track.row.ugid;
+            self.in_syscall.insert(utid, (upid, event.goid));
+            return Some(ugid);
+        }
+        Some(track.row.ugid)
+    }
+
+    /// The kernel's part of a system call ended on this thread; `entered`: its beginning was seen.
+    pub fn exit_syscall(&mut self, utid: i64, ts: u64, entered: bool) {
+        if !entered {
+            self.left_unknown.insert(utid, ts.cast_signed());
+        }
+        if let Some((upid, goid)) = self.in_syscall.remove(&utid)
+            && let Some(track) = self.track(upid, goid)
+        {
+            track.leave_syscall(ts);
+        }
+    }
+
+    /// All open intervals; a system call that ended long enough before `until` is closed.
+    pub fn open(
+        &mut self,
+        until: u64,
+        open: &mut Streams,
+        closed: &mut Streams,
+        strings: &mut Interner,
+    ) {
+        let settled = until.saturating_sub(SYSCALL_SETTLES);
+        for process in self.processes.values_mut() {
+            for track in process.goroutines.values_mut() {
+                if track.left_syscall_before(settled) {
+                    track.settle_syscall(strings, closed);
+                }
+                open.goroutine_state.extend(track.open());
+            }
+        }
+    }
+
+    /// A process ended or replaced its program: so do its goroutines.
+    pub fn process_ended(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
+        // The runtime of the next program may have been announced before the exec that begins it.
+        if self.processes.get(&upid).is_none_or(|process| process.since > ts.cast_signed()) {
+            return;
+        }
+        let Some(process) = self.processes.remove(&upid) else {
+            return;
+        };
+        self.in_syscall.retain(|_, (other, _)| *other != upid);
+        self.ended_early.retain(|(other, _)| *other != upid);
+        for (_, mut track) in process.goroutines {
+            track.stop(ts, Place::new(0, NO_PROC), cx);
+        }
+    }
+
+    fn track(&mut self, upid: i64, goid: u64) -> Option<&mut Track> {
+        self.processes.get_mut(&upid)?.goroutines.get_mut(&goid)
+    }
+
+    /// Since when a goroutine that is first heard of on this thread has been in `state`: if it ran,
+    /// perhaps only since a system call that had begun before the recording.
+    fn ran_since(&self, since: Option<i64>, state: State, utid: i64) -> Option<i64> {
+        let left = self.left_unknown.get(&utid).filter(|_| state == State::Running);
+        since.map(|since| left.map_or(since, |&left| since.max(left)))
+    }
+
+    /// Makes sure that a goroutine is known. Returns since when its state can be told from what it
+    /// does first: not, if its creation may have been lost.
+    fn ensure(&mut self, upid: i64, goid: u64, startpc: u64, cx: &mut Context<'_>) -> Option<i64> {
+        let process = self.processes.get_mut(&upid)?;
+        let since = (!self.lost).then_some(process.since);
+        if process.goroutines.contains_key(&goid) {
+            return since;
+        }
+        self.last_ugid += 1;
+        let row = Goroutine {
+            ugid: self.last_ugid,
+            upid,
+            goid: goid.cast_signed(),
+            start_func: process.start_func(startpc),
+            ..Goroutine::default()
+        };
+        process.goroutines.insert(goid, Track::existed(row, cx));
+        since
+    }
+}

@@ -1,0 +1,214 @@
+//! State machines: instants become intervals, threads meet goroutines.
+//!
+//! An interval is stored only if its start and its end are known. What does not fit what is known
+//! (after a loss, mostly) is dropped, counted as a loss at the stage `state`, and tracking goes on
+//! from the new state.
+
+mod entities;
+mod goroutine;
+mod goroutines;
+mod runtime;
+mod syscalls;
+mod threads;
+
+use std::sync::Arc;
+
+use tracer_common::{Event, events::CONTEXT_TASK};
+use tracer_store::{Batch, Interner, Streams, words::loss_stage};
+
+use super::{ProcessFacts, losses::Losses};
+use crate::target::go::GoRuntime;
+use entities::Entities;
+use goroutines::Goroutines;
+use runtime::Runtime;
+use syscalls::Syscalls;
+use threads::Threads;
+
+/// Something that only the outside can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A traced process has replaced its program.
+    Exec {
+        /// Process id.
+        pid: u32,
+    },
+    /// A traced process has ended.
+    Ended {
+        /// Process id.
+        pid: u32,
+    },
+}
+
+/// What all trackers share while they handle an event.
+struct Context<'a> {
+    entities: &'a mut Entities,
+    strings: &'a mut Interner,
+    closed: &'a mut Streams,
+    losses: &'a mut Losses,
+}
+
+impl Context<'_> {
+    /// An interval does not fit what is known: it is dropped, and counted.
+    fn drop_interval(&mut self, kind: &'static str, ts: u64, interval: &dyn std::fmt::Debug) {
+        tracing::debug!("{kind} at {ts} does not fit {interval:?}");
+        self.losses.add(kind, loss_stage::STATE, 1);
+    }
+}
+
+/// All state machines.
+pub struct Tracker {
+    entities: Entities,
+    strings: Interner,
+    closed: Streams,
+    threads: Threads,
+    syscalls: Syscalls,
+    goroutines: Goroutines,
+    runtime: Runtime,
+    notices: Vec<Notice>,
+}
+
+impl Tracker {
+    pub fn new(start_ts: u64) -> Self {
+        Self {
+            entities: Entities::default(),
+            strings: Interner::new(),
+            closed: Streams::default(),
+            threads: Threads::new(start_ts),
+            syscalls: Syscalls::default(),
+            goroutines: Goroutines::default(),
+            runtime: Runtime::default(),
+            notices: Vec::new(),
+        }
+    }
+
+    pub fn add_process(&mut self, facts: &ProcessFacts, begins: Option<u64>) {
+        self.entities.add_traced(facts, begins);
+    }
+
+    pub fn add_thread(&mut self, pid: u32, tid: u32, name: &str, state: char, ts: u64) {
+        let utid = self.entities.listed(pid, tid, name.as_bytes(), ts);
+        self.threads.existed(tid, utid, state, &mut self.strings);
+    }
+
+    pub fn set_go(&mut self, pid: u32, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
+        let upid = self.entities.process(pid);
+        self.runtime.set_names(upid, runtime.names, since);
+        self.goroutines.set_runtime(upid, runtime, bias, since);
+    }
+
+    pub fn events_were_lost(&mut self) {
+        self.goroutines.events_were_lost();
+    }
+
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    pub fn track(&mut self, event: &Event, losses: &mut Losses) {
+        let Self { entities, strings, closed, threads, syscalls, goroutines, runtime, notices } =
+            self;
+        let mut cx = Context { entities, strings, closed, losses };
+        let header = event.header();
+        match event {
+            Event::SchedSwitch(e) => {
+                if let Some(pid) = threads.switch(e, &mut cx) {
+                    notices.push(Notice::Ended { pid });
+                }
+            }
+            Event::SchedWaking(e) => {
+                let waker = (e.context == CONTEXT_TASK)
+                    .then(|| cx.entities.thread(e.waker_tgid, header.tid, &e.waker_comm));
+                threads.woken(e, waker, &mut cx);
+            }
+            Event::SchedFork(e) => {
+                let creator = cx.entities.thread_of(e.parent_tgid, header.tid);
+                threads.forked(e);
+                cx.entities.forked(e, creator);
+            }
+            Event::SchedExec(e) => {
+                threads.exec(e);
+                cx.entities.exec(e);
+                let upid = cx.entities.process(e.tgid);
+                goroutines.process_ended(upid, header.ts, &mut cx);
+                runtime.process_ended(upid, header.ts, &mut cx);
+                notices.push(Notice::Exec { pid: e.tgid });
+            }
+            Event::SchedExit(e) => {
+                let utid = cx.entities.thread_of(e.tgid, header.tid);
+                syscalls.thread_ended(utid, header.ts, &mut cx);
+                if cx.entities.thread_ended(e) {
+                    let upid = cx.entities.process(e.tgid);
+                    goroutines.process_ended(upid, header.ts, &mut cx);
+                    runtime.process_ended(upid, header.ts, &mut cx);
+                }
+            }
+            Event::ThreadName(e) => cx.entities.renamed(e.tgid, e.named_tid, &e.comm),
+            Event::SysEnter(e) => {
+                let upid = cx.entities.process(e.tgid);
+                let utid = cx.entities.thread_of(e.tgid, header.tid);
+                threads.runs(header, utid, &mut cx);
+                let ugid = goroutines.enter_syscall(upid, utid, e, &mut cx);
+                syscalls.enter(utid, ugid, e, &mut cx);
+            }
+            Event::SysExit(e) => {
+                let utid = cx.entities.thread_of(e.tgid, header.tid);
+                let entered = syscalls.exit(utid, e, &mut cx);
+                goroutines.exit_syscall(utid, header.ts, entered);
+            }
+            Event::GoStatus(_)
+            | Event::GoCreate(_)
+            | Event::GoSwitch(_)
+            | Event::GoProc(_)
+            | Event::GoStwBegin(_)
+            | Event::GoStwEnd(_)
+            | Event::GoGcEnd(_)
+            | Event::GoHeap(_) => {
+                let Some((upid, utid)) = cx.entities.known(header.tid) else {
+                    cx.drop_interval(event.kind().name(), header.ts, &event);
+                    return;
+                };
+                match event {
+                    Event::GoStatus(e) => goroutines.status(upid, utid, e, &mut cx),
+                    Event::GoCreate(e) => goroutines.created(upid, e, &mut cx),
+                    Event::GoSwitch(e) => goroutines.switch(upid, utid, e, &mut cx),
+                    Event::GoProc(e) => goroutines.got_proc(upid, utid, e, &mut cx),
+                    Event::GoStwBegin(e) => {
+                        let ugid = goroutines.ugid(upid, e.goid);
+                        runtime.stw_begins(upid, utid, ugid, e, &mut cx);
+                    }
+                    Event::GoStwEnd(_) => runtime.stw_ends(upid, header.ts, &mut cx),
+                    Event::GoGcEnd(_) => runtime.gc_ends(upid, header.ts, &mut cx),
+                    Event::GoHeap(e) => runtime.heap(upid, e, &mut cx),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    pub fn take_batch(&mut self, until: u64) -> Batch {
+        let mut open = Streams::default();
+        self.threads.open(&mut open);
+        self.syscalls.open(&mut open);
+        self.goroutines.open(until, &mut open, &mut self.closed, &mut self.strings);
+        self.runtime.open(&mut open);
+        let mut batch = Batch {
+            closed: std::mem::take(&mut self.closed),
+            open,
+            strings: self.strings.take_new(),
+            ..Batch::default()
+        };
+        self.entities.take_changes(&mut batch);
+        batch
+    }
+}
+
+/// Text of a kernel's name field: up to the first zero.
+fn comm(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end])
+}
+
+/// Length of an interval, as the store has it.
+fn dur(from: i64, until: u64) -> Option<i64> {
+    Some((until.cast_signed() - from).max(0))
+}

@@ -1,0 +1,101 @@
+//! A recording of one process: `tracerd attach` and `tracerd run`.
+
+mod clock;
+mod go;
+mod kick;
+mod launch;
+mod recorder;
+mod session;
+mod signals;
+mod status;
+mod store;
+
+use std::{process::ExitCode, time::Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use tracer_common::target::{ARM_ON_EXEC, Target};
+
+use crate::{
+    args::{Attach, Run},
+    target::ProcessInfo,
+};
+use launch::Launched;
+use recorder::{Recorder, Stop};
+use signals::Signals;
+pub use status::tell;
+
+/// How a traced command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Code(u8),
+    Signal(Signal),
+}
+
+impl Exit {
+    /// The code that a shell would give.
+    fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal as u8,
+        }
+    }
+}
+
+/// `tracerd attach PID`.
+pub fn attach(args: &Attach) -> Result<ExitCode> {
+    let signals = Signals::block().context("cannot watch for signals")?;
+    // Before a database is made for it.
+    ProcessInfo::read(args.pid)?;
+    go::inspect(args.pid)?;
+    let mut recorder = Recorder::new(&args.recording)?;
+    recorder.attach(args.pid)?;
+    let end = args.duration.map(|duration| Instant::now() + duration);
+    let stop = recorder.record(|recorder| {
+        if let Some(signal) = signals.take().map(|s| s.signal) {
+            return Some(Stop::Signal(signal));
+        }
+        if recorder.process_ended() {
+            return Some(Stop::ProcessEnded);
+        }
+        end.is_some_and(|end| Instant::now() >= end).then_some(Stop::Duration)
+    });
+    recorder.finish(&stop)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `tracerd run -- CMD`.
+pub fn run(args: &Run) -> Result<ExitCode> {
+    let signals = Signals::block().context("cannot watch for signals")?;
+    // First of all, while there is only one thread.
+    let mut launched = Launched::prepare(&args.command, &signals)?;
+    let mut recorder = Recorder::new(&args.recording)?;
+    let pid = launched.pid();
+    recorder.begin(pid, Target { flags: ARM_ON_EXEC, ..Target::default() })?;
+    launched.exec()?;
+    recorder.executed(pid)?;
+    launched.release()?;
+
+    let mut exit = None;
+    let stop = recorder.record(|_| {
+        forward(&signals, &launched);
+        exit = launched.try_wait();
+        exit.map(|_| Stop::ProcessEnded)
+    });
+    let result = recorder.finish(&stop);
+    // A recording that ended early leaves the command alone, and waits for it.
+    let exit = exit.unwrap_or_else(|| launched.wait(|launched| forward(&signals, launched)));
+    match result {
+        Ok(()) => Ok(ExitCode::from(exit.code())),
+        Err(error) => bail!(error),
+    }
+}
+
+/// Passes signals on to the command, except those that the terminal has sent to both.
+fn forward(signals: &Signals, launched: &Launched) {
+    while let Some(received) = signals.take() {
+        if !received.from_kernel {
+            launched.signal(received.signal);
+        }
+    }
+}

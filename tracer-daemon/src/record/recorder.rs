@@ -1,0 +1,387 @@
+//! The loop between the ring and the store.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow, bail};
+use nix::sys::signal::Signal;
+use tracer_common::target::Target;
+
+use super::{
+    clock, go, kick, session,
+    status::{StatusLine, count, size, tell},
+    store::Store,
+};
+use crate::{
+    args::Recording,
+    kernel::{Kernel, Ring},
+    pipeline::{Notice, Pipeline, ProcessFacts},
+    target::ProcessInfo,
+};
+
+/// How long events wait for earlier ones of other CPUs.
+const HOLD: Duration = Duration::from_millis(10);
+/// How often the ring is looked at when it does not fill up.
+const DRAIN: Duration = Duration::from_millis(10);
+/// How often what was recorded goes into the database; with HOLD and the time of a commit this
+/// bounds what a kill -9 can lose to less than a second.
+const FLUSH: Duration = Duration::from_millis(400);
+/// How often the pair of clocks is stored.
+const CLOCK: Duration = Duration::from_secs(10);
+/// Records to take from the ring before looking at anything else.
+const BURST: usize = 200_000;
+/// How often to look at a process that replaces its program meanwhile.
+const ATTEMPTS: u32 = 5;
+/// How long to wait at the end for records that are still being written.
+const LAST_RECORDS: Duration = Duration::from_millis(500);
+
+/// Why a recording ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The traced process ended.
+    ProcessEnded,
+    /// The time that was asked for is over.
+    Duration,
+    /// Ctrl-C or another signal.
+    Signal(Signal),
+    /// The database cannot be written any more.
+    StoreFailed,
+}
+
+impl Stop {
+    fn reason(&self) -> String {
+        match self {
+            Self::ProcessEnded => "the process ended".to_owned(),
+            Self::Duration => "the time was over".to_owned(),
+            Self::Signal(signal) => format!("{signal}"),
+            Self::StoreFailed => "the database could not be written".to_owned(),
+        }
+    }
+}
+
+/// A recording under way.
+pub struct Recorder {
+    kernel: Kernel,
+    ring: Ring,
+    pipeline: Pipeline,
+    store: Store,
+    status: StatusLine,
+    quiet: bool,
+    pid: u32,
+    name: String,
+    ended: bool,
+    exec_expected: bool,
+    /// When tracing began (CLOCK_MONOTONIC, ns).
+    begun: u64,
+    /// Everything before is in the pipeline's rows (CLOCK_MONOTONIC, ns).
+    tracked_until: u64,
+    alive_checked: Instant,
+    started: Instant,
+    last_flush: Instant,
+    last_clock: Instant,
+}
+
+impl Recorder {
+    /// Loads the kernel programs and creates the database.
+    pub fn new(args: &Recording) -> Result<Self> {
+        ProcessInfo::check_namespace()?;
+        let (kernel, ring) = Kernel::load(args.ring_size)?;
+        let store = Store::create(args.db.as_deref(), session::begin())?;
+        let now = Instant::now();
+        let recorder = Self {
+            kernel,
+            ring,
+            pipeline: Pipeline::new(clock::monotonic()),
+            store,
+            status: StatusLine::new(!args.quiet),
+            quiet: args.quiet,
+            pid: 0,
+            name: String::new(),
+            ended: false,
+            exec_expected: false,
+            begun: 0,
+            tracked_until: 0,
+            alive_checked: now,
+            started: now,
+            last_flush: now,
+            last_clock: now,
+        };
+        if !recorder.kernel.wakers_known() {
+            recorder
+                .say("who wakes a thread is not recorded: this kernel does not tell interrupts");
+        }
+        if let Some(former) = &recorder.store.former {
+            recorder.say(&format!("the former trace is kept as {}", former.display()));
+        }
+        Ok(recorder)
+    }
+
+    /// Begins with a process that runs.
+    pub fn attach(&mut self, pid: u32) -> Result<()> {
+        self.begin(pid, Target::default())?;
+        self.look_at_program(pid, None)?;
+        let threads = ProcessInfo::threads(pid)?;
+        let listed = clock::monotonic();
+        for thread in threads {
+            self.pipeline.add_thread(pid, thread.tid, &thread.name, thread.state, listed);
+        }
+        kick::every_cpu();
+        Ok(())
+    }
+
+    /// Attaches the tracepoints for a process.
+    pub fn begin(&mut self, pid: u32, target: Target) -> Result<()> {
+        self.pid = pid;
+        self.kernel.attach_tracepoints()?;
+        self.begun = clock::monotonic();
+        self.tracked_until = self.begun;
+        self.pipeline = Pipeline::new(self.begun);
+        self.kernel.trace(pid, target)?;
+        Ok(())
+    }
+
+    /// The process to be traced has just mapped its program, and stands before its first
+    /// instruction.
+    pub fn executed(&mut self, pid: u32) -> Result<()> {
+        self.exec_expected = true;
+        self.look_at_program(pid, Some(self.begun))
+    }
+
+    /// Records until `stop` gives a reason to end.
+    pub fn record(&mut self, mut stop: impl FnMut(&mut Self) -> Option<Stop>) -> Stop {
+        loop {
+            // While the disk does not keep up the ring is left alone: it fills, and the kernel counts
+            // what it loses. Signals and the end of the process are still heard.
+            let keeps_up = self.store.has_room();
+            let more = keeps_up && self.drain();
+            self.notices();
+            if keeps_up && self.last_flush.elapsed() >= FLUSH {
+                self.flush(self.tracked_until);
+            }
+            if !self.quiet {
+                let totals = self.pipeline.totals();
+                self.status.update(totals.recorded, totals.lost);
+            }
+            if !self.store.works() {
+                return Stop::StoreFailed;
+            }
+            if let Some(stop) = stop(self) {
+                return stop;
+            }
+            if !keeps_up {
+                std::thread::sleep(DRAIN);
+            } else if !more {
+                self.ring.wait(DRAIN);
+            }
+        }
+    }
+
+    /// Whether the traced process has ended.
+    pub fn process_ended(&mut self) -> bool {
+        // The event tells; /proc is asked in case the event was lost.
+        if !self.ended && self.alive_checked.elapsed() >= Duration::from_secs(1) {
+            self.alive_checked = Instant::now();
+            self.ended = !ProcessInfo::alive(self.pid);
+        }
+        self.ended
+    }
+
+    /// Detaches, stores what is left, and prints the summary.
+    pub fn finish(mut self, stop: &Stop) -> Result<()> {
+        // A thread that computes on without a pause shows how long it has been doing so.
+        kick::every_cpu();
+        // All kinds of events end at the same moment; detaching takes its time.
+        self.kernel.untrace(self.pid);
+        let ended = clock::pair();
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.drain_all();
+        self.kernel.detach();
+        self.drain_all();
+        self.pipeline.advance(u64::MAX);
+        self.flush(ended.ts.cast_unsigned());
+        self.kernel.flush_log();
+        self.status.clear();
+        let totals = self.pipeline.totals();
+        let written = self.store.finish(ended, &stop.reason())?;
+        if let Some(error) = written.error {
+            return Err(anyhow!(error)
+                .context("the recording ended early; what was stored before can be read"));
+        }
+        let summary = written.summary?;
+        if !self.quiet {
+            let path = summary.path.display();
+            tell(&format!(
+                "{} ({}): {seconds:.1} s, {} events, {} lost{}; {path} has {}",
+                self.name,
+                self.pid,
+                count(totals.recorded),
+                count(totals.lost),
+                dropped(totals.dropped),
+                size(summary.bytes),
+            ));
+            let db = if summary.path == Path::new(tracer_store::DEFAULT_DB) {
+                String::new()
+            } else {
+                format!(" --db {path}")
+            };
+            tell(&format!("next: tracer goroutines{db}"));
+        }
+        Ok(())
+    }
+
+    /// Takes what is in the ring; true if more may be there.
+    fn drain(&mut self) -> bool {
+        // Taken before the ring is read: whatever is older is then in the pipeline.
+        let until = clock::monotonic().saturating_sub(HOLD.as_nanos() as u64);
+        let taken = self.ring.drain(BURST, |record| self.pipeline.push(record));
+        let mut complete = false;
+        match self.kernel.counts() {
+            Ok(counts) => {
+                complete = self.pipeline.taken() >= counts.submitted();
+                self.pipeline.set_counts(counts);
+            }
+            Err(error) => tracing::warn!("{error}"),
+        }
+        let more = taken == BURST;
+        // What is still in the ring (or behind a record that is still being written) may be older.
+        let newest = self.pipeline.newest().saturating_sub(HOLD.as_nanos() as u64);
+        let until = if complete { until } else { until.min(newest) };
+        self.tracked_until = self.tracked_until.max(until);
+        self.pipeline.advance(self.tracked_until);
+        self.kernel.flush_log();
+        more
+    }
+
+    /// After detaching: waits for probes that are still running on other CPUs.
+    fn drain_all(&mut self) {
+        let deadline = Instant::now() + LAST_RECORDS;
+        loop {
+            self.ring.drain(usize::MAX, |record| self.pipeline.push(record));
+            let Ok(counts) = self.kernel.counts() else {
+                return;
+            };
+            let complete = self.pipeline.taken() >= counts.submitted();
+            self.pipeline.set_counts(counts);
+            if complete || Instant::now() > deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn flush(&mut self, until: u64) {
+        let mut batch = self.pipeline.take_batch(until);
+        if self.last_clock.elapsed() >= CLOCK {
+            batch.clocks.push(clock::pair());
+            self.last_clock = Instant::now();
+        }
+        // If it fails, the store says why at the end.
+        self.store.send(batch);
+        self.last_flush = Instant::now();
+    }
+
+    fn notices(&mut self) {
+        for notice in self.pipeline.take_notices() {
+            match notice {
+                Notice::Ended { pid } => self.ended |= pid == self.pid,
+                Notice::Exec { pid } => self.replaced(pid),
+            }
+        }
+    }
+
+    /// A traced process runs another program now.
+    fn replaced(&mut self, pid: u32) {
+        // The exec that `run` waits for is dealt with before its event arrives here.
+        if std::mem::take(&mut self.exec_expected) {
+            return;
+        }
+        self.kernel.detach_go();
+        let looked = self.kernel.trace(pid, Target::default()).map_err(anyhow::Error::from);
+        if let Err(error) = looked.and_then(|()| self.look_at_program(pid, None)) {
+            // What cannot be understood is not recorded.
+            self.kernel.untrace(pid);
+            self.ended = true;
+            self.warn(&format!(
+                "the process runs another program, which cannot be traced: {error}"
+            ));
+        }
+    }
+
+    /// Finds out what a process runs, and puts probes on its Go runtime.
+    fn look_at_program(&mut self, pid: u32, begins: Option<u64>) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let info = ProcessInfo::read(pid)?;
+            let inspected = go::inspect(pid)?;
+            self.pipeline.add_process(&facts(&info, &inspected), begins);
+            let file = Path::new(&info.exe).file_name();
+            self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let told = self.trace_go(pid, &inspected);
+            // An exec since then would leave the offsets of the old program in force for the new one.
+            if inspected.is_current(pid) {
+                told.iter().for_each(|message| self.warn(message));
+                return Ok(());
+            }
+            self.kernel.detach_go();
+            self.kernel.trace(pid, Target::default())?;
+        }
+        bail!("{pid} goes on replacing its program: try again when it has settled")
+    }
+
+    /// Puts probes on the Go runtime; returns what there is to say about it.
+    fn trace_go(&mut self, pid: u32, inspected: &go::Inspected) -> Vec<String> {
+        let refused = |reason: &dyn std::fmt::Display| {
+            vec![format!("goroutines cannot be traced: {reason}; threads and system calls are")]
+        };
+        let attachable = match &inspected.go {
+            None => {
+                return vec![
+                    "no Go runtime recognised: threads and system calls are traced, goroutines not"
+                        .to_owned(),
+                ];
+            }
+            Some(Err(reason)) => return refused(reason),
+            Some(Ok(attachable)) => attachable,
+        };
+        if let Err(error) = inspected.attach(attachable, &mut self.kernel, pid) {
+            return refused(&error);
+        }
+        let since = clock::monotonic();
+        self.pipeline.set_go(pid, attachable.runtime(), attachable.bias(), since);
+        attachable.missing().iter().map(|missing| format!("not traced: {missing}")).collect()
+    }
+
+    fn say(&self, message: &str) {
+        if !self.quiet {
+            tell(message);
+        }
+    }
+
+    /// Says what a quiet recording says, too: that something is missing in it.
+    fn warn(&mut self, message: &str) {
+        self.status.clear();
+        tell(message);
+    }
+}
+
+/// Says so if there are intervals whose start or end is not known.
+fn dropped(intervals: u64) -> String {
+    match intervals {
+        0 => String::new(),
+        1 => ", 1 interval left out (tracer sql 'select * from loss')".to_owned(),
+        _ => format!(", {} intervals left out (tracer sql 'select * from loss')", count(intervals)),
+    }
+}
+
+fn facts(info: &ProcessInfo, inspected: &go::Inspected) -> ProcessFacts {
+    ProcessFacts {
+        pid: info.pid,
+        exe: info.exe.clone(),
+        build_id: inspected.build_id.clone(),
+        cmdline: info.cmdline.clone(),
+        uid: info.uid,
+        cgroup: info.cgroup.clone(),
+        go_version: inspected.go_version.clone(),
+    }
+}

@@ -1,0 +1,108 @@
+//! The status line while recording, and the summary at the end. Both go to stderr.
+
+use std::{
+    io::{IsTerminal, Write, stderr},
+    time::{Duration, Instant},
+};
+
+/// How often the line is written anew.
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// One line, rewritten in place, if stderr is a terminal.
+pub struct StatusLine {
+    shown: bool,
+    enabled: bool,
+    last: Option<(Instant, u64)>,
+    started: Instant,
+}
+
+impl StatusLine {
+    /// `enabled` says whether it is wanted; without a terminal there is none anyway.
+    pub fn new(enabled: bool) -> Self {
+        let enabled = enabled && stderr().is_terminal();
+        Self { shown: false, enabled, last: None, started: Instant::now() }
+    }
+
+    /// Time for a new line has come: shows events so far, their rate, and losses.
+    pub fn update(&mut self, events: u64, lost: u64) {
+        if !self.enabled {
+            return;
+        }
+        let (since, before) = self.last.unwrap_or((self.started, 0));
+        let period = since.elapsed();
+        if period < PERIOD {
+            return;
+        }
+        let rate = (events - before) as f64 / period.as_secs_f64();
+        self.last = Some((Instant::now(), events));
+        let seconds = self.started.elapsed().as_secs();
+        let mut line = format!(
+            "tracerd: {}:{:02}  {} events  {}/s",
+            seconds / 60,
+            seconds % 60,
+            count(events),
+            count(rate as u64)
+        );
+        if lost > 0 {
+            line += &format!("  {} lost", count(lost));
+        }
+        // To the start of the line, and clear it.
+        let _ = write!(stderr(), "\r\x1b[K{line}");
+        self.shown = true;
+    }
+
+    /// Takes the line away.
+    pub fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// A line on stderr. That nobody reads it (a closed pipe) is no reason to fail.
+pub fn tell(line: &str) {
+    let _ = writeln!(stderr(), "tracerd: {line}");
+}
+
+/// A number with its thousands set apart: 1234567 is 1,234,567.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A size with a fitting unit: 1234567 is 1.2 MiB.
+pub fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            let decimals = usize::from(unit != "B" && value < 100.0);
+            return format!("{value:.decimals$} {unit}");
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1000), "1,000");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(size(999), "999 B");
+        assert_eq!(size(1_234_567), "1.2 MiB");
+        assert_eq!(size(200 << 30), "200 GiB");
+        assert_eq!(size(5 << 40), "5.0 TiB");
+    }
+}

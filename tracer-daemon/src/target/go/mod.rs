@@ -1,0 +1,89 @@
+//! The Go runtime in an executable: its version, functions, and the places where probes may sit.
+
+mod buildinfo;
+mod names;
+mod pclntab;
+mod site;
+mod version;
+
+use thiserror::Error;
+use tracer_common::target::GoOffsets;
+
+use super::Executable;
+pub use names::{NO_NAMES, Names};
+pub use pclntab::{Functions, TableError};
+pub use site::SiteError;
+
+/// Why goroutines cannot be traced in a program.
+#[derive(Debug, Error)]
+pub enum GoError {
+    /// Nothing was measured for this version.
+    #[error(
+        "it was built with {0}, and only {supported} is known to this tracerd",
+        supported = version::SUPPORTED
+    )]
+    Version(String),
+    /// The table of functions is not as this version writes it.
+    #[error("its table of functions cannot be used: {0}")]
+    Functions(#[from] TableError),
+    /// A function without which nothing works is missing or unlike its measured form.
+    #[error("{function}: {reason}")]
+    Function {
+        /// Full name of the function.
+        function: &'static str,
+        /// What is wrong.
+        reason: SiteError,
+    },
+}
+
+/// The Go runtime of one executable.
+#[derive(Debug)]
+pub struct GoRuntime {
+    /// Where fields of the runtime's structs are.
+    pub offsets: GoOffsets,
+    /// Words for the runtime's numbers.
+    pub names: &'static Names,
+    /// All functions by address.
+    pub functions: Functions,
+}
+
+/// The version of Go that built this executable; none if it is not a Go program.
+pub fn version(elf: &Executable<'_>) -> Option<String> {
+    buildinfo::version(elf)
+}
+
+impl GoRuntime {
+    /// A runtime of Go 1.27 with these functions (start, end, name), for tests of the pipeline.
+    #[cfg(test)]
+    pub fn for_tests(functions: &[(u64, u64, &str)]) -> Self {
+        Self {
+            offsets: GoOffsets::default(),
+            names: &names::GO_1_27,
+            functions: Functions::for_tests(functions),
+        }
+    }
+
+    /// Looks at the Go runtime of an executable that was built with `version`.
+    ///
+    /// # Errors
+    /// When the version is unknown or the table of functions cannot be read.
+    pub fn read(elf: &Executable<'_>, version: &str) -> Result<Self, GoError> {
+        let Some(known) = version::find(version) else {
+            return Err(GoError::Version(version.to_owned()));
+        };
+        let functions = Functions::read(elf, known)?;
+        Ok(Self { offsets: known.offsets, names: known.names, functions })
+    }
+
+    /// Offset in the file of the `push %rbp` of `function`, where a probe may sit.
+    ///
+    /// # Errors
+    /// When there is no such function, or it does not begin as Go's compiler lets functions begin.
+    pub fn probe_site(&self, elf: &Executable<'_>, function: &'static str) -> Result<u64, GoError> {
+        let failed = |reason| GoError::Function { function, reason };
+        let (start, end) =
+            self.functions.range(function).ok_or_else(|| failed(SiteError::Missing))?;
+        let address = site::find(elf, start, end).map_err(failed)?;
+        elf.code_offset(address).ok_or_else(|| failed(SiteError::NotCode))
+    }
+}

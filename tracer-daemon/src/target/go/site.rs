@@ -1,0 +1,152 @@
+//! Where in a function a probe may sit: at the `push %rbp` behind the stack check.
+//!
+//! There the arguments are still in their registers, it runs once a call, and the kernel emulates
+//! the instruction instead of stepping over a copy of it. One byte off and the traced process
+//! would die, so every instruction up to there is decoded and must be one of the few that Go's
+//! compiler puts in a prologue (cmd/internal/obj/x86/obj6.go, stacksplit and preprocess).
+
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use thiserror::Error;
+
+use super::Executable;
+
+/// Offsets of g.stackguard0 and, for functions that run on the system stack, g.stackguard1.
+const STACKGUARD0: u64 = 0x10;
+const STACKGUARD1: u64 = 0x18;
+/// Longest prologue that is looked at, in instructions and in bytes.
+const MAX_INSTRUCTIONS: usize = 6;
+const MAX_BYTES: u64 = 64;
+
+/// Why no probe can sit on a function.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SiteError {
+    /// The program has no such function.
+    #[error("there is no such function")]
+    Missing,
+    /// Its bytes are not in the file.
+    #[error("its code is not in the file")]
+    NotCode,
+    /// It does not begin as functions of Go do.
+    #[error("it does not begin as expected (at {address:#x}: {instruction})")]
+    Unexpected {
+        /// Address of the first instruction that does not belong there.
+        address: u64,
+        /// That instruction.
+        instruction: String,
+    },
+}
+
+/// Address of the `push %rbp` of the function from `start` to `end`.
+pub fn find(elf: &Executable<'_>, start: u64, end: u64) -> Result<u64, SiteError> {
+    let size = end.saturating_sub(start).min(MAX_BYTES);
+    let bytes = elf.bytes_at(start, size).ok_or(SiteError::NotCode)?;
+    find_push(bytes, start, end)
+}
+
+fn find_push(bytes: &[u8], start: u64, end: u64) -> Result<u64, SiteError> {
+    let mut decoder = Decoder::with_ip(64, bytes, start, DecoderOptions::NONE);
+    let mut instruction = Instruction::default();
+    for _ in 0..MAX_INSTRUCTIONS {
+        if !decoder.can_decode() {
+            break;
+        }
+        decoder.decode_out(&mut instruction);
+        if instruction.code() == Code::Push_r64 && instruction.op0_register() == Register::RBP {
+            let push = instruction.ip();
+            decoder.decode_out(&mut instruction);
+            let frame = instruction.mnemonic() == Mnemonic::Mov
+                && instruction.op0_register() == Register::RBP
+                && instruction.op1_register() == Register::RSP;
+            return if frame { Ok(push) } else { Err(unexpected(&instruction)) };
+        }
+        if !in_prologue(&instruction, start, end) {
+            break;
+        }
+    }
+    Err(unexpected(&instruction))
+}
+
+fn unexpected(instruction: &Instruction) -> SiteError {
+    SiteError::Unexpected {
+        address: instruction.ip(),
+        instruction: format!("{:?}", instruction.code()),
+    }
+}
+
+/// `cmp GUARD(%r14),%rsp`, or for large frames `lea -N(%rsp),%r12; cmp GUARD(%r14),%r12`, then
+/// `jbe` to the call of morestack at the end of the function.
+fn in_prologue(instruction: &Instruction, start: u64, end: u64) -> bool {
+    match instruction.mnemonic() {
+        Mnemonic::Nop => true,
+        Mnemonic::Cmp => {
+            matches!(instruction.op0_register(), Register::RSP | Register::R12)
+                && instruction.op1_kind() == OpKind::Memory
+                && instruction.memory_base() == Register::R14
+                && matches!(instruction.memory_displacement64(), STACKGUARD0 | STACKGUARD1)
+        }
+        Mnemonic::Lea => {
+            instruction.op0_register() == Register::R12
+                && instruction.memory_base() == Register::RSP
+        }
+        Mnemonic::Jbe => (start..end).contains(&instruction.near_branch_target()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 0x40_0000;
+    const END: u64 = START + 0x100;
+    /// cmp 0x10(%r14),%rsp; jbe +0x20; push %rbp; mov %rsp,%rbp
+    const CHECKED: &[u8] =
+        &[0x49, 0x3b, 0x66, 0x10, 0x76, 0x20, 0x55, 0x48, 0x89, 0xe5, 0x90, 0x90];
+
+    #[test]
+    fn finds_the_push_behind_the_stack_check() {
+        assert_eq!(find_push(CHECKED, START, END), Ok(START + 6));
+    }
+
+    #[test]
+    fn finds_it_in_a_function_with_a_large_frame_on_the_system_stack() {
+        // lea -0x18(%rsp),%r12; cmp 0x18(%r14),%r12; jbe +0x20; push %rbp; mov %rsp,%rbp
+        let code = [
+            0x4c, 0x8d, 0x64, 0x24, 0xe8, 0x4d, 0x3b, 0x66, 0x18, 0x76, 0x20, 0x55, 0x48, 0x89,
+            0xe5,
+        ];
+        assert_eq!(find_push(&code, START, END), Ok(START + 11));
+    }
+
+    #[test]
+    fn finds_it_at_the_start_of_a_nosplit_function() {
+        assert_eq!(find_push(&CHECKED[6..], START, END), Ok(START));
+    }
+
+    #[test]
+    fn refuses_a_push_without_a_frame() {
+        assert!(find_push(&[0x55, 0x90, 0x90, 0x90], START, END).is_err());
+    }
+
+    #[test]
+    fn refuses_every_changed_prologue() {
+        // A changed byte gives another place, no place, or (in the distance of the jump) the same
+        // one; never the middle of an instruction.
+        for at in 0..10 {
+            for bit in 0..8 {
+                let mut bytes = CHECKED.to_vec();
+                bytes[at] ^= 1 << bit;
+                if let Ok(found) = find_push(&bytes, START, END) {
+                    assert_eq!(found, START + 6, "byte {at} bit {bit}");
+                    assert_eq!(bytes[6], CHECKED[6], "byte {at} bit {bit}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_an_unconditional_start() {
+        // jmp rel32: a function that something else has already patched
+        assert!(find_push(&[0xe9, 0, 0, 0, 0, 0x55, 0x48, 0x89, 0xe5], START, END).is_err());
+    }
+}

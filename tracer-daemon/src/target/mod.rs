@@ -1,0 +1,9 @@
+//! What is traced: the process, its executable, and the runtime in it. Reads /proc and ELF files;
+//! knows nothing of the kernel programs.
+
+mod elf;
+pub mod go;
+mod process;
+
+pub use elf::{ElfError, ElfFile, Executable};
+pub use process::ProcessInfo;

@@ -1,0 +1,182 @@
+//! A process as /proc shows it.
+
+use std::{os::unix::fs::MetadataExt, path::PathBuf};
+
+use procfs::{
+    ProcError,
+    process::{Process, StatFlags},
+};
+use thiserror::Error;
+
+/// Inode of the first pid namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO).
+const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
+
+/// Why a process cannot be traced.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    /// There is no such process, or it ended just now.
+    #[error("no process has the PID {0}: it may have ended; `ps -e` lists the processes")]
+    NotFound(u32),
+    /// It is a thread of another process.
+    #[error("{tid} is a thread of the process {tgid}: attach to {tgid}")]
+    IsThread {
+        /// What was asked for.
+        tid: u32,
+        /// The process it belongs to.
+        tgid: u32,
+    },
+    /// It belongs to the kernel.
+    #[error("{pid} ({comm}) is a kernel thread: only processes of user space can be traced")]
+    KernelThread {
+        /// Its id.
+        pid: u32,
+        /// Its name.
+        comm: String,
+    },
+    /// It has ended, and its parent has not looked.
+    #[error("{pid} ({comm}) is a zombie: it has ended and waits for its parent {ppid} to notice")]
+    Zombie {
+        /// Its id.
+        pid: u32,
+        /// Its name.
+        comm: String,
+        /// Its parent.
+        ppid: i32,
+    },
+    /// The kernel programs see other ids than tracerd.
+    #[error(
+        "tracerd is in a pid namespace of its own (a container?), where processes have other ids \
+         than in the kernel: start it in the host's, with `docker run --pid=host` for example"
+    )]
+    PidNamespace,
+    /// It is tracerd itself.
+    #[error("{0} is this tracerd: it cannot trace itself")]
+    Myself(u32),
+    /// /proc said something unexpected.
+    #[error("cannot read /proc/{pid}: {reason}")]
+    Proc {
+        /// Its id.
+        pid: u32,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// A thread of a process at one moment.
+#[derive(Clone, Debug)]
+pub struct ThreadInfo {
+    /// Its id.
+    pub tid: u32,
+    /// Its name.
+    pub name: String,
+    /// Its state, a letter as in proc_pid_stat(5).
+    pub state: char,
+}
+
+/// A process at one moment.
+#[derive(Clone, Debug)]
+pub struct ProcessInfo {
+    /// Process id in the root namespace.
+    pub pid: u32,
+    /// Path of the executable as /proc/PID/exe shows it, empty if unreadable.
+    pub exe: String,
+    /// Arguments, joined by spaces.
+    pub cmdline: String,
+    /// Effective user id.
+    pub uid: u32,
+    /// Control group, the unified one or else the first named.
+    pub cgroup: String,
+}
+
+impl ProcessInfo {
+    /// Looks at the process `pid` and makes sure that it can be traced.
+    ///
+    /// # Errors
+    /// When it does not exist, has ended, or is not a process of user space.
+    pub fn read(pid: u32) -> Result<Self, ProcessError> {
+        if pid == std::process::id() {
+            return Err(ProcessError::Myself(pid));
+        }
+        let process = open(pid)?;
+        let status = process.status().map_err(|e| proc_error(pid, &e))?;
+        if status.tgid != pid.cast_signed() {
+            return Err(ProcessError::IsThread { tid: pid, tgid: status.tgid.cast_unsigned() });
+        }
+        let stat = process.stat().map_err(|e| proc_error(pid, &e))?;
+        if stat.flags & StatFlags::PF_KTHREAD.bits() != 0 {
+            return Err(ProcessError::KernelThread { pid, comm: stat.comm });
+        }
+        if matches!(stat.state, 'Z' | 'X' | 'x') {
+            return Err(ProcessError::Zombie { pid, comm: stat.comm, ppid: stat.ppid });
+        }
+        let cgroup = process
+            .cgroups()
+            .ok()
+            .and_then(|groups| {
+                let unified = groups.0.iter().find(|g| g.hierarchy == 0);
+                unified.or(groups.0.first()).map(|g| g.pathname.clone())
+            })
+            .unwrap_or_default();
+        Ok(Self {
+            pid,
+            exe: process.exe().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default(),
+            cmdline: process.cmdline().map(|args| args.join(" ")).unwrap_or_default(),
+            uid: status.euid,
+            cgroup,
+        })
+    }
+
+    /// Makes sure that ids mean the same to tracerd and to the kernel programs.
+    ///
+    /// # Errors
+    /// When tracerd is not in the initial pid namespace.
+    pub fn check_namespace() -> Result<(), ProcessError> {
+        // An unreadable link is no proof of anything: go on.
+        let inode = std::fs::metadata("/proc/self/ns/pid").map(|m| m.ino()).ok();
+        if inode.is_none_or(|inode| inode == INITIAL_PID_NAMESPACE) {
+            Ok(())
+        } else {
+            Err(ProcessError::PidNamespace)
+        }
+    }
+
+    /// The file that the kernel has mapped as the executable, even if it was deleted or replaced,
+    /// or lies in another mount namespace.
+    pub fn exe_link(pid: u32) -> PathBuf {
+        PathBuf::from(format!("/proc/{pid}/exe"))
+    }
+
+    /// Its threads now; threads that end meanwhile are left out.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn threads(pid: u32) -> Result<Vec<ThreadInfo>, ProcessError> {
+        let tasks = open(pid)?.tasks().map_err(|e| proc_error(pid, &e))?;
+        let info = |task: procfs::process::Task| {
+            let stat = task.stat().ok()?;
+            Some(ThreadInfo { tid: task.tid.cast_unsigned(), name: stat.comm, state: stat.state })
+        };
+        Ok(tasks.filter_map(Result::ok).filter_map(info).collect())
+    }
+
+    /// Whether the process still runs.
+    pub fn alive(pid: u32) -> bool {
+        open(pid).is_ok_and(|p| p.stat().is_ok_and(|s| !matches!(s.state, 'Z' | 'X' | 'x')))
+    }
+}
+
+fn open(pid: u32) -> Result<Process, ProcessError> {
+    let id = i32::try_from(pid).map_err(|_| ProcessError::NotFound(pid))?;
+    Process::new(id).map_err(|e| proc_error(pid, &e))
+}
+
+fn proc_error(pid: u32, error: &ProcError) -> ProcessError {
+    match error {
+        ProcError::NotFound(_) => ProcessError::NotFound(pid),
+        // Reading the files of a process that has just ended.
+        ProcError::Io(e, _) if e.raw_os_error() == Some(nix::libc::ESRCH) => {
+            ProcessError::NotFound(pid)
+        }
+        other => ProcessError::Proc { pid, reason: other.to_string() },
+    }
+}
