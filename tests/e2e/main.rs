@@ -1,0 +1,17 @@
+//! End-to-end tests: `tracerd` records real processes, and what `tracer` answers is compared with
+//! what the program, the Go runtime, strace or the kernel say of the same run.
+//!
+//! They need root, and share the machine's CPUs with what they trace: run them one at a time.
+
+mod bad_input;
+mod command_line;
+mod daisy;
+mod detach;
+mod disk_full;
+mod kill9;
+mod loss;
+mod oracle;
+mod reasons;
+mod schedstat;
+mod syscalls_vs_strace;
+mod targets;
