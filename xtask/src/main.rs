@@ -1,0 +1,68 @@
+//! Everything that a developer does with this workspace: `cargo xtask --help`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod build;
+mod command;
+mod demo;
+mod setup;
+mod test;
+
+/// Sets up, builds, shows and tests tracerd.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Measure what tracing costs, after setup and release build; needs root
+    Bench(bench::Args),
+    /// Install what builds and tests need: Debian packages, bpf-linker, Go
+    Setup {
+        /// Only say what is missing; exit with 1 if anything is
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build tracerd and tracer, after setup
+    Build {
+        /// Build with optimisations
+        #[arg(long)]
+        release: bool,
+    },
+    /// Write docs/events.md from the definitions of tables and records
+    Codegen,
+    /// Trace a small Go program and show what came out, after setup and build; needs root
+    Demo,
+    /// Run all checks and tests, after setup and build; needs root
+    Test {
+        /// Run only the tests whose names contain one of these, without format and lint checks
+        filter: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().task {
+        Task::Bench(args) => bench::run(&args),
+        Task::Setup { check: true } => setup::check(),
+        Task::Setup { check: false } => setup::run(),
+        Task::Build { release } => build::run(release).map(drop),
+        Task::Codegen => {
+            command::run(command::cargo().args(["run", "--quiet", "--package", "codegen"]))
+        }
+        Task::Demo => demo::run(),
+        Task::Test { filter } => test::run(&filter),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Runs every check and test.
+
+use std::{path::Path, process::Command, time::Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    build,
+    command::{cargo, is_root, show},
+    setup,
+};
+
+/// The package that builds for BPF only.
+const KERNEL_PACKAGE: &str = "tracer-ebpf";
+/// The package whose tests trace real processes.
+const TESTS_PACKAGE: &str = "tracer-tests";
+
+/// Sets up, and runs the tests whose names contain one of the filters; all tests, and the format
+/// and lint checks, when there is none.
+pub fn run(filter: &[String]) -> Result<()> {
+    ensure!(
+        is_root(),
+        "the tests load kernel programs, which needs root: run `sudo -E env PATH=\"$PATH\" cargo \
+         xtask test`, or only what needs no root: `cargo test --lib --bins`"
+    );
+    let start = Instant::now();
+    setup::run()?;
+    let go = tracer_tests::go::root()?.join("bin/go");
+    if filter.is_empty() {
+        show(cargo().args(["fmt", "--all", "--check"]))?;
+        show(cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
+    }
+    // The tests trace with an optimised tracerd: a slow one would lose events under their loads.
+    let bin = build::run(true)?;
+    let mut units = cargo();
+    units
+        .args(["test", "--workspace", "--exclude", KERNEL_PACKAGE])
+        .args(["--exclude", TESTS_PACKAGE, "--no-fail-fast", "--"])
+        .args(filter);
+    let units = test(&mut units, &bin, &go);
+    let mut traces = cargo();
+    traces
+        .args(["test", "--package", TESTS_PACKAGE, "--no-fail-fast", "--"])
+        .args(["--test-threads=1"])
+        .args(filter);
+    let traces = test(&mut traces, &bin, &go);
+    eprintln!("test: {} s in all", start.elapsed().as_secs());
+    // Both results are wanted before either of them ends the run.
+    units.and(traces)
+}
+
+fn test(command: &mut Command, bin: &Path, go: &Path) -> Result<()> {
+    command.env("TRACERD_BIN_DIR", bin).env("TRACER_GO", go);
+    show(command)
+}
