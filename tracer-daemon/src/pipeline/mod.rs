@@ -55,7 +55,7 @@ pub struct Pipeline {
     tracker: Tracker,
     losses: Losses,
     received: [u64; KIND_LIMIT],
-    /// Not yet lost and not yet recorded: waiting to be put in order.
+    /// The kernel's counts, as they were told last.
     counts: Counts,
     flushed_until: u64,
 }

@@ -33,11 +33,7 @@ fn a_goroutine_from_its_creation_to_its_end() {
 
 #[test]
 fn a_system_call_belongs_to_its_goroutine() {
-    let mut bench = Bench::new();
-    bench.push(enter(1_010, 0, 0));
-    bench.push(exit(1_020));
-    bench.push(create(1_100, 5));
-    bench.push(status(1_200, 5, 1, 2, 0));
+    let mut bench = Bench::with_running(5);
     bench.push(enter(1_300, 5, 3));
     bench.push(exit(1_400));
     bench.push(status(1_500, 5, 2, 4, CHAN_RECEIVE));
@@ -55,11 +51,7 @@ fn a_system_call_belongs_to_its_goroutine() {
 
 #[test]
 fn without_a_p_the_system_call_lasts_until_the_goroutine_is_queued() {
-    let mut bench = Bench::new();
-    bench.push(enter(1_010, 0, 0));
-    bench.push(exit(1_020));
-    bench.push(create(1_100, 5));
-    bench.push(status(1_200, 5, 1, 2, 0));
+    let mut bench = Bench::with_running(5);
     bench.push(enter(1_300, 5, 3));
     bench.push(exit(1_400));
     bench.push(GoStatus { proc: tracer_common::events::NO_PROC, ..status(1_450, 5, 2, 1, 0) });
@@ -70,11 +62,7 @@ fn without_a_p_the_system_call_lasts_until_the_goroutine_is_queued() {
 
 #[test]
 fn after_a_system_call_the_p_is_not_known_until_the_next_event_tells() {
-    let mut bench = Bench::new();
-    bench.push(enter(1_010, 0, 0));
-    bench.push(exit(1_020));
-    bench.push(create(1_100, 5));
-    bench.push(status(1_200, 5, 1, 2, 0));
+    let mut bench = Bench::with_running(5);
     bench.push(enter(1_300, 5, 3));
     bench.push(exit(1_400));
     bench.run(1_390);
@@ -89,11 +77,7 @@ fn after_a_system_call_the_p_is_not_known_until_the_next_event_tells() {
 
 #[test]
 fn a_p_that_is_found_again_makes_the_goroutine_runnable_for_a_moment() {
-    let mut bench = Bench::new();
-    bench.push(enter(1_010, 0, 0));
-    bench.push(exit(1_020));
-    bench.push(create(1_100, 5));
-    bench.push(status(1_200, 5, 1, 2, 0));
+    let mut bench = Bench::with_running(5);
     bench.push(enter(1_300, 5, 3));
     bench.push(exit(1_400));
     bench.push(GoProc {
@@ -115,11 +99,7 @@ fn a_p_that_is_found_again_makes_the_goroutine_runnable_for_a_moment() {
 
 #[test]
 fn coroutines_switch_without_a_queue() {
-    let mut bench = Bench::new();
-    bench.push(enter(1_010, 0, 0));
-    bench.push(exit(1_020));
-    bench.push(create(1_100, 5));
-    bench.push(status(1_200, 5, 1, 2, 0));
+    let mut bench = Bench::with_running(5);
     bench.push(GoCreate { status: 4, reason: COROUTINE, ..create(1_210, 6) });
     bench.push(switch_to(1_300, 5, 6));
     // The runtime could not do it at once, and does it again the long way.
@@ -139,9 +119,7 @@ fn coroutines_switch_without_a_queue() {
 
 #[test]
 fn a_thread_of_c_borrows_a_goroutine_while_it_calls_go() {
-    let mut bench = Bench::new();
-    bench.push(enter(1_010, 0, 0));
-    bench.push(exit(1_020));
+    let mut bench = Bench::with_thread();
     bench.push(status(1_500, 7, 11, 3, 0));
     // The runtime maps memory for it.
     bench.push(enter(1_510, 7, 3));
@@ -156,9 +134,7 @@ fn a_thread_of_c_borrows_a_goroutine_while_it_calls_go() {
 
 #[test]
 fn a_coroutine_that_ends_does_not_run_beside_the_next_one() {
-    let mut bench = Bench::new();
-    bench.push(enter(1_010, 0, 0));
-    bench.push(exit(1_020));
+    let mut bench = Bench::with_thread();
     bench.push(GoCreate { status: 4, reason: COROUTINE, ..create(1_050, 6) });
     bench.push(create(1_100, 5));
     bench.push(status(1_200, 5, 1, 2, 0));
@@ -173,11 +149,7 @@ fn a_coroutine_that_ends_does_not_run_beside_the_next_one() {
 
 #[test]
 fn a_goroutine_that_has_ended_makes_no_system_call() {
-    let mut bench = Bench::new();
-    bench.push(enter(1_010, 0, 0));
-    bench.push(exit(1_020));
-    bench.push(create(1_100, 5));
-    bench.push(status(1_200, 5, 1, 2, 0));
+    let mut bench = Bench::with_running(5);
     bench.push(status(1_300, 5, 2, 6, 0));
     bench.push(enter(1_310, 5, 6));
     bench.push(exit(1_320));
@@ -200,9 +172,7 @@ fn a_goroutine_in_a_system_call_since_before_the_start_ran_only_after_it() {
 #[test]
 fn what_existed_before_is_known_since_the_start_unless_events_were_lost() {
     for lost in [false, true] {
-        let mut bench = Bench::new();
-        bench.push(enter(1_010, 0, 0));
-        bench.push(exit(1_020));
+        let mut bench = Bench::with_thread();
         let mut counts = Counts::default();
         counts.0[EventKind::GoCreate as usize] =
             KindCounts { produced: 1, no_room: u64::from(lost), unreadable: 0 };

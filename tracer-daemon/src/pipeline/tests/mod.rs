@@ -38,6 +38,22 @@ impl Bench {
         Self { pipeline, rows: Batch::default(), strings: Vec::new() }
     }
 
+    /// With a thread that is known, because it has made a system call (at 1_010 to 1_020).
+    fn with_thread() -> Self {
+        let mut bench = Self::new();
+        bench.push(enter(1_010, 0, 0));
+        bench.push(exit(1_020));
+        bench
+    }
+
+    /// And with a goroutine that was created at 1_100, and runs on that thread since 1_200.
+    fn with_running(goid: u64) -> Self {
+        let mut bench = Self::with_thread();
+        bench.push(create(1_100, goid));
+        bench.push(status(1_200, goid, 1, 2, 0));
+        bench
+    }
+
     fn push<R: Record>(&mut self, record: R) {
         // SAFETY: records are repr(C) without padding.
         let bytes = unsafe {
@@ -175,9 +191,7 @@ fn exit(ts: u64) -> SysExit {
 
 #[test]
 fn what_does_not_fit_is_dropped_and_counted() {
-    let mut bench = Bench::new();
-    bench.push(enter(1_010, 0, 0));
-    bench.push(exit(1_020));
+    let mut bench = Bench::with_thread();
     bench.push(create(1_100, 5));
     // Its start is missing.
     bench.push(status(1_300, 5, 2, 4, CHAN_RECEIVE));
@@ -190,9 +204,7 @@ fn what_does_not_fit_is_dropped_and_counted() {
 
 #[test]
 fn events_are_put_in_order_and_late_ones_counted() {
-    let mut bench = Bench::new();
-    bench.push(enter(1_010, 0, 0));
-    bench.push(exit(1_020));
+    let mut bench = Bench::with_thread();
     bench.push(status(1_300, 5, 2, 4, CHAN_RECEIVE));
     bench.push(status(1_200, 5, 1, 2, 0));
     bench.push(create(1_100, 5));

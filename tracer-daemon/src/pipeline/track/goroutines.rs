@@ -28,8 +28,17 @@ struct Process {
 }
 
 impl Process {
-    fn start_func(&self, startpc: u64) -> Option<Arc<str>> {
-        self.runtime.functions.start_name(startpc.wrapping_sub(self.bias)).map(Arc::from)
+    /// The row of a goroutine that was not known before, with the next ugid.
+    fn new_row(&self, last_ugid: &mut i64, upid: i64, goid: u64, startpc: u64) -> Goroutine {
+        *last_ugid += 1;
+        let start = self.runtime.functions.start_name(startpc.wrapping_sub(self.bias));
+        Goroutine {
+            ugid: *last_ugid,
+            upid,
+            goid: goid.cast_signed(),
+            start_func: start.map(Arc::from),
+            ..Goroutine::default()
+        }
     }
 
     /// Go's name of a wait reason, or its number if this version has none.
@@ -82,15 +91,10 @@ impl Goroutines {
             RUNNABLE => (State::Runnable, None),
             _ => (State::Waiting, process.reason(event.reason, cx.strings)),
         };
-        self.last_ugid += 1;
         let row = Goroutine {
-            ugid: self.last_ugid,
-            upid,
-            goid: event.goid.cast_signed(),
             parent_ugid,
-            start_func: process.start_func(event.startpc),
             created_ts: Some(event.header.ts.cast_signed()),
-            ..Goroutine::default()
+            ..process.new_row(&mut self.last_ugid, upid, event.goid, event.startpc)
         };
         process.goroutines.insert(event.goid, Track::created(row, state, reason, cx));
     }
@@ -165,14 +169,9 @@ impl Goroutines {
         let Some(process) = self.processes.get_mut(&upid) else {
             return;
         };
-        self.last_ugid += 1;
         let row = Goroutine {
-            ugid: self.last_ugid,
-            upid,
-            goid: event.goid.cast_signed(),
-            start_func: process.start_func(event.startpc),
             created_ts: Some(event.header.ts.cast_signed()),
-            ..Goroutine::default()
+            ..process.new_row(&mut self.last_ugid, upid, event.goid, event.startpc)
         };
         let mut track = Track::created(row, State::Syscall, None, cx);
         track.on_thread(Place::new(utid, NO_PROC));
@@ -333,14 +332,7 @@ impl Goroutines {
         if process.goroutines.contains_key(&goid) {
             return since;
         }
-        self.last_ugid += 1;
-        let row = Goroutine {
-            ugid: self.last_ugid,
-            upid,
-            goid: goid.cast_signed(),
-            start_func: process.start_func(startpc),
-            ..Goroutine::default()
-        };
+        let row = process.new_row(&mut self.last_ugid, upid, goid, startpc);
         process.goroutines.insert(goid, Track::existed(row, cx));
         since
     }
