@@ -4,6 +4,11 @@
 pub const ARM_ON_EXEC: u32 = 1;
 /// Bit of [`Target::flags`]: [`Target::go`] is filled and goroutines are looked up.
 pub const GO: u32 = 2;
+/// Bit of [`Target::flags`]: level `full`, with events that are too many for every day.
+pub const FULL: u32 = 4;
+/// Bit of [`Target::flags`]: stacks are walked where a goroutine is created, blocks, is unblocked or
+/// enters a system call.
+pub const STACKS: u32 = 8;
 
 /// How many processes can be traced at once.
 pub const MAX_TARGETS: usize = 1024;

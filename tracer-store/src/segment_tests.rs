@@ -62,8 +62,8 @@ fn rows_come_back_as_they_were() {
 fn extreme_numbers_come_back() {
     let mut rows = Vec::new();
     for live in [i64::MIN, -1, 0, 1, i64::MAX, i64::MIN, i64::MAX] {
-        rows.push(Heap { ts: live, upid: live, live, percent_goal: Some(live) });
-        rows.push(Heap { ts: live, upid: !live, live: 0, percent_goal: None });
+        rows.push(Heap { ts: live, upid: live, live, percent_goal: Some(live), ..Heap::default() });
+        rows.push(Heap { ts: live, upid: !live, live: 0, percent_goal: None, ..Heap::default() });
     }
     rows.sort_by_key(|row| row.ts);
     let bytes = Encoder::new().unwrap().encode(&rows).unwrap();
@@ -111,7 +111,10 @@ fn too_many_rows_are_refused() {
 
 #[test]
 fn a_segment_of_another_table_is_refused() {
-    let bytes = Encoder::new().unwrap().encode(&[Gc { ts: 1, dur: None, upid: 2 }]).unwrap();
+    let bytes = Encoder::new()
+        .unwrap()
+        .encode(&[Gc { ts: 1, dur: None, upid: 2, ..Gc::default() }])
+        .unwrap();
     assert!(Segment::parse(ThreadState::TABLE, &bytes).is_err());
 }
 

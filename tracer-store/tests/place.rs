@@ -28,7 +28,7 @@ fn unreadable(path: &Path) -> StoreError {
 async fn record(path: &Path, ts: i64) {
     let mut writer = create(path).await;
     let mut b = batch(&mut Interner::new(), ts);
-    b.closed.gc = vec![Gc { ts, dur: Some(1), upid: 1 }];
+    b.closed.gc = vec![Gc { ts, dur: Some(1), upid: 1, ..Gc::default() }];
     writer.commit(b).await.unwrap();
     writer.finish(ts, "done", END).await.unwrap();
 }
@@ -117,7 +117,7 @@ async fn a_recording_that_was_cut_off_is_put_aside_whole() {
     let path = dir.file("a.db");
     let mut writer = create(&path).await;
     let mut b = batch(&mut Interner::new(), 5);
-    b.closed.gc = vec![Gc { ts: 5, dur: Some(1), upid: 1 }];
+    b.closed.gc = vec![Gc { ts: 5, dur: Some(1), upid: 1, ..Gc::default() }];
     writer.commit(b).await.unwrap();
     // As a killed tracerd leaves it: the row is in the write-ahead log only.
     let cut = dir.file("cut.db");
@@ -204,7 +204,9 @@ async fn a_damaged_database_is_an_error_and_no_panic() {
     let path = dir.file("a.db");
     let mut writer = create(&path).await;
     let mut b = batch(&mut Interner::new(), 5);
-    b.closed.gc = (0..30_000).map(|i| Gc { ts: i, dur: Some(i * i % 977), upid: i % 7 }).collect();
+    b.closed.gc = (0..30_000)
+        .map(|i| Gc { ts: i, dur: Some(i * i % 977), upid: i % 7, ..Gc::default() })
+        .collect();
     writer.commit(b).await.unwrap();
     writer.finish(1, "done", END).await.unwrap();
     let good = fs::read(&path).unwrap();

@@ -33,6 +33,7 @@ async fn every_column_of_every_stream_comes_back() {
         proc: Some(1),
         stack_id: None,
         waker_ugid: Some(8),
+        waker_utid: None,
     };
     let syscall = Syscall {
         ts: 12,
@@ -49,7 +50,7 @@ async fn every_column_of_every_stream_comes_back() {
         thread_state: vec![thread_state],
         goroutine_state: vec![goroutine_state],
         syscall: vec![syscall],
-        gc: vec![Gc { ts: 13, dur: Some(8), upid: 1 }],
+        gc: vec![Gc { ts: 13, dur: Some(8), upid: 1, ..Gc::default() }],
         stw: vec![Stw {
             ts: 14,
             dur: Some(9),
@@ -57,8 +58,10 @@ async fn every_column_of_every_stream_comes_back() {
             reason: thread_state.state,
             utid: Some(1),
             ugid: None,
+            stack_id: None,
         }],
-        heap: vec![Heap { ts: 15, upid: 1, live: 4 << 20, percent_goal: None }],
+        heap: vec![Heap { ts: 15, upid: 1, live: 4 << 20, percent_goal: None, ..Heap::default() }],
+        ..Streams::default()
     };
     b.processes = vec![process(1)];
     b.threads = vec![Thread { utid: 1, upid: 1, tid: 4001, ..Default::default() }];
@@ -155,9 +158,11 @@ async fn many_rows_in_uneven_batches_are_all_there_once() {
     for size in [1, 4095, 1, 5000, 4096, 0, 12_345, 7] {
         let mut b = batch(&mut interner, next);
         // Intervals end in another order than that in which they began.
-        b.closed.gc =
-            (next..next + size).rev().map(|i| Gc { ts: i * 3, dur: Some(i), upid: 1 }).collect();
-        b.open.gc = (0..size).map(|i| Gc { ts: i, dur: None, upid: 2 }).collect();
+        b.closed.gc = (next..next + size)
+            .rev()
+            .map(|i| Gc { ts: i * 3, dur: Some(i), upid: 1, ..Gc::default() })
+            .collect();
+        b.open.gc = (0..size).map(|i| Gc { ts: i, dur: None, upid: 2, ..Gc::default() }).collect();
         next += size;
         writer.commit(b).await.unwrap();
     }
@@ -254,8 +259,12 @@ async fn a_query_sees_one_moment_of_a_recording_that_goes_on() {
     });
     for ts in 0..400 {
         let mut b = batch(&mut Interner::new(), ts);
-        b.closed.gc = if ts == 0 { vec![] } else { vec![Gc { ts: ts - 1, dur: Some(1), upid: 1 }] };
-        b.open.gc = vec![Gc { ts, dur: None, upid: 1 }];
+        b.closed.gc = if ts == 0 {
+            vec![]
+        } else {
+            vec![Gc { ts: ts - 1, dur: Some(1), upid: 1, ..Gc::default() }]
+        };
+        b.open.gc = vec![Gc { ts, dur: None, upid: 1, ..Gc::default() }];
         writer.commit(b).await.unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }

@@ -14,9 +14,15 @@ async fn hundred_segments(dir: &Dir) -> Reader {
     let mut writer = create(&path).await;
     let mut b = batch(&mut Interner::new(), 0);
     b.closed.heap = (0..409_600)
-        .map(|i| Heap { ts: i * 10, upid: 1, live: i, percent_goal: Some(i / 2) })
+        .map(|i| Heap {
+            ts: i * 10,
+            upid: 1,
+            live: i,
+            percent_goal: Some(i / 2),
+            ..Heap::default()
+        })
         .collect();
-    b.closed.gc = vec![Gc { ts: 40_955, dur: Some(40_000), upid: 1 }];
+    b.closed.gc = vec![Gc { ts: 40_955, dur: Some(40_000), upid: 1, ..Gc::default() }];
     b.processes = vec![process(1)];
     writer.commit(b).await.unwrap();
     writer.finish(1, "done", END).await.unwrap();

@@ -100,7 +100,7 @@ entities! {
         parent_ugid: Option<i64>;
         /// Full name of the function that it began in.
         start_func: Option<Arc<str>>;
-        /// The stack at which it was created, see `stack`. Always NULL in this version.
+        /// The stack at which it was created, see `stack`.
         create_stack: Option<i64>;
         /// When it was created; NULL if it existed before recording.
         created_ts: Option<i64>, unit "ns";
@@ -108,7 +108,7 @@ entities! {
         ended_ts: Option<i64>, unit "ns";
     }
 
-    /// Frames of stacks. Stacks are not captured in this version: the table is empty.
+    /// Frames of stacks.
     Entity Stack stack key ["stack_id", "depth"] {
         /// Number of the stack.
         stack_id: i64;
@@ -118,15 +118,15 @@ entities! {
         frame_id: i64;
     }
 
-    /// Places in programs. Stacks are not captured in this version: the table is empty.
+    /// Places in programs.
     Entity Frame frame key ["frame_id"] {
         /// Number of the frame.
         frame_id: i64;
-        /// Full name of the function.
+        /// Full name of the function; `[unknown]` if no table has the address.
         func: Option<Arc<str>>;
         /// Source file.
         file: Option<Arc<str>>;
-        /// Line in the source file, from 1.
+        /// Line in the source file, from 1; NULL if not known.
         line: Option<i64>;
         /// Address in the module's file.
         address: Option<i64>;

@@ -5,7 +5,7 @@
 use crate::strings::StrId;
 
 use super::tables::tables;
-use super::words::{goroutine_state, thread_state};
+use super::words::{goroutine_state, proc_state, thread_state};
 use super::{ColumnDef, ColumnKind, TableDef, TableKind};
 
 tables! {
@@ -39,15 +39,20 @@ tables! {
         /// What the goroutine did.
         state: StrId, words goroutine_state::ALL;
         /// While waiting: for what, named as Go's runtime names it (`chan receive`, `sync.Mutex.Lock`, `IO wait`...).
+        /// While runnable after running: why it stopped (`preempted`, `runtime.Gosched`).
+        /// While running: what kind of GC worker it is, if it is one (`GC (dedicated)`, `GC (fractional)`, `GC (idle)`).
         reason: Option<StrId>;
         /// The thread (Go's M) that it was on, while running or in a system call.
         utid: Option<i64>;
         /// The P that it ran on, by Go's number.
         proc: Option<i64>;
-        /// The stack at which the interval began, see `stack`. Always NULL in this version.
+        /// The stack of the event that began the interval, see `stack`: where the goroutine blocked, stopped or
+        /// entered a system call; on runnable after a wait that of the waker, and on the first interval that of the creator.
         stack_id: Option<i64>;
         /// On the runnable interval that follows a wait: the goroutine that ended it.
         waker_ugid: Option<i64>;
+        /// On a runnable interval: the thread that made it runnable, the goroutine's own one if it stopped.
+        waker_utid: Option<i64>;
     }
 
     /// System calls, one row per call, from entry to exit.
@@ -66,7 +71,7 @@ tables! {
         ret: Option<i64>;
         /// The six raw argument registers, as a JSON array. A call that takes fewer leaves what was in the others.
         args: [u64; 6];
-        /// The stack of the call, see `stack`. Always NULL in this version.
+        /// The Go stack of the call, see `stack`; NULL for calls of Go's scheduler and of programs that are not Go.
         stack_id: Option<i64>;
     }
 
@@ -78,6 +83,12 @@ tables! {
         dur: Option<i64>, unit "ns";
         /// The process, see `process`.
         upid: i64;
+        /// The thread that began it.
+        utid: Option<i64>;
+        /// The goroutine that began it.
+        ugid: Option<i64>;
+        /// Where it began it, see `stack`.
+        stack_id: Option<i64>;
     }
 
     /// Times at which Go's runtime had stopped all goroutines of a process (stop the world).
@@ -94,6 +105,8 @@ tables! {
         utid: Option<i64>;
         /// The goroutine that stopped the world.
         ugid: Option<i64>;
+        /// Where it stopped it, see `stack`.
+        stack_id: Option<i64>;
     }
 
     /// Size of the Go heap, one row per change that the runtime accounts for.
@@ -107,6 +120,154 @@ tables! {
         /// Heap size at which GOGC starts the next cycle (`gcController.gcPercentHeapGoal`).
         /// The real goal may be lower with GOMEMLIMIT. NULL when GOGC is off.
         percent_goal: Option<i64>, unit "bytes";
+        /// The thread that accounted for it.
+        utid: Option<i64>;
+    }
+
+    /// What each P (the right to run Go code) did, one row per interval between two changes of its state.
+    ProcState proc_state {
+        /// When the interval began.
+        ts: i64, unit "ns";
+        /// Its length; NULL while it is open.
+        dur: Option<i64>, unit "ns";
+        /// The process, see `process`.
+        upid: i64;
+        /// The P, by Go's number.
+        proc: i64;
+        /// What it did. That of a thread in a system call counts as running until another thread takes it.
+        state: StrId, words proc_state::ALL;
+        /// The thread (Go's M) that held it, while running.
+        utid: Option<i64>;
+    }
+
+    /// Number of Ps, one row per change of GOMAXPROCS.
+    Gomaxprocs gomaxprocs {
+        /// When it changed.
+        ts: i64, unit "ns";
+        /// The process, see `process`.
+        upid: i64;
+        /// How many Ps there are from then on.
+        count: i64;
+        /// The thread that changed it.
+        utid: Option<i64>;
+        /// Where it was changed, see `stack`.
+        stack_id: Option<i64>;
+    }
+
+    /// The heap size at which the next GC cycle is to end, one row per change.
+    HeapGoal heap_goal {
+        /// When it was set.
+        ts: i64, unit "ns";
+        /// The process, see `process`.
+        upid: i64;
+        /// The goal, GOGC and GOMEMLIMIT considered.
+        goal: i64, unit "bytes";
+        /// The thread that set it.
+        utid: Option<i64>;
+    }
+
+    /// Times that goroutines spent in helping the GC to mark before they could allocate.
+    GcAssist gc_assist {
+        /// When it began.
+        ts: i64, unit "ns";
+        /// Its length; NULL while it is open.
+        dur: Option<i64>, unit "ns";
+        /// The goroutine, see `goroutine`.
+        ugid: i64;
+        /// The thread on which it began.
+        utid: Option<i64>;
+        /// Where the goroutine allocated, see `stack`.
+        stack_id: Option<i64>;
+    }
+
+    /// Times that Ps spent in sweeping spans before an allocation. Recorded at level `full`.
+    GcSweep gc_sweep {
+        /// When it began.
+        ts: i64, unit "ns";
+        /// Its length; NULL while it is open.
+        dur: Option<i64>, unit "ns";
+        /// The process, see `process`.
+        upid: i64;
+        /// The P, by Go's number.
+        proc: Option<i64>;
+        /// The thread.
+        utid: Option<i64>;
+        /// Memory that was looked at.
+        swept: Option<i64>, unit "bytes";
+        /// Memory that was free then; NULL if not known.
+        reclaimed: Option<i64>, unit "bytes";
+        /// Where the allocation was, see `stack`.
+        stack_id: Option<i64>;
+    }
+
+    /// Tasks that a program marks with `runtime/trace.NewTask`.
+    UserTask user_task {
+        /// When it was begun.
+        ts: i64, unit "ns";
+        /// Its length; NULL while it is open.
+        dur: Option<i64>, unit "ns";
+        /// The process, see `process`.
+        upid: i64;
+        /// Its number in Go, unique in the process.
+        task: i64;
+        /// Number of the task that it is a part of, 0 if of none.
+        parent: i64;
+        /// Its type, as the program calls it.
+        name: StrId;
+        /// The goroutine that began it.
+        ugid: Option<i64>;
+        /// The goroutine that ended it.
+        end_ugid: Option<i64>;
+        /// Where it was begun, see `stack`.
+        stack_id: Option<i64>;
+    }
+
+    /// Regions that a program marks with `runtime/trace.WithRegion` or `StartRegion`.
+    UserRegion user_region {
+        /// When it began.
+        ts: i64, unit "ns";
+        /// Its length; NULL while it is open.
+        dur: Option<i64>, unit "ns";
+        /// The goroutine, see `goroutine`.
+        ugid: i64;
+        /// Number of its task, 0 if of none; NULL if not known.
+        task: Option<i64>;
+        /// Its type, as the program calls it.
+        name: StrId;
+        /// Where it began, see `stack`.
+        stack_id: Option<i64>;
+    }
+
+    /// Messages that a program logs with `runtime/trace.Log`.
+    UserLog user_log {
+        /// When it was logged.
+        ts: i64, unit "ns";
+        /// The goroutine, see `goroutine`.
+        ugid: i64;
+        /// Number of its task, 0 if of none; NULL if not known.
+        task: Option<i64>;
+        /// Its category, as the program calls it.
+        category: StrId;
+        /// The message; cut after 200 bytes.
+        message: StrId;
+        /// Where it was logged, see `stack`.
+        stack_id: Option<i64>;
+    }
+
+    /// Allocations that Go's heap profiler samples (one per 512 KiB on average, or as `runtime.MemProfileRate` says). Recorded at level `full`.
+    Alloc alloc {
+        /// When it was made.
+        ts: i64, unit "ns";
+        /// The goroutine that made it; NULL for the runtime itself.
+        ugid: Option<i64>;
+        /// The thread.
+        utid: i64;
+        /// Size of the object.
+        size: i64, unit "bytes";
+        /// Its address.
+        address: i64;
+        /// Where it was made, see `stack`.
+        stack_id: Option<i64>;
     }
 }
 
@@ -162,6 +323,23 @@ UNION ALL SELECT ts, dur, 'syscall',
     (SELECT upid FROM thread t WHERE t.utid = s.utid), utid, ugid, name,
     CASE WHEN ret IS NOT NULL THEN 'ret ' || ret END
   FROM syscall s
-UNION ALL SELECT ts, dur, 'gc', upid, NULL, NULL, 'gc', NULL FROM gc
+UNION ALL SELECT ts, dur, 'gc', upid, utid, ugid, 'gc', NULL FROM gc
 UNION ALL SELECT ts, dur, 'stw', upid, utid, ugid, reason, NULL FROM stw
-UNION ALL SELECT ts, NULL, 'heap', upid, NULL, NULL, 'live', CAST(live AS TEXT) FROM heap";
+UNION ALL SELECT ts, NULL, 'heap', upid, NULL, NULL, 'live', CAST(live AS TEXT) FROM heap
+UNION ALL SELECT ts, dur, 'proc_state', upid, utid, NULL, state, 'P ' || proc FROM proc_state
+UNION ALL SELECT ts, NULL, 'gomaxprocs', upid, utid, NULL, 'gomaxprocs', CAST(count AS TEXT) FROM gomaxprocs
+UNION ALL SELECT ts, NULL, 'heap_goal', upid, utid, NULL, 'goal', CAST(goal AS TEXT) FROM heap_goal
+UNION ALL SELECT ts, dur, 'gc_assist',
+    (SELECT upid FROM goroutine g WHERE g.ugid = s.ugid), utid, ugid, 'GC mark assist', NULL
+  FROM gc_assist s
+UNION ALL SELECT ts, dur, 'gc_sweep', upid, utid, NULL, 'GC sweep', swept || ' bytes' FROM gc_sweep
+UNION ALL SELECT ts, dur, 'user_task', upid, NULL, ugid, name, 'task ' || task FROM user_task
+UNION ALL SELECT ts, dur, 'user_region',
+    (SELECT upid FROM goroutine g WHERE g.ugid = s.ugid), NULL, ugid, name, 'task ' || task
+  FROM user_region s
+UNION ALL SELECT ts, NULL, 'user_log',
+    (SELECT upid FROM goroutine g WHERE g.ugid = s.ugid), NULL, ugid, category, message
+  FROM user_log s
+UNION ALL SELECT ts, NULL, 'alloc',
+    (SELECT upid FROM thread t WHERE t.utid = s.utid), utid, ugid, 'alloc', size || ' bytes'
+  FROM alloc s";

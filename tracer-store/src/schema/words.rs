@@ -41,6 +41,11 @@ words! {
         WAITING = "waiting", "parked; `reason` says for what";
         SYSCALL = "syscall", "in a system call";
     }
+    /// Words of `proc_state.state`.
+    proc_state {
+        RUNNING = "running", "held by a thread, which runs Go code, looks for some, or is in a system call";
+        IDLE = "idle", "held by no thread";
+    }
     /// Words of `loss.stage`.
     loss_stage {
         RING = "ring", "no room in the kernel's ring buffer";

@@ -49,12 +49,13 @@ impl Runtime {
             Some(name) => cx.strings.intern(name),
             None => cx.strings.intern(&format!("reason {}", event.reason)),
         };
-        let row = Stw { ts, dur: None, upid, reason, utid: Some(utid), ugid };
+        let row = Stw { ts, dur: None, upid, reason, utid: Some(utid), ugid, ..Stw::default() };
         if let Some(other) = process.stw.replace(row) {
             cx.drop_interval("go_stw_end", event.header.ts, &other);
         }
         if event.reason == process.names.stw_gc_begin
-            && let Some(other) = process.gc.replace(Gc { ts, dur: None, upid })
+            && let Some(other) =
+                process.gc.replace(Gc { ts, upid, utid: Some(utid), ugid, ..Gc::default() })
         {
             cx.drop_interval("go_gc_end", event.header.ts, &other);
         }
@@ -81,6 +82,7 @@ impl Runtime {
             upid,
             live: event.live.cast_signed(),
             percent_goal: goal,
+            ..Heap::default()
         });
     }
 
