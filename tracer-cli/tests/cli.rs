@@ -379,14 +379,21 @@ state       TEXT                   What the goroutine did.
                                    waiting: parked; `reason` says for what
                                    syscall: in a system call
 reason      TEXT or NULL           While waiting: for what, named as Go's runtime names it (`chan
-                                   receive`, `sync.Mutex.Lock`, `IO wait`...).
+                                   receive`, `sync.Mutex.Lock`, `IO wait`...). While runnable
+                                   after running: why it stopped (`preempted`, `runtime.Gosched`).
+                                   While running: what kind of GC worker it is, if it is one (`GC
+                                   (dedicated)`, `GC (fractional)`, `GC (idle)`).
 utid        INTEGER or NULL        The thread (Go's M) that it was on, while running or in a
                                    system call.
 proc        INTEGER or NULL        The P that it ran on, by Go's number.
-stack_id    INTEGER or NULL        The stack at which the interval began, see `stack`. Always NULL
-                                   in this version.
+stack_id    INTEGER or NULL        The stack of the event that began the interval, see `stack`:
+                                   where the goroutine blocked, stopped or entered a system call;
+                                   on runnable after a wait that of the waker, and on the first
+                                   interval that of the creator.
 waker_ugid  INTEGER or NULL        On the runnable interval that follows a wait: the goroutine
                                    that ended it.
+waker_utid  INTEGER or NULL        On a runnable interval: the thread that made it runnable, the
+                                   goroutine's own one if it stopped.
 ");
     assert_snapshot!(fixture.failure(&["schema", "syscalls"]), @"there is no table syscalls (did you mean syscall?); `tracer schema` lists all");
     let json: serde_json::Value =

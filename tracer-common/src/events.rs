@@ -13,7 +13,13 @@ pub const COMM_LEN: usize = 16;
 pub trait Record: Copy + 'static {
     /// Kind number in its header.
     const KIND: EventKind;
+    /// Bytes that follow it in the ring.
+    const TAIL: usize;
 }
+
+/// Most program counters of a stack that are recorded; the outermost ones of a deeper stack are cut off.
+/// Source: Go's tracer (internal/trace/tracev2, MaxFramesPerStack, less the one for the skip count).
+pub const MAX_FRAMES: usize = 127;
 
 /// `GoStatus::proc` when the thread holds no P.
 pub const NO_PROC: i32 = -1;
@@ -115,6 +121,8 @@ events! {
         gstatus: u32, "Go runtime status";
         /// P that the thread holds, or -1.
         proc: i32, "P id";
+        /// Its stack, see `go_stack`; 0 for none.
+        stack: u64, "stack id";
     }
     /// A traced thread leaves a system call.
     SysExit = 8, "sys_exit" => "syscall" {
@@ -143,6 +151,8 @@ events! {
         found: u8, "Go runtime status";
         /// P that the thread holds, or -1.
         proc: i32, "P id";
+        /// The stack at which it stopped or blocked, or that of the goroutine that ends its wait; 0 for none.
+        stack: u64, "stack id";
     }
     /// A goroutine was created.
     GoCreate = 10, "go_create" => "goroutine" {
@@ -162,6 +172,19 @@ events! {
         reserved: u16, "always 0";
         /// P that the thread holds, or -1.
         proc: i32, "P id";
+        /// Stack of the creator; 0 for none.
+        stack: u64, "stack id";
+    }
+    /// A stack of a traced process that was not seen before, ahead of the event that it belongs to.
+    GoStack = 17, "go_stack" => "stack" tail [u64; MAX_FRAMES] {
+        /// Its number in the events of this process: a hash of all of it.
+        id: u64, "stack id";
+        /// The process.
+        tgid: u32, "pid";
+        /// How many of the innermost frames (inlined ones count) are the runtime's machinery and not shown.
+        skip: u16, "frames";
+        /// How many program counters follow, return addresses from the innermost one outwards.
+        depth: u16, "count";
     }
     /// A goroutine hands its thread over to another one (coroutines, iter.Pull).
     GoSwitch = 15, "go_switch" => "goroutine_state" {
@@ -183,6 +206,8 @@ events! {
         reserved: u8, "always 0";
         /// P that the thread holds, or -1.
         proc: i32, "P id";
+        /// Stack of the first one; 0 for none.
+        stack: u64, "stack id";
     }
     /// A thread gets a P while it has a goroutine: one that comes back from a system call.
     GoProc = 16, "go_proc" => "goroutine_state" {
@@ -222,10 +247,10 @@ events! {
 }
 
 fn read_record<R: Record>(bytes: &[u8]) -> Result<R, DecodeError> {
-    if bytes.len() != size_of::<R>() {
+    if bytes.len() != size_of::<R>() + R::TAIL {
         return Err(DecodeError::Size {
             kind: R::KIND as u16,
-            expected: size_of::<R>(),
+            expected: size_of::<R>() + R::TAIL,
             got: bytes.len(),
         });
     }

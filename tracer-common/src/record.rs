@@ -74,13 +74,13 @@ pub struct EventDef {
 }
 
 /// Defines all events: for each the kind number, the name used in `loss.kind`, the table it ends up
-/// in, and per field type, unit and doc. Makes [`EventKind`](crate::EventKind), one `#[repr(C)]`
+/// in, what follows the fields (`tail`, if anything does), and per field type, unit and doc. Makes [`EventKind`](crate::EventKind), one `#[repr(C)]`
 /// record each (checked to have no padding), [`Event`](crate::Event) with its decoder, and the
 /// descriptions from which docs/events.md is generated.
 macro_rules! events {
     ($(
         #[doc = $doc:literal]
-        $name:ident = $number:literal, $text:literal => $table:literal {
+        $name:ident = $number:literal, $text:literal => $table:literal $(tail $tail:ty)? {
             $( #[doc = $fdoc:literal] $field:ident: $ty:ty, $unit:literal; )*
         }
     )*) => {
@@ -118,6 +118,7 @@ macro_rules! events {
 
             impl Record for $name {
                 const KIND: EventKind = EventKind::$name;
+                const TAIL: usize = 0 $( + size_of::<$tail>() )?;
             }
         )*
 

@@ -10,6 +10,9 @@ pub const FULL: u32 = 4;
 /// enters a system call.
 pub const STACKS: u32 = 8;
 
+/// In place of the offset of a field that a version of Go does not have.
+pub const ABSENT: u32 = u32::MAX;
+
 /// How many processes can be traced at once.
 pub const MAX_TARGETS: usize = 1024;
 
@@ -26,7 +29,8 @@ pub struct Target {
 }
 
 /// Offsets in bytes of the fields of the Go runtime's structs that probes read, by Go version.
-/// Source: DWARF of binaries built with that version (runtime2.go, mgcpacer.go).
+/// Source: DWARF of binaries built with that version (runtime2.go, mgcpacer.go). A field that a version
+/// does not have is [`ABSENT`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GoOffsets {
@@ -44,6 +48,18 @@ pub struct GoOffsets {
     pub g_gopc: u32,
     /// g.startpc
     pub g_startpc: u32,
+    /// g.sched.sp; sched.pc is 8 bytes behind it
+    pub g_sched_sp: u32,
+    /// g.sched.bp
+    pub g_sched_bp: u32,
+    /// g.syscallsp; syscallpc is 8 bytes behind it
+    pub g_syscallsp: u32,
+    /// g.syscallbp
+    pub g_syscallbp: u32,
+    /// g.syncSafePoint
+    pub g_sync_safe_point: u32,
+    /// m.waitTraceSkip
+    pub m_wait_trace_skip: u32,
     /// g.coroarg
     pub g_coroarg: u32,
     /// g.coroexit
@@ -62,4 +78,8 @@ pub struct GoOffsets {
     pub gc_percent_heap_goal: u32,
     /// Always 0.
     pub reserved: u32,
+    /// Address in the process of runtime.ready, whose frame has the number of frames to skip.
+    pub ready_start: u64,
+    /// Where runtime.ready ends; equal to its start if its frame is not as expected.
+    pub ready_end: u64,
 }

@@ -28,6 +28,15 @@ pub enum Command {
     Run(Run),
 }
 
+/// How much is recorded of a language runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Level {
+    /// States of goroutines and Ps, GC, stop-the-world, heap size, marks of the program
+    Go,
+    /// Also sweeping and samples of allocations
+    Full,
+}
+
 /// Where and how to record.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Recording {
@@ -39,6 +48,12 @@ pub struct Recording {
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20,
         value_parser = clap::value_parser!(u32).range(i64::from(*RING_BYTES.start())..=i64::from(*RING_BYTES.end())))]
     pub ring_size: u32,
+    /// How much to record of a language runtime
+    #[arg(long, value_enum, default_value_t = Level::Go)]
+    pub level: Level,
+    /// Do not record stacks: about a third cheaper for a program that blocks often
+    #[arg(long)]
+    pub no_stacks: bool,
     /// Print neither the status line nor the summary, only what cannot be traced
     #[arg(long, short)]
     pub quiet: bool,

@@ -1,6 +1,9 @@
 //! The only way out: reserve room, take the time, fill, submit; or count what was lost.
 
-use core::{arch::asm, ptr};
+use core::{
+    arch::asm,
+    ptr::{self, addr_of_mut},
+};
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
@@ -22,29 +25,56 @@ use crate::{
 /// Submits the record that `fill` makes of a header.
 #[inline(always)]
 pub fn emit<R: Record>(fill: impl FnOnce(Header) -> R) {
+    const { assert!(R::TAIL == 0) };
     count(&PRODUCED, R::KIND as u32);
     let Some(mut entry) = EVENTS.reserve_untyped::<R>(0) else {
         count(&NO_ROOM, R::KIND as u32);
         return;
     };
-    // The clock is read after the reservation: time then follows the order of the ring, except
-    // while two CPUs are between these two lines.
+    entry.write(fill(header::<R>()));
+    entry.submit(wake_flags());
+}
+
+/// Submits a record with a tail of type `T`, both of which `fill` writes, every byte of them. Returns
+/// whether there was room.
+#[inline(always)]
+pub fn emit_tail<R: Record, T: 'static>(fill: impl FnOnce(Header, *mut R, *mut T)) -> bool {
+    const { assert!(R::TAIL == size_of::<T>() && align_of::<T>() <= 8) };
+    count(&PRODUCED, R::KIND as u32);
+    let Some(mut entry) = EVENTS.reserve_untyped::<WithTail<R, T>>(0) else {
+        count(&NO_ROOM, R::KIND as u32);
+        return false;
+    };
+    let whole = entry.as_mut_ptr();
+    // SAFETY: the room is there and ours until it is submitted.
+    unsafe { fill(header::<R>(), addr_of_mut!((*whole).record), addr_of_mut!((*whole).tail)) };
+    entry.submit(wake_flags());
+    true
+}
+
+#[repr(C)]
+struct WithTail<R, T> {
+    record: R,
+    tail: T,
+}
+
+/// The clock is read after the reservation: time then follows the order of the ring, except while
+/// two CPUs are between these two lines.
+#[inline(always)]
+fn header<R: Record>() -> Header {
     // SAFETY: helpers without pointer arguments.
     let (ts, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
-    let header = Header {
-        ts,
-        kind: R::KIND as u16,
-        cpu: cpu as u16,
-        tid: bpf_get_current_pid_tgid() as u32,
-    };
-    entry.write(fill(header));
+    Header { ts, kind: R::KIND as u16, cpu: cpu as u16, tid: bpf_get_current_pid_tgid() as u32 }
+}
+
+/// A wake-up costs fifty times a submit, and user space looks every few milliseconds anyway.
+#[inline(always)]
+fn wake_flags() -> u64 {
     // SAFETY: EVENTS is a ring buffer map.
     let unread = unsafe {
         bpf_ringbuf_query(ptr::from_ref(&EVENTS).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA))
     } as usize;
-    // A wake-up costs fifty times a submit, and user space looks every few milliseconds anyway.
-    let flags = if unread > globals::wake_at() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
-    entry.submit(u64::from(flags));
+    u64::from(if unread > globals::wake_at() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
 }
 
 /// How often each CPU logs that it could not read something, for each kind of event.

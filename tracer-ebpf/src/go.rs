@@ -44,6 +44,12 @@ pub fn goroutine(go: &GoOffsets, g: u64) -> Result<Goroutine, i32> {
     })
 }
 
+/// How many frames Go does not show of the stack of the goroutine that an m parks.
+#[inline(always)]
+pub fn wait_skip(go: &GoOffsets, m: u64) -> Result<u16, i32> {
+    Ok(read::<u64>(m + u64::from(go.m_wait_trace_skip))? as u16)
+}
+
 /// Goroutine id of a g, 0 for none.
 #[inline(always)]
 pub fn goid(go: &GoOffsets, g: u64) -> Result<u64, i32> {

@@ -1,6 +1,6 @@
 //! The kernel programs of tracerd: they look, filter by process, and submit records to one ring.
 //! They format nothing and change nothing. Layout: maps.rs, globals.rs (what user space sets before
-//! load), emit.rs (reserve, fill, submit or count), task.rs and go.rs (reading), probes/ (programs,
+//! load), emit.rs (reserve, fill, submit or count), task.rs, go.rs and stack.rs (reading), probes/ (programs,
 //! one family a file).
 
 #![no_std]
@@ -12,6 +12,7 @@ mod globals;
 mod go;
 mod maps;
 mod probes;
+mod stack;
 mod task;
 
 #[cfg(not(test))]

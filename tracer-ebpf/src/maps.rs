@@ -1,7 +1,7 @@
 //! Every map, and the one question that all probes ask first: is this process traced?
 
 use aya_ebpf::{
-    btf_maps::{HashMap, PerCpuArray, RingBuf},
+    btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use tracer_common::{
@@ -24,6 +24,10 @@ pub static NO_ROOM: PerCpuArray<u64, KIND_LIMIT> = PerCpuArray::new();
 /// Of those, the ones whose data could not be read from the process.
 #[btf_map]
 pub static UNREADABLE: PerCpuArray<u64, KIND_LIMIT> = PerCpuArray::new();
+
+/// Stacks that user space has, by number. One that was evicted is submitted again.
+#[btf_map]
+pub static STACKS_SEEN: LruHashMap<u64, u8, 65_536> = LruHashMap::new();
 
 /// Traced processes by tgid.
 #[btf_map]

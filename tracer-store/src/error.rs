@@ -50,8 +50,8 @@ pub enum StoreError {
     },
     /// The database is of an older version of the schema, which cannot be read as it is.
     #[error(
-        "{path} has schema version {found}, and this version reads {known}: use the version of tracer \
-         that belongs to the tracerd that recorded it"
+        "{path} has schema version {found}, and this version reads {known}: record again, or read it with \
+         the tracer that belongs to the tracerd that recorded it"
     )]
     OlderSchema {
         /// The database.

@@ -11,7 +11,7 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 use crate::authorizer::Rules;
 use crate::error::{Result, StoreError};
 use crate::schema::tables::StreamRow;
-use crate::schema::{APPLICATION_ID, SCHEMA_VERSION};
+use crate::schema::{APPLICATION_ID, migrations};
 use crate::segment::Segment;
 use crate::shared::{ScanStats, Shared};
 use crate::strings::StrId;
@@ -298,12 +298,12 @@ fn open_and_look(path: &Path, immutable: bool) -> Result<Connection> {
         let what = "a SQLite database of another program";
         return Err(StoreError::NotADatabase { path: path.into(), what });
     }
-    let (found, known) = (number("user_version")?, SCHEMA_VERSION);
-    if found > known {
-        return Err(StoreError::NewerSchema { path: path.into(), found, known });
-    }
-    if found < known {
-        return Err(StoreError::OlderSchema { path: path.into(), found, known });
+    match number("user_version")? {
+        0 => {
+            let what = "a database in which no recording was begun";
+            return Err(StoreError::NotADatabase { path: path.into(), what });
+        }
+        found => migrations::check(found, path)?,
     }
     Ok(conn)
 }

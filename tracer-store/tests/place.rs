@@ -185,6 +185,21 @@ async fn the_file_is_for_owner_and_group_only() {
 }
 
 #[tokio::test]
+async fn an_older_schema_is_refused_and_put_aside_as_it_is() {
+    let dir = Dir::new();
+    let path = dir.file("a.db");
+    record(&path, 3).await;
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    conn.pragma_update(None, "user_version", 1).unwrap();
+    drop(conn);
+    let error = unreadable(&path);
+    assert!(matches!(error, StoreError::OlderSchema { found: 1, known: 2, .. }), "{error}");
+    record(&path, 4).await;
+    let old = unreadable(&dir.file("a.db.old"));
+    assert!(matches!(old, StoreError::OlderSchema { found: 1, .. }), "{old}");
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused_and_put_aside() {
     let dir = Dir::new();
     let path = dir.file("a.db");
@@ -193,7 +208,7 @@ async fn a_newer_schema_is_refused_and_put_aside() {
     conn.pragma_update(None, "user_version", 99).unwrap();
     drop(conn);
     let error = unreadable(&path);
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 2, .. }), "{error}");
     record(&path, 4).await;
     assert!(matches!(unreadable(&dir.file("a.db.old")), StoreError::NewerSchema { .. }));
 }

@@ -4,8 +4,9 @@ mod common;
 
 use common::{Dir, END, batch, create, goroutine, process, rows};
 use tracer_store::{
-    Clock, EventCount, Gc, GoroutineState, Heap, Interner, Loss, Reader, Streams, Stw, Syscall,
-    Thread, ThreadState,
+    Alloc, Clock, EventCount, Frame, Gc, GcAssist, GcSweep, Gomaxprocs, GoroutineState, Heap,
+    HeapGoal, Interner, Loss, ProcState, Reader, Stack, Streams, Stw, Syscall, Thread, ThreadState,
+    UserLog, UserRegion, UserTask,
 };
 
 #[tokio::test]
@@ -31,9 +32,9 @@ async fn every_column_of_every_stream_comes_back() {
         reason: Some(interner.intern("chan receive")),
         utid: None,
         proc: Some(1),
-        stack_id: None,
+        stack_id: Some(12),
         waker_ugid: Some(8),
-        waker_utid: None,
+        waker_utid: Some(2),
     };
     let syscall = Syscall {
         ts: 12,
@@ -43,49 +44,140 @@ async fn every_column_of_every_stream_comes_back() {
         name: interner.intern("epoll_pwait"),
         ret: Some(-4),
         args: [1, 2, u64::MAX, 1 << 63, 5, 0],
-        stack_id: None,
+        stack_id: Some(13),
     };
-    let mut b = batch(&mut interner, 20);
-    b.closed = Streams {
+    let reason = interner.intern("GC sweep termination");
+    let closed = Streams {
         thread_state: vec![thread_state],
         goroutine_state: vec![goroutine_state],
         syscall: vec![syscall],
-        gc: vec![Gc { ts: 13, dur: Some(8), upid: 1, ..Gc::default() }],
+        gc: vec![Gc {
+            ts: 13,
+            dur: Some(8),
+            upid: 1,
+            utid: Some(2),
+            ugid: Some(9),
+            stack_id: Some(3),
+        }],
         stw: vec![Stw {
             ts: 14,
             dur: Some(9),
             upid: 1,
-            reason: thread_state.state,
+            reason,
             utid: Some(1),
             ugid: None,
-            stack_id: None,
+            stack_id: Some(4),
         }],
-        heap: vec![Heap { ts: 15, upid: 1, live: 4 << 20, percent_goal: None, ..Heap::default() }],
-        ..Streams::default()
+        heap: vec![Heap { ts: 15, upid: 1, live: 4 << 20, percent_goal: None, utid: Some(2) }],
+        proc_state: vec![ProcState {
+            ts: 16,
+            dur: Some(1),
+            upid: 1,
+            proc: 7,
+            state: interner.intern("idle"),
+            utid: None,
+        }],
+        gomaxprocs: vec![Gomaxprocs {
+            ts: 17,
+            upid: 1,
+            count: 8,
+            utid: Some(1),
+            stack_id: Some(5),
+        }],
+        heap_goal: vec![HeapGoal { ts: 18, upid: 1, goal: 1 << 40, utid: None }],
+        gc_assist: vec![GcAssist { ts: 19, dur: None, ugid: 9, utid: Some(1), stack_id: Some(6) }],
+        gc_sweep: vec![GcSweep {
+            ts: 20,
+            dur: Some(2),
+            upid: 1,
+            proc: Some(0),
+            utid: Some(1),
+            swept: Some(8192),
+            reclaimed: None,
+            stack_id: Some(7),
+        }],
+        user_task: vec![UserTask {
+            ts: 21,
+            dur: Some(3),
+            upid: 1,
+            task: 5,
+            parent: 4,
+            name: interner.intern("order"),
+            ugid: Some(9),
+            end_ugid: Some(10),
+            stack_id: Some(8),
+        }],
+        user_region: vec![UserRegion {
+            ts: 22,
+            dur: Some(4),
+            ugid: 9,
+            task: Some(5),
+            name: interner.intern("parse"),
+            stack_id: Some(9),
+        }],
+        user_log: vec![UserLog {
+            ts: 23,
+            ugid: 9,
+            task: None,
+            category: interner.intern("key"),
+            message: interner.intern("value"),
+            stack_id: Some(10),
+        }],
+        alloc: vec![Alloc {
+            ts: 24,
+            ugid: None,
+            utid: 1,
+            size: 48,
+            address: 0xc000_0123_4560,
+            stack_id: Some(11),
+        }],
     };
+    let mut b = batch(&mut interner, 20);
+    b.closed = closed;
+    b.frames = vec![Frame {
+        frame_id: 2,
+        func: Some("main.pass".into()),
+        file: Some("main.go".into()),
+        line: Some(12),
+        address: Some(0x47_1234),
+        module: None,
+    }];
+    b.stacks = vec![Stack { stack_id: 3, depth: 0, frame_id: 2 }];
     b.processes = vec![process(1)];
     b.threads = vec![Thread { utid: 1, upid: 1, tid: 4001, ..Default::default() }];
     b.goroutines = vec![goroutine(9, "main.main")];
     writer.commit(b).await.unwrap();
     let summary =
         writer.finish(30, "the process exited", Clock { ts: 30, realtime: 40 }).await.unwrap();
-    assert_eq!((summary.rows, summary.lost), (6, 0));
+    assert_eq!((summary.rows, summary.lost), (15, 0));
     assert_eq!(summary.bytes, std::fs::metadata(&path).unwrap().len());
     assert_eq!(summary.path, path);
 
     let reader = Reader::open(&path).unwrap();
     assert_eq!(rows(&reader, "select * from thread_state"), ["10|5|1|running|3|2|-"]);
-    assert_eq!(
-        rows(&reader, "select * from goroutine_state"),
-        ["11|6|9|waiting|chan receive|-|1|-|8"]
-    );
-    assert_eq!(
-        rows(&reader, "select * from syscall"),
-        ["12|7|1|9|epoll_pwait|-4|[1,2,18446744073709551615,9223372036854775808,5,0]|-"]
-    );
-    assert_eq!(rows(&reader, "select * from gc"), ["13|8|1"]);
-    assert_eq!(rows(&reader, "select * from stw"), ["14|9|1|running|1|-"]);
-    assert_eq!(rows(&reader, "select * from heap"), ["15|1|4194304|-"]);
+    for (table, row) in [
+        ("goroutine_state", "11|6|9|waiting|chan receive|-|1|12|8|2"),
+        (
+            "syscall",
+            "12|7|1|9|epoll_pwait|-4|[1,2,18446744073709551615,9223372036854775808,5,0]|13",
+        ),
+        ("gc", "13|8|1|2|9|3"),
+        ("stw", "14|9|1|GC sweep termination|1|-|4"),
+        ("heap", "15|1|4194304|-|2"),
+        ("proc_state", "16|1|1|7|idle|-"),
+        ("gomaxprocs", "17|1|8|1|5"),
+        ("heap_goal", "18|1|1099511627776|-"),
+        ("gc_assist", "19|-|9|1|6"),
+        ("gc_sweep", "20|2|1|0|1|8192|-|7"),
+        ("user_task", "21|3|1|5|4|order|9|10|8"),
+        ("user_region", "22|4|9|5|parse|9"),
+        ("user_log", "23|9|-|key|value|10"),
+        ("alloc", "24|-|1|48|211106251621728|11"),
+        ("frame", "2|main.pass|main.go|12|4657716|-"),
+        ("stack", "3|0|2"),
+    ] {
+        assert_eq!(rows(&reader, &format!("select * from {table}")), [row], "{table}");
+    }
     assert_eq!(
         rows(&reader, "select typeof(ts), typeof(state), typeof(next_utid) from thread_state"),
         ["integer|text|null"]
@@ -96,9 +188,18 @@ async fn every_column_of_every_stream_comes_back() {
             "10|5|thread_state|1|1|-|running|cpu 3",
             "11|6|goroutine_state|1|-|9|waiting|chan receive",
             "12|7|syscall|1|1|9|epoll_pwait|ret -4",
-            "13|8|gc|1|-|-|gc|-",
-            "14|9|stw|1|1|-|running|-",
-            "15|-|heap|1|-|-|live|4194304",
+            "13|8|gc|1|2|9|gc|-",
+            "14|9|stw|1|1|-|GC sweep termination|-",
+            "15|-|heap|1|2|-|live|4194304",
+            "16|1|proc_state|1|-|-|idle|P 7",
+            "17|-|gomaxprocs|1|1|-|gomaxprocs|8",
+            "18|-|heap_goal|1|-|-|goal|1099511627776",
+            "19|-|gc_assist|1|1|9|GC mark assist|-",
+            "20|2|gc_sweep|1|1|-|GC sweep|8192 bytes",
+            "21|3|user_task|1|-|9|order|task 5",
+            "22|4|user_region|1|-|9|parse|task 5",
+            "23|-|user_log|1|-|9|key|value",
+            "24|-|alloc|1|1|-|alloc|48 bytes",
         ]
     );
     assert_eq!(

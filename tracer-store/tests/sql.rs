@@ -128,10 +128,13 @@ async fn only_reading_is_allowed() {
     for (sql, answer) in [
         ("pragma integrity_check", "ok"),
         ("pragma quick_check", "ok"),
-        ("pragma user_version", "1"),
+        ("pragma user_version", "2"),
         ("pragma application_id", "1414677316"),
-        ("select count(*) from pragma_table_info('heap')", "4"),
-        ("select group_concat(name) from pragma_table_xinfo('gc')", "ts,dur,upid"),
+        ("select count(*) from pragma_table_info('heap')", "5"),
+        (
+            "select group_concat(name) from pragma_table_xinfo('gc')",
+            "ts,dur,upid,utid,ugid,stack_id",
+        ),
         (
             "with recursive n(i) as (select 1 union all select i + 1 from n where i < 9) select sum(i) from n",
             "45",

@@ -10,7 +10,10 @@ mod tests;
 
 use std::sync::Arc;
 
-use tracer_common::{Event, EventKind, events::KIND_LIMIT};
+use tracer_common::{
+    Event, EventKind,
+    events::{GoStack, KIND_LIMIT},
+};
 use tracer_store::{Batch, EventCount, words::loss_stage};
 
 use crate::{counts::Counts, target::go::GoRuntime};
@@ -91,6 +94,12 @@ impl Pipeline {
     /// Takes a record of the ring.
     pub fn push(&mut self, record: &[u8]) {
         match Event::decode(record) {
+            Ok(Event::GoStack(head)) => {
+                self.received[EventKind::GoStack as usize] += 1;
+                let pcs = record[size_of::<GoStack>()..].as_chunks().0;
+                let pcs: Vec<u64> = pcs.iter().map(|&pc| u64::from_ne_bytes(pc)).collect();
+                self.tracker.stack(&head, &pcs[..pcs.len().min(usize::from(head.depth))]);
+            }
             Ok(event) => {
                 self.received[event.kind() as usize] += 1;
                 if !self.order.push(event) {

@@ -8,9 +8,10 @@ use std::{
 };
 
 use procfs::process::{MMPermissions, MMapPath, Process};
-use tracer_common::target::{GO, Target};
+use tracer_common::target::{FULL, GO, STACKS, Target};
 
 use crate::{
+    args::Level,
     kernel::{GoProbe, Kernel, KernelError},
     target::{
         ElfError, ElfFile, Executable, ProcessInfo,
@@ -49,6 +50,7 @@ impl Inspected {
         go: &Attachable,
         kernel: &mut Kernel,
         pid: u32,
+        options: Options,
     ) -> Result<(), KernelError> {
         // Not /proc/PID/exe: if the process has replaced its program meanwhile, that is another file,
         // in which nothing was verified.
@@ -61,13 +63,31 @@ impl Inspected {
         }
         // Only now do they record anything, all of them from the same moment on: a goroutine whose
         // system calls are seen before its other changes would seem to jump.
-        kernel.trace(pid, Target { flags: GO, reserved: 0, go: go.runtime.offsets })
+        let stacks = if options.stacks { STACKS } else { 0 };
+        let full = if options.level == Level::Full { FULL } else { 0 };
+        let mut offsets = go.runtime.offsets;
+        if let Some((start, end)) = go.ready {
+            offsets.ready_start = start.wrapping_add(go.bias);
+            offsets.ready_end = end.wrapping_add(go.bias);
+        }
+        kernel.trace(pid, Target { flags: GO | stacks | full, reserved: 0, go: offsets })
     }
+}
+
+/// What to record of a Go program.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How much.
+    pub level: Level,
+    /// Whether with stacks.
+    pub stacks: bool,
 }
 
 /// A Go runtime that probes can be put on.
 pub struct Attachable {
     runtime: Arc<GoRuntime>,
+    /// Start and end of runtime.ready, if its frame tells how much of a stack to skip.
+    ready: Option<(u64, u64)>,
     /// Probes and their offsets in the file.
     sites: Vec<(GoProbe, u64)>,
     /// What cannot be traced, and why.
@@ -105,7 +125,8 @@ fn attachable(pid: u32, elf: &Executable<'_>, version: String) -> Result<Attacha
         }
     }
     let bias = load_bias(pid, elf).ok_or("its executable is not mapped where its segments say")?;
-    Ok(Attachable { runtime: Arc::new(runtime), sites, missing, bias })
+    let ready = runtime.ready(elf);
+    Ok(Attachable { runtime: Arc::new(runtime), ready, sites, missing, bias })
 }
 
 /// How far the executable was moved from the addresses in its file.

@@ -69,6 +69,7 @@ pub struct Recorder {
     store: Store,
     status: StatusLine,
     quiet: bool,
+    options: go::Options,
     pid: u32,
     name: String,
     ended: bool,
@@ -97,6 +98,7 @@ impl Recorder {
             store,
             status: StatusLine::new(!args.quiet),
             quiet: args.quiet,
+            options: go::Options { level: args.level, stacks: !args.no_stacks },
             pid: 0,
             name: String::new(),
             ended: false,
@@ -344,7 +346,7 @@ impl Recorder {
             Some(Err(reason)) => return refused(reason),
             Some(Ok(attachable)) => attachable,
         };
-        if let Err(error) = inspected.attach(attachable, &mut self.kernel, pid) {
+        if let Err(error) = inspected.attach(attachable, &mut self.kernel, pid, self.options) {
             return refused(&error);
         }
         let since = clock::monotonic();

@@ -4,11 +4,14 @@
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
 use aya_log_ebpf::warn;
 use tracer_common::{
-    events::{GoCreate, GoGcEnd, GoHeap, GoProc, GoStatus, GoStwBegin, GoStwEnd, GoSwitch, Record},
+    events::{
+        GoCreate, GoGcEnd, GoHeap, GoProc, GoStatus, GoStwBegin, GoStwEnd, GoSwitch, NO_PROC,
+        Record,
+    },
     goroutine_status::{
         COPYSTACK, DEAD, IDLE, MASK, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING,
     },
-    target::{GO, GoOffsets},
+    target::{GO, GoOffsets, Target},
 };
 
 use super::process::current_tgid;
@@ -16,12 +19,12 @@ use crate::{
     emit::{emit, unreadable},
     go,
     maps::traced,
+    stack,
 };
 
 #[inline(always)]
-fn offsets() -> Option<&'static GoOffsets> {
-    let target = traced(current_tgid())?;
-    if target.flags & GO != 0 { Some(&target.go) } else { None }
+fn go_target() -> Option<&'static Target> {
+    traced(current_tgid()).filter(|target| target.flags & GO != 0)
 }
 
 #[inline(always)]
@@ -48,7 +51,7 @@ fn finish<R: Record>(ctx: &ProbeContext, result: Result<(), i32>) -> u32 {
 /// runtime.casgstatus(gp *g, oldval, newval uint32)
 #[uprobe]
 pub fn go_casgstatus(ctx: ProbeContext) -> u32 {
-    let Some(go) = offsets() else { return 0 };
+    let Some(target) = go_target() else { return 0 };
     let (old, new) = (status_of(regs(&ctx).rbx), status_of(regs(&ctx).rcx));
     if old == COPYSTACK || new == COPYSTACK || old == IDLE {
         return 0;
@@ -59,24 +62,27 @@ pub fn go_casgstatus(ctx: ProbeContext) -> u32 {
     }
     let gp = regs(&ctx).rax;
     if old == DEAD {
-        return finish::<GoCreate>(&ctx, created(go, regs(&ctx).r14, gp, new));
+        return finish::<GoCreate>(&ctx, created(target, regs(&ctx).r14, gp, new));
     }
-    finish::<GoStatus>(&ctx, status(go, regs(&ctx).r14, gp, old, new))
+    finish::<GoStatus>(&ctx, status(target, regs(&ctx), gp, old, new))
 }
 
 /// runtime.preemptPark(gp *g): it changes the status without casgstatus.
 #[uprobe]
 pub fn go_preempt_park(ctx: ProbeContext) -> u32 {
-    let Some(go) = offsets() else { return 0 };
+    let Some(target) = go_target() else { return 0 };
     let gp = regs(&ctx).rax;
-    finish::<GoStatus>(&ctx, status(go, regs(&ctx).r14, gp, RUNNING, PREEMPTED))
+    finish::<GoStatus>(&ctx, status(target, regs(&ctx), gp, RUNNING, PREEMPTED))
 }
 
 #[inline(always)]
-fn created(go: &GoOffsets, current: u64, gp: u64, new: u8) -> Result<(), i32> {
+fn created(target: &Target, current: u64, gp: u64, new: u8) -> Result<(), i32> {
+    let go = &target.go;
     let machine = go::machine(go, go::m_of(go, current)?)?;
     let g = go::goroutine(go, gp)?;
     let (parent_goid, gopc) = go::created_by(go, gp)?;
+    // Go does not show systemstack_switch and newproc.
+    let stack = stack::number(target, stack::parked(go, machine.curg, 2));
     emit(|header| GoCreate {
         header,
         goid: g.goid,
@@ -87,17 +93,29 @@ fn created(go: &GoOffsets, current: u64, gp: u64, new: u8) -> Result<(), i32> {
         reason: g.reason,
         reserved: 0,
         proc: machine.proc,
+        stack,
     });
     Ok(())
 }
 
 #[inline(always)]
-fn status(go: &GoOffsets, current: u64, gp: u64, old: u8, new: u8) -> Result<(), i32> {
-    let machine = go::machine(go, go::m_of(go, current)?)?;
+fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<(), i32> {
+    let go = &target.go;
+    let m = go::m_of(go, regs.r14)?;
+    let machine = go::machine(go, m)?;
     let g = go::goroutine(go, gp)?;
     // Who does it tells something only here, and each read costs a twentieth of the probe.
     let woken = old == WAITING && new == RUNNABLE && machine.curg != gp;
     let doer_goid = if woken { go::goid(go, machine.curg)? } else { 0 };
+    let start = match (old, new) {
+        (WAITING, RUNNABLE) if machine.curg == regs.r14 => stack::here(regs, 0),
+        (WAITING, RUNNABLE) => stack::parked(go, machine.curg, stack::skip_of_ready(go, regs)),
+        (RUNNING, WAITING) => stack::parked(go, gp, go::wait_skip(go, m)?),
+        // On the way out of a system call Go shows none.
+        (RUNNING, RUNNABLE | PREEMPTED) if machine.proc != NO_PROC => stack::stopped(go, gp),
+        _ => None,
+    };
+    let stack = stack::number(target, start);
     emit(|header| GoStatus {
         header,
         goid: g.goid,
@@ -108,6 +126,7 @@ fn status(go: &GoOffsets, current: u64, gp: u64, old: u8, new: u8) -> Result<(),
         reason: g.reason,
         found: g.status,
         proc: machine.proc,
+        stack,
     });
     Ok(())
 }
@@ -121,16 +140,18 @@ fn current_goid(ctx: &ProbeContext, go: &GoOffsets) -> Result<u64, i32> {
 /// runtime.coroswitch_m(gp *g): changes both goroutines without casgstatus.
 #[uprobe]
 pub fn go_coroswitch(ctx: ProbeContext) -> u32 {
-    let Some(go) = offsets() else { return 0 };
-    finish::<GoSwitch>(&ctx, switch(go, regs(&ctx).r14, regs(&ctx).rax))
+    let Some(target) = go_target() else { return 0 };
+    finish::<GoSwitch>(&ctx, switch(target, regs(&ctx).r14, regs(&ctx).rax))
 }
 
 #[inline(always)]
-fn switch(go: &GoOffsets, current: u64, gp: u64) -> Result<(), i32> {
+fn switch(target: &Target, current: u64, gp: u64) -> Result<(), i32> {
+    let go = &target.go;
     let machine = go::machine(go, go::m_of(go, current)?)?;
     let g = go::goroutine(go, gp)?;
     let (exit, next) = go::coroutine(go, gp)?;
     let next = go::goroutine(go, next)?;
+    let stack = stack::number(target, stack::parked(go, gp, 0));
     emit(|header| GoSwitch {
         header,
         goid: g.goid,
@@ -142,6 +163,7 @@ fn switch(go: &GoOffsets, current: u64, gp: u64) -> Result<(), i32> {
         next_found: next.status,
         reserved: 0,
         proc: machine.proc,
+        stack,
     });
     Ok(())
 }
@@ -149,8 +171,8 @@ fn switch(go: &GoOffsets, current: u64, gp: u64) -> Result<(), i32> {
 /// runtime.wirep(pp *p): most threads that get a P have no goroutine yet; they are passed over.
 #[uprobe]
 pub fn go_wirep(ctx: ProbeContext) -> u32 {
-    let Some(go) = offsets() else { return 0 };
-    finish::<GoProc>(&ctx, got_proc(go, regs(&ctx).r14, regs(&ctx).rax))
+    let Some(target) = go_target() else { return 0 };
+    finish::<GoProc>(&ctx, got_proc(&target.go, regs(&ctx).r14, regs(&ctx).rax))
 }
 
 #[inline(always)]
@@ -168,39 +190,40 @@ fn got_proc(go: &GoOffsets, current: u64, p: u64) -> Result<(), i32> {
 /// runtime.stopTheWorldWithSema(reason stwReason)
 #[uprobe]
 pub fn go_stw_begin(ctx: ProbeContext) -> u32 {
-    let Some(go) = offsets() else { return 0 };
+    let Some(target) = go_target() else { return 0 };
     let reason = regs(&ctx).rax & 0xff;
-    let result =
-        current_goid(&ctx, go).map(|goid| emit(|header| GoStwBegin { header, goid, reason }));
+    let result = current_goid(&ctx, &target.go)
+        .map(|goid| emit(|header| GoStwBegin { header, goid, reason }));
     finish::<GoStwBegin>(&ctx, result)
 }
 
 /// runtime.startTheWorldWithSema
 #[uprobe]
 pub fn go_stw_end(ctx: ProbeContext) -> u32 {
-    let Some(go) = offsets() else { return 0 };
-    let result = current_goid(&ctx, go).map(|goid| emit(|header| GoStwEnd { header, goid }));
+    let Some(target) = go_target() else { return 0 };
+    let result =
+        current_goid(&ctx, &target.go).map(|goid| emit(|header| GoStwEnd { header, goid }));
     finish::<GoStwEnd>(&ctx, result)
 }
 
 /// runtime.gcMarkTermination
 #[uprobe]
 pub fn go_gc_end(ctx: ProbeContext) -> u32 {
-    let Some(go) = offsets() else { return 0 };
-    let result = current_goid(&ctx, go).map(|goid| emit(|header| GoGcEnd { header, goid }));
+    let Some(target) = go_target() else { return 0 };
+    let result = current_goid(&ctx, &target.go).map(|goid| emit(|header| GoGcEnd { header, goid }));
     finish::<GoGcEnd>(&ctx, result)
 }
 
 /// runtime.(*gcControllerState).update(dHeapLive, dHeapScan int64)
 #[uprobe]
 pub fn go_heap(ctx: ProbeContext) -> u32 {
-    let Some(go) = offsets() else { return 0 };
+    let Some(target) = go_target() else { return 0 };
     let delta = regs(&ctx).rbx;
     if delta == 0 {
         return 0;
     }
     let controller = regs(&ctx).rax;
-    let result = go::heap(go, controller).map(|(live, percent_goal)| {
+    let result = go::heap(&target.go, controller).map(|(live, percent_goal)| {
         let live = live.wrapping_add(delta);
         emit(|header| GoHeap { header, live, percent_goal });
     });

@@ -3,6 +3,7 @@
 use aya_ebpf::{bindings::pt_regs, macros::btf_tracepoint, programs::BtfTracePointContext};
 use tracer_common::{
     events::{COMPAT_CALL, NO_PROC, SysEnter, SysExit},
+    goroutine_status::SYSCALL,
     target::{ARM_ON_EXEC, GO},
 };
 
@@ -11,6 +12,7 @@ use crate::{
     emit::emit,
     go,
     maps::{TARGETS, traced},
+    stack,
     task::Task,
 };
 
@@ -48,7 +50,15 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
         Some((g, m)) => (g.goid, g.startpc, u32::from(g.status), m.proc),
         None => (0, 0, 0, NO_PROC),
     };
-    emit(|header| SysEnter { header, tgid, nr, args, goid, startpc, gstatus, proc });
+    let start = match &current {
+        // SAFETY: as above.
+        Some((g, m)) if g.status == SYSCALL => {
+            stack::in_syscall(&target.go, m.curg, unsafe { (*regs).rbp })
+        }
+        _ => None,
+    };
+    let stack = stack::number(target, start);
+    emit(|header| SysEnter { header, tgid, nr, args, goid, startpc, gstatus, proc, stack });
     0
 }
 

@@ -1,4 +1,4 @@
-//! The steps that lead from an empty database to the schema of this version.
+//! Making the schema in an empty database, and telling databases of other versions.
 
 use rusqlite::Connection;
 
@@ -9,16 +9,13 @@ use crate::error::{Result, StoreError};
 /// `PRAGMA application_id` of a tracerd database: the bytes `TRCD`.
 pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"TRCD");
 
-/// `PRAGMA user_version` of a database of this version.
-pub const SCHEMA_VERSION: i64 = STEPS.len() as i64;
+/// `PRAGMA user_version` of a database of this version. To be raised with every change of a table.
+///
+/// A recording is never led from one version to the next: its segments hold the columns that the tables
+/// had when it was written.
+pub const SCHEMA_VERSION: i64 = 2;
 
-/// A step from one version to the next.
-type Step = fn(&Connection) -> rusqlite::Result<()>;
-
-/// Step N leads from version N to version N + 1. A released step is never changed.
-const STEPS: &[Step] = &[create_version_1];
-
-fn create_version_1(conn: &Connection) -> rusqlite::Result<()> {
+fn create(conn: &Connection) -> rusqlite::Result<()> {
     for table in entities::TABLES {
         debug_assert_ne!(table.kind, TableKind::Stream);
         conn.execute_batch(&table.create_sql())?;
@@ -33,32 +30,30 @@ fn create_version_1(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(streams::EVENT_SQL)
 }
 
-/// Leads a database to [`SCHEMA_VERSION`] in one transaction. An empty one has version 0.
+/// Makes the schema in an empty database (version 0), in one transaction; one of this version stays as it is.
 pub(crate) fn migrate(conn: &Connection, path: &std::path::Path) -> Result<()> {
-    run(conn, path, STEPS)
-}
-
-fn run(conn: &Connection, path: &std::path::Path, steps: &[Step]) -> Result<()> {
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = steps.len() as i64;
-    if found > known {
-        return Err(StoreError::NewerSchema { path: path.into(), found, known });
-    }
-    let todo = usize::try_from(found).ok().and_then(|from| steps.get(from..));
-    let Some(todo) = todo else {
-        return Err(StoreError::Corrupt(format!("its schema version is {found}")));
-    };
-    if todo.is_empty() {
+    check(found, path)?;
+    if found == SCHEMA_VERSION {
         return Ok(());
     }
     let transaction = conn.unchecked_transaction()?;
-    for step in todo {
-        step(&transaction)?;
-    }
-    transaction.pragma_update(None, "user_version", known)?;
+    create(&transaction)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.commit()?;
     Ok(())
+}
+
+/// Refuses the versions that are neither this one nor 0.
+pub(crate) fn check(found: i64, path: &std::path::Path) -> Result<()> {
+    let known = SCHEMA_VERSION;
+    match found {
+        ..0 => Err(StoreError::Corrupt(format!("its schema version is {found}"))),
+        0 | SCHEMA_VERSION => Ok(()),
+        1..SCHEMA_VERSION => Err(StoreError::OlderSchema { path: path.into(), found, known }),
+        _ => Err(StoreError::NewerSchema { path: path.into(), found, known }),
+    }
 }
 
 #[cfg(test)]
@@ -87,30 +82,29 @@ mod tests {
     }
 
     #[test]
-    fn only_the_missing_steps_run_and_a_failing_one_leaves_the_old_version() {
-        fn second(conn: &Connection) -> rusqlite::Result<()> {
-            conn.execute_batch("ALTER TABLE thread ADD COLUMN colour TEXT")
-        }
-        fn broken(conn: &Connection) -> rusqlite::Result<()> {
-            conn.execute_batch("CREATE TABLE left_over(x); SELECT no_such_function()")
-        }
+    fn a_schema_that_cannot_be_made_leaves_an_empty_database() {
         let conn = Connection::open_in_memory().unwrap();
-        migrate(&conn, "x".as_ref()).unwrap();
-        run(&conn, "x".as_ref(), &[create_version_1, second, broken]).unwrap_err();
-        assert_eq!(version(&conn), 1);
-        conn.prepare("SELECT colour FROM thread").unwrap_err();
-        run(&conn, "x".as_ref(), &[create_version_1, second]).unwrap();
-        assert_eq!(version(&conn), 2);
-        conn.prepare("SELECT colour FROM thread").unwrap();
+        conn.execute_batch("CREATE TABLE event(x)").unwrap();
+        migrate(&conn, "x".as_ref()).unwrap_err();
+        assert_eq!(version(&conn), 0);
+        conn.prepare("SELECT * FROM thread").unwrap_err();
     }
 
     #[test]
-    fn a_newer_version_is_refused() {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
-        let error = migrate(&conn, "new.db".as_ref()).unwrap_err();
+    fn other_versions_are_refused_and_left_alone() {
+        let with = |found: i64| {
+            let conn = Connection::open_in_memory().unwrap();
+            conn.pragma_update(None, "user_version", found).unwrap();
+            let error = migrate(&conn, "a.db".as_ref()).unwrap_err();
+            assert_eq!(version(&conn), found);
+            conn.prepare("SELECT * FROM thread").unwrap_err();
+            error
+        };
+        let error = with(SCHEMA_VERSION + 1);
         assert!(matches!(error, StoreError::NewerSchema { .. }), "{error}");
-        conn.pragma_update(None, "user_version", -1).unwrap();
-        assert!(matches!(migrate(&conn, "x".as_ref()), Err(StoreError::Corrupt(_))));
+        let error = with(1);
+        assert!(matches!(error, StoreError::OlderSchema { found: 1, .. }), "{error}");
+        assert!(error.to_string().contains("record again"), "{error}");
+        assert!(matches!(with(-1), StoreError::Corrupt(_)));
     }
 }

@@ -325,7 +325,7 @@ UNION ALL SELECT ts, dur, 'syscall',
   FROM syscall s
 UNION ALL SELECT ts, dur, 'gc', upid, utid, ugid, 'gc', NULL FROM gc
 UNION ALL SELECT ts, dur, 'stw', upid, utid, ugid, reason, NULL FROM stw
-UNION ALL SELECT ts, NULL, 'heap', upid, NULL, NULL, 'live', CAST(live AS TEXT) FROM heap
+UNION ALL SELECT ts, NULL, 'heap', upid, utid, NULL, 'live', CAST(live AS TEXT) FROM heap
 UNION ALL SELECT ts, dur, 'proc_state', upid, utid, NULL, state, 'P ' || proc FROM proc_state
 UNION ALL SELECT ts, NULL, 'gomaxprocs', upid, utid, NULL, 'gomaxprocs', CAST(count AS TEXT) FROM gomaxprocs
 UNION ALL SELECT ts, NULL, 'heap_goal', upid, utid, NULL, 'goal', CAST(goal AS TEXT) FROM heap_goal

@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use crate::error::{Result, StoreError, is_disk_full};
 use crate::schema::entities::{
-    Clock, EventCount, Goroutine, Loss, Process, Session, StringRow, Thread,
+    Clock, EventCount, Frame, Goroutine, Loss, Process, Session, Stack, StringRow, Thread,
 };
 use crate::schema::streams::Streams;
 use crate::schema::{SCHEMA_VERSION, migrations};
@@ -55,6 +55,10 @@ pub struct Batch {
     pub threads: Vec<Thread>,
     /// New or changed goroutines; a row replaces the former one of its `ugid`.
     pub goroutines: Vec<Goroutine>,
+    /// New frames of stacks.
+    pub frames: Vec<Frame>,
+    /// New stacks, a row for each of their frames.
+    pub stacks: Vec<Stack>,
     /// Events that were lost since the last batch.
     pub losses: Vec<Loss>,
     /// Pairs of times.
@@ -262,6 +266,8 @@ fn store_entities(conn: &Rusqlite, batch: &Batch) -> Result<()> {
     insert(conn, &batch.processes, SESSION_ID)?;
     insert(conn, &batch.threads, SESSION_ID)?;
     insert(conn, &batch.goroutines, SESSION_ID)?;
+    insert(conn, &batch.frames, SESSION_ID)?;
+    insert(conn, &batch.stacks, SESSION_ID)?;
     insert(conn, &batch.losses, SESSION_ID)?;
     insert(conn, &batch.clocks, SESSION_ID)?;
     insert(conn, &batch.counts, SESSION_ID)

@@ -152,7 +152,7 @@ fn put_aside(path: &Path) -> Result<PathBuf> {
     conn.busy_timeout(Duration::from_secs(1))?;
     match migrations::migrate(&conn, path) {
         // It can be put aside all the same.
-        Ok(()) | Err(StoreError::NewerSchema { .. }) => {}
+        Ok(()) | Err(StoreError::NewerSchema { .. } | StoreError::OlderSchema { .. }) => {}
         Err(StoreError::Sqlite(e)) if is_busy(&e) => return Err(in_use()),
         Err(e) => return Err(e),
     }

@@ -148,6 +148,7 @@ fn status(ts: u64, goid: u64, old: u8, new: u8, reason: u8) -> GoStatus {
         reason,
         found: old,
         proc: 0,
+        stack: 0,
     }
 }
 
@@ -162,6 +163,7 @@ fn create(ts: u64, goid: u64) -> GoCreate {
         reason: 0,
         reserved: 0,
         proc: 0,
+        stack: 0,
     }
 }
 
@@ -177,6 +179,7 @@ fn switch_to(ts: u64, goid: u64, next_goid: u64) -> GoSwitch {
         next_found: 4,
         reserved: 0,
         proc: 0,
+        stack: 0,
     }
 }
 

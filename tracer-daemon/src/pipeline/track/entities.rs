@@ -53,6 +53,11 @@ impl Entities {
         self.changed_processes.insert(upid);
     }
 
+    /// Path of the executable of a process, if it is known.
+    pub fn executable(&self, upid: i64) -> Option<&Arc<str>> {
+        self.processes.get(index(upid))?.exe.as_ref()
+    }
+
     /// The process that has this pid now.
     pub fn process(&mut self, pid: u32) -> i64 {
         if let Some(&upid) = self.upid_by_pid.get(&pid) {

@@ -51,6 +51,8 @@ pub struct Change {
     pub reason: Option<StrId>,
     /// Goroutine that ended its wait.
     pub waker: Option<i64>,
+    /// Stack of the event.
+    pub stack_id: Option<i64>,
     /// Where the change happened; where it runs from now on or ran until now.
     pub place: Place,
 }
@@ -69,11 +71,12 @@ pub struct Track {
 }
 
 impl Track {
-    /// A goroutine that is created now.
+    /// A goroutine that is created now, by the thread `utid`.
     pub fn created(
         row: Goroutine,
         state: State,
         reason: Option<StrId>,
+        utid: i64,
         cx: &mut Context<'_>,
     ) -> Self {
         let open = GoroutineState {
@@ -81,6 +84,8 @@ impl Track {
             ugid: row.ugid,
             state: cx.strings.intern(state.word()),
             reason,
+            stack_id: row.create_stack,
+            waker_utid: (state == State::Runnable).then_some(utid),
             ..GoroutineState::default()
         };
         cx.entities.goroutine(row.clone());
@@ -179,6 +184,8 @@ impl Track {
         }
         let on_thread = matches!(change.to, State::Running | State::Syscall);
         let row = GoroutineState {
+            stack_id: change.stack_id,
+            waker_utid: (change.to == State::Runnable).then_some(change.place.utid),
             ts: change.ts.cast_signed(),
             ugid: self.row.ugid,
             state: cx.strings.intern(change.to.word()),

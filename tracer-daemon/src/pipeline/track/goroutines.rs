@@ -73,6 +73,11 @@ impl Goroutines {
         self.processes.insert(upid, Process { runtime, bias, since, goroutines });
     }
 
+    /// The runtime of a process, and its load address minus the address in its file.
+    pub fn runtime(&self, upid: i64) -> Option<(&GoRuntime, u64)> {
+        self.processes.get(&upid).map(|process| (&*process.runtime, process.bias))
+    }
+
     pub fn events_were_lost(&mut self) {
         self.lost = true;
     }
@@ -82,8 +87,9 @@ impl Goroutines {
         Some(self.processes.get(&upid)?.goroutines.get(&goid)?.row.ugid)
     }
 
-    pub fn created(&mut self, upid: i64, event: &GoCreate, cx: &mut Context<'_>) {
+    pub fn created(&mut self, upid: i64, utid: i64, event: &GoCreate, cx: &mut Context<'_>) {
         let parent_ugid = self.ugid(upid, event.parent_goid);
+        let create_stack = cx.stack(upid, event.stack).map(|known| known.stack_id);
         let Some(process) = self.processes.get_mut(&upid) else {
             return;
         };
@@ -94,9 +100,10 @@ impl Goroutines {
         let row = Goroutine {
             parent_ugid,
             created_ts: Some(event.header.ts.cast_signed()),
+            create_stack,
             ..process.new_row(&mut self.last_ugid, upid, event.goid, event.startpc)
         };
-        process.goroutines.insert(event.goid, Track::created(row, state, reason, cx));
+        process.goroutines.insert(event.goid, Track::created(row, state, reason, utid, cx));
     }
 
     pub fn status(&mut self, upid: i64, utid: i64, event: &GoStatus, cx: &mut Context<'_>) {
@@ -130,8 +137,14 @@ impl Goroutines {
         if event.new == DEAD && self.ended_early.remove(&(upid, event.goid)) {
             return;
         }
+        let known = cx.stack(upid, event.stack);
+        let stack_id = known.map(|known| known.stack_id);
         let named = match event.new {
             PREEMPTED => Some(cx.strings.intern("preempted")),
+            // As Go's trace names it.
+            RUNNABLE if from == State::Running => known.map(|known| {
+                cx.strings.intern(if known.yields { "runtime.Gosched" } else { "preempted" })
+            }),
             _ => process.reason(event.reason, cx.strings),
         };
         let waker = match (from, event.doer_goid) {
@@ -159,9 +172,10 @@ impl Goroutines {
             return;
         }
         track.backfill(since, from, named, place, cx);
-        let reason = named.filter(|_| to == State::Waiting);
+        let stopped = from == State::Running && to == State::Runnable;
+        let reason = named.filter(|_| to == State::Waiting || stopped);
         let ts = event.header.ts;
-        track.change(&Change { kind: KIND, ts, from, to, reason, waker, place }, cx);
+        track.change(&Change { kind: KIND, ts, from, to, reason, waker, stack_id, place }, cx);
     }
 
     /// A goroutine begins, for a thread that comes from C; Go's trace has it in a system call.
@@ -173,7 +187,7 @@ impl Goroutines {
             created_ts: Some(event.header.ts.cast_signed()),
             ..process.new_row(&mut self.last_ugid, upid, event.goid, event.startpc)
         };
-        let mut track = Track::created(row, State::Syscall, None, cx);
+        let mut track = Track::created(row, State::Syscall, None, utid, cx);
         track.on_thread(Place::new(utid, NO_PROC));
         process.goroutines.insert(event.goid, track);
     }
@@ -190,6 +204,7 @@ impl Goroutines {
         }
         let place = Place::new(utid, event.proc);
         let reason = Some(cx.strings.intern("coroutine"));
+        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
         let since = self.ensure(upid, event.goid, event.startpc, cx);
         let ran_since = self.ran_since(since, State::Running, utid);
         let waker = self.ugid(upid, event.goid);
@@ -204,17 +219,19 @@ impl Goroutines {
         } else if let Some(track) = self.track(upid, event.goid) {
             let (from, to) = (State::Running, State::Waiting);
             track.backfill(ran_since, from, None, place, cx);
-            track.change(&Change { kind: KIND, ts, from, to, reason, waker: None, place }, cx);
+            let waker = None;
+            track.change(&Change { kind: KIND, ts, from, to, reason, waker, stack_id, place }, cx);
             track.switched_by(event.header.tid);
         }
         let since = self.ensure(upid, event.next_goid, event.next_startpc, cx);
         if let Some(track) = self.track(upid, event.next_goid) {
             let (from, to) = (State::Waiting, State::Runnable);
             track.backfill(since, from, reason, place, cx);
-            track.change(&Change { kind: KIND, ts, from, to, reason: None, waker, place }, cx);
-            let (from, to) = (to, State::Running);
-            let change = Change { kind: KIND, ts, from, to, reason: None, waker: None, place };
+            let change =
+                Change { kind: KIND, ts, from, to, reason: None, waker, stack_id: None, place };
             track.change(&change, cx);
+            let (from, to) = (to, State::Running);
+            track.change(&Change { from, to, waker: None, ..change }, cx);
             track.switched_by(event.header.tid);
         }
     }
@@ -228,8 +245,16 @@ impl Goroutines {
             return;
         };
         let place = Place::new(utid, event.proc);
-        let change =
-            |from, to| Change { kind: KIND, ts, from, to, reason: None, waker: None, place };
+        let change = |from, to| Change {
+            kind: KIND,
+            ts,
+            from,
+            to,
+            reason: None,
+            waker: None,
+            stack_id: None,
+            place,
+        };
         track.change(&change(State::Syscall, State::Runnable), cx);
         track.change(&change(State::Runnable, State::Running), cx);
     }
@@ -240,6 +265,7 @@ impl Goroutines {
         upid: i64,
         utid: i64,
         event: &SysEnter,
+        stack_id: Option<i64>,
         cx: &mut Context<'_>,
     ) -> Option<i64> {
         // The scheduler's calls after the end of a goroutine are not the goroutine's.
@@ -257,8 +283,8 @@ impl Goroutines {
             let place = Place::new(utid, event.proc);
             let (from, to) = (State::Running, State::Syscall);
             track.backfill(since, from, None, place, cx);
-            let kind = "sys_enter";
-            track.change(&Change { kind, ts, from, to, reason: None, waker: None, place }, cx);
+            let (kind, reason, waker) = ("sys_enter", None, None);
+            track.change(&Change { kind, ts, from, to, reason, waker, stack_id, place }, cx);
             let ugid = track.row.ugid;
             self.in_syscall.insert(utid, (upid, event.goid));
             return Some(ugid);

@@ -8,12 +8,16 @@ mod entities;
 mod goroutine;
 mod goroutines;
 mod runtime;
+mod stacks;
 mod syscalls;
 mod threads;
 
 use std::sync::Arc;
 
-use tracer_common::{Event, events::CONTEXT_TASK};
+use tracer_common::{
+    Event, EventKind,
+    events::{CONTEXT_TASK, GoStack},
+};
 use tracer_store::{Batch, Interner, Streams, words::loss_stage};
 
 use super::{ProcessFacts, losses::Losses};
@@ -21,6 +25,7 @@ use crate::target::go::GoRuntime;
 use entities::Entities;
 use goroutines::Goroutines;
 use runtime::Runtime;
+use stacks::{Known, Stacks};
 use syscalls::Syscalls;
 use threads::Threads;
 
@@ -43,6 +48,7 @@ pub enum Notice {
 struct Context<'a> {
     entities: &'a mut Entities,
     strings: &'a mut Interner,
+    stacks: &'a Stacks,
     closed: &'a mut Streams,
     losses: &'a mut Losses,
 }
@@ -53,12 +59,21 @@ impl Context<'_> {
         tracing::debug!("{kind} at {ts} does not fit {interval:?}");
         self.losses.add(kind, loss_stage::STATE, 1);
     }
+
+    /// The stack that an event of a process names by number; one that was lost on its way is counted.
+    fn stack(&mut self, upid: i64, id: u64) -> Option<Known> {
+        self.stacks.find(upid, id).unwrap_or_else(|_| {
+            self.losses.add(EventKind::GoStack.name(), loss_stage::STATE, 1);
+            None
+        })
+    }
 }
 
 /// All state machines.
 pub struct Tracker {
     entities: Entities,
     strings: Interner,
+    stacks: Stacks,
     closed: Streams,
     threads: Threads,
     syscalls: Syscalls,
@@ -72,6 +87,7 @@ impl Tracker {
         Self {
             entities: Entities::default(),
             strings: Interner::new(),
+            stacks: Stacks::default(),
             closed: Streams::default(),
             threads: Threads::new(start_ts),
             syscalls: Syscalls::default(),
@@ -96,6 +112,16 @@ impl Tracker {
         self.goroutines.set_runtime(upid, runtime, bias, since);
     }
 
+    /// A stack of a process, ahead of the events that name it.
+    pub fn stack(&mut self, head: &GoStack, pcs: &[u64]) {
+        let upid = self.entities.process(head.tgid);
+        // Without a runtime there are no events that could name it.
+        if let Some((runtime, bias)) = self.goroutines.runtime(upid) {
+            let module = self.entities.executable(upid);
+            self.stacks.add(upid, head, pcs, runtime, bias, module);
+        }
+    }
+
     pub fn events_were_lost(&mut self) {
         self.goroutines.events_were_lost();
     }
@@ -105,9 +131,18 @@ impl Tracker {
     }
 
     pub fn track(&mut self, event: &Event, losses: &mut Losses) {
-        let Self { entities, strings, closed, threads, syscalls, goroutines, runtime, notices } =
-            self;
-        let mut cx = Context { entities, strings, closed, losses };
+        let Self {
+            entities,
+            strings,
+            stacks,
+            closed,
+            threads,
+            syscalls,
+            goroutines,
+            runtime,
+            notices,
+        } = self;
+        let mut cx = Context { entities, strings, stacks, closed, losses };
         let header = event.header();
         match event {
             Event::SchedSwitch(e) => {
@@ -142,13 +177,16 @@ impl Tracker {
                     runtime.process_ended(upid, header.ts, &mut cx);
                 }
             }
+            // Dealt with when it came, because it is ahead of the events that name it.
+            Event::GoStack(_) => {}
             Event::ThreadName(e) => cx.entities.renamed(e.tgid, e.named_tid, &e.comm),
             Event::SysEnter(e) => {
                 let upid = cx.entities.process(e.tgid);
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 threads.runs(header, utid, &mut cx);
-                let ugid = goroutines.enter_syscall(upid, utid, e, &mut cx);
-                syscalls.enter(utid, ugid, e, &mut cx);
+                let stack = cx.stack(upid, e.stack).map(|known| known.stack_id);
+                let ugid = goroutines.enter_syscall(upid, utid, e, stack, &mut cx);
+                syscalls.enter(utid, ugid, e, stack, &mut cx);
             }
             Event::SysExit(e) => {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
@@ -169,7 +207,7 @@ impl Tracker {
                 };
                 match event {
                     Event::GoStatus(e) => goroutines.status(upid, utid, e, &mut cx),
-                    Event::GoCreate(e) => goroutines.created(upid, e, &mut cx),
+                    Event::GoCreate(e) => goroutines.created(upid, utid, e, &mut cx),
                     Event::GoSwitch(e) => goroutines.switch(upid, utid, e, &mut cx),
                     Event::GoProc(e) => goroutines.got_proc(upid, utid, e, &mut cx),
                     Event::GoStwBegin(e) => {
@@ -197,6 +235,7 @@ impl Tracker {
             strings: self.strings.take_new(),
             ..Batch::default()
         };
+        self.stacks.take_new(&mut batch);
         self.entities.take_changes(&mut batch);
         batch
     }

@@ -15,7 +15,14 @@ pub struct Syscalls {
 }
 
 impl Syscalls {
-    pub fn enter(&mut self, utid: i64, ugid: Option<i64>, event: &SysEnter, cx: &mut Context<'_>) {
+    pub fn enter(
+        &mut self,
+        utid: i64,
+        ugid: Option<i64>,
+        event: &SysEnter,
+        stack_id: Option<i64>,
+        cx: &mut Context<'_>,
+    ) {
         let name =
             *self.names.entry(event.nr).or_insert_with(|| cx.strings.intern(&name(event.nr)));
         let row = Syscall {
@@ -26,7 +33,7 @@ impl Syscalls {
             name,
             ret: None,
             args: event.args,
-            stack_id: None,
+            stack_id,
         };
         if let Some(other) = self.open.insert(utid, row) {
             cx.drop_interval("sys_exit", event.header.ts, &other);

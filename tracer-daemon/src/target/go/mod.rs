@@ -4,6 +4,7 @@ mod buildinfo;
 mod names;
 mod pclntab;
 mod site;
+mod spill;
 mod version;
 
 use thiserror::Error;
@@ -73,6 +74,14 @@ impl GoRuntime {
         };
         let functions = Functions::read(elf, known)?;
         Ok(Self { offsets: known.offsets, names: known.names, functions })
+    }
+
+    /// Start and end of `runtime.ready`, if its frame is such that the kernel programs can read from it how
+    /// many frames of a waker's stack are the runtime's.
+    pub fn ready(&self, elf: &Executable<'_>) -> Option<(u64, u64)> {
+        let (start, end) = self.functions.range("runtime.ready")?;
+        let code = elf.bytes_at(start, end.checked_sub(start)?)?;
+        spill::keeps_second_argument(code, start).then_some((start, end))
     }
 
     /// Offset in the file of the `push %rbp` of `function`, where a probe may sit.

@@ -1,0 +1,146 @@
+//! Stacks: what the kernel programs tell by number is made readable when it is first heard of, so
+//! that the database needs nothing of the machine that it came from.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use tracer_common::events::GoStack;
+use tracer_store::{Batch, Frame, Stack};
+
+use crate::target::go::GoRuntime;
+
+/// Functions by which a goroutine gives its P away of its own accord.
+const YIELDS: [&str; 3] = ["runtime.Gosched", "runtime.goschedguarded", "runtime.goschedIfBusy"];
+
+/// A stack that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its number in the database.
+    pub stack_id: i64,
+    /// Its innermost function is one by which a goroutine gives its P away.
+    pub yields: bool,
+}
+
+/// What makes a place a different one.
+#[derive(PartialEq, Eq, Hash)]
+struct Place {
+    func: Arc<str>,
+    file: Option<Arc<str>>,
+    line: Option<i64>,
+    address: i64,
+    module: Option<Arc<str>>,
+}
+
+/// All stacks that were told of.
+#[derive(Default)]
+pub struct Stacks {
+    /// By process (upid) and the number in its events; none if no frame of it is to be shown.
+    known: FxHashMap<(i64, u64), Option<Known>>,
+    /// A stack has one number however often it is told of.
+    by_frames: FxHashMap<Vec<i64>, i64>,
+    frames: FxHashMap<Place, i64>,
+    new_frames: Vec<Frame>,
+    new_stacks: Vec<Stack>,
+}
+
+impl Stacks {
+    /// A stack of a process, from the innermost program counter outwards (as the process has them, which
+    /// is `bias` more than the file has).
+    pub fn add(
+        &mut self,
+        upid: i64,
+        head: &GoStack,
+        pcs: &[u64],
+        runtime: &GoRuntime,
+        bias: u64,
+        module: Option<&Arc<str>>,
+    ) {
+        let (id, skip) = (head.id, head.skip);
+        if self.known.contains_key(&(upid, id)) {
+            return;
+        }
+        let in_file: Vec<u64> = pcs.iter().map(|pc| pc.wrapping_sub(bias)).collect();
+        let expanded = expand(&runtime.functions, &in_file, skip);
+        let yields = expanded.first().is_some_and(|frame| YIELDS.contains(&&*frame.func));
+        let mut frames = Vec::with_capacity(expanded.len());
+        for frame in expanded {
+            frames.push(self.frame(Place {
+                func: frame.func,
+                file: frame.file,
+                line: frame.line.map(i64::from),
+                address: frame.address.cast_signed(),
+                module: module.cloned(),
+            }));
+        }
+        let known = (!frames.is_empty()).then(|| Known { stack_id: self.stack(frames), yields });
+        self.known.insert((upid, id), known);
+    }
+
+    /// The stack with this number in the events of a process; `Err` if it was never told of.
+    pub fn find(&self, upid: i64, id: u64) -> Result<Option<Known>, Unknown> {
+        if id == 0 {
+            return Ok(None);
+        }
+        self.known.get(&(upid, id)).copied().ok_or(Unknown)
+    }
+
+    /// Moves the rows since the last call into a batch.
+    pub fn take_new(&mut self, batch: &mut Batch) {
+        batch.frames.append(&mut self.new_frames);
+        batch.stacks.append(&mut self.new_stacks);
+    }
+
+    fn stack(&mut self, frames: Vec<i64>) -> i64 {
+        let next = self.by_frames.len() as i64 + 1;
+        if let Some(&stack_id) = self.by_frames.get(&frames) {
+            return stack_id;
+        }
+        let rows = frames.iter().zip(0..);
+        self.new_stacks.extend(rows.map(|(&frame_id, depth)| Stack {
+            stack_id: next,
+            depth,
+            frame_id,
+        }));
+        self.by_frames.insert(frames, next);
+        next
+    }
+
+    fn frame(&mut self, place: Place) -> i64 {
+        if let Some(&frame_id) = self.frames.get(&place) {
+            return frame_id;
+        }
+        let frame_id = self.frames.len() as i64 + 1;
+        self.new_frames.push(Frame {
+            frame_id,
+            func: Some(Arc::clone(&place.func)),
+            file: place.file.clone(),
+            line: place.line,
+            address: Some(place.address),
+            module: place.module.clone(),
+        });
+        self.frames.insert(place, frame_id);
+        frame_id
+    }
+}
+
+/// A stack that was lost on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown;
+
+struct Shim {
+    func: Arc<str>,
+    file: Option<Arc<str>>,
+    line: Option<u32>,
+    address: u64,
+}
+fn expand(functions: &crate::target::go::Functions, pcs: &[u64], skip: u16) -> Vec<Shim> {
+    pcs.iter()
+        .skip(usize::from(skip))
+        .map(|&pc| Shim {
+            func: functions.start_name(pc - 1).unwrap_or("[unknown]").into(),
+            file: None,
+            line: None,
+            address: pc,
+        })
+        .collect()
+}

@@ -1,0 +1,70 @@
+//! Where a function of Go keeps its second argument while it calls others.
+
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+
+/// Distance from the frame pointer at which Go's ABI lets a function spill its second integer argument:
+/// above the saved frame pointer, the return address and the first argument.
+const SECOND_ARGUMENT: i64 = 24;
+
+/// Whether the function whose code this is stores its second argument (BX) in its spill space before its
+/// first call: then it can be read there from any function that it calls.
+pub fn keeps_second_argument(code: &[u8], start: u64) -> bool {
+    let mut frame: Option<i64> = None;
+    let decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
+    for instruction in decoder {
+        match instruction.mnemonic() {
+            Mnemonic::Call | Mnemonic::Ret | Mnemonic::INVALID => return false,
+            Mnemonic::Sub if instruction.op0_register() == Register::RSP => {
+                frame = Some(instruction.immediate(1).cast_signed());
+            }
+            Mnemonic::Add if instruction.op0_register() == Register::RSP => {
+                frame = Some(-instruction.immediate(1).cast_signed());
+            }
+            Mnemonic::Mov if stores_bx(&instruction) => {
+                let offset = instruction.memory_displacement64().cast_signed();
+                return frame.is_some_and(|size| offset - size == SECOND_ARGUMENT);
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+fn stores_bx(instruction: &Instruction) -> bool {
+    instruction.code() == Code::Mov_rm64_r64
+        && instruction.op0_kind() == OpKind::Memory
+        && instruction.memory_base() == Register::RSP
+        && instruction.memory_index() == Register::None
+        && instruction.op1_register() == Register::RBX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// push %rbp; mov %rsp,%rbp; sub $0x50,%rsp; mov %rax,0x60(%rsp); mov %rbx,0x68(%rsp)
+    const READY: &[u8] = &[
+        0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xec, 0x50, 0x48, 0x89, 0x44, 0x24, 0x60, 0x48, 0x89,
+        0x5c, 0x24, 0x68,
+    ];
+
+    #[test]
+    fn the_spill_is_found() {
+        assert!(keeps_second_argument(READY, 0x1000));
+    }
+
+    #[test]
+    fn another_place_or_none_is_refused() {
+        let mut other = READY.to_vec();
+        other[17] = 0x70;
+        assert!(!keeps_second_argument(&other, 0x1000));
+        assert!(!keeps_second_argument(&READY[..13], 0x1000));
+        let mut called = READY[..13].to_vec();
+        called.extend([0xe8, 0, 0, 0, 0]);
+        called.extend(&READY[13..]);
+        assert!(
+            !keeps_second_argument(&called, 0x1000),
+            "what is spilled later may be another value"
+        );
+    }
+}
