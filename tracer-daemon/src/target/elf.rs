@@ -114,6 +114,16 @@ impl<'a> Executable<'a> {
         self.file.segments().find_map(|s| s.data_range(address, size).ok().flatten())
     }
 
+    /// The bytes from a virtual address on, as they are in the file: `size` of them, or fewer if its
+    /// segment ends before.
+    pub fn bytes_from(&self, address: u64, size: u64) -> Option<&'a [u8]> {
+        self.file.segments().find_map(|s| {
+            let (_, in_file) = s.file_range();
+            let rest = s.address().checked_add(in_file)?.checked_sub(address)?;
+            s.data_range(address, size.min(rest)).ok().flatten()
+        })
+    }
+
     /// The machine word at a virtual address; in a position-independent file the one that the
     /// dynamic linker will write there, relative to the load address.
     pub fn word_at(&self, address: u64) -> Option<u64> {

@@ -185,7 +185,17 @@ fn switch_to(ts: u64, goid: u64, next_goid: u64) -> GoSwitch {
 
 fn enter(ts: u64, goid: u64, gstatus: u32) -> SysEnter {
     let header = header::<SysEnter>(ts, PID);
-    SysEnter { header, tgid: PID, nr: 0, args: [1; 6], goid, startpc: MAIN, gstatus, proc: 0 }
+    SysEnter {
+        header,
+        tgid: PID,
+        nr: 0,
+        args: [1; 6],
+        goid,
+        startpc: MAIN,
+        gstatus,
+        proc: 0,
+        stack: 0,
+    }
 }
 
 fn exit(ts: u64) -> SysExit {

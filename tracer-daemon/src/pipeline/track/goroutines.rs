@@ -36,7 +36,7 @@ impl Process {
             ugid: *last_ugid,
             upid,
             goid: goid.cast_signed(),
-            start_func: start.map(Arc::from),
+            start_func: start,
             ..Goroutine::default()
         }
     }

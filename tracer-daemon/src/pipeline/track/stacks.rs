@@ -60,15 +60,15 @@ impl Stacks {
             return;
         }
         let in_file: Vec<u64> = pcs.iter().map(|pc| pc.wrapping_sub(bias)).collect();
-        let expanded = expand(&runtime.functions, &in_file, skip);
-        let yields = expanded.first().is_some_and(|frame| YIELDS.contains(&&*frame.func));
+        let expanded = runtime.functions.expand(&in_file, u32::from(skip));
+        let yields = expanded.first().is_some_and(|frame| YIELDS.contains(&&*frame.function));
         let mut frames = Vec::with_capacity(expanded.len());
         for frame in expanded {
             frames.push(self.frame(Place {
-                func: frame.func,
-                file: frame.file,
-                line: frame.line.map(i64::from),
-                address: frame.address.cast_signed(),
+                func: frame.function,
+                file: (!frame.file.is_empty()).then_some(frame.file),
+                line: (frame.line > 0).then_some(i64::from(frame.line)),
+                address: frame.pc.cast_signed(),
                 module: module.cloned(),
             }));
         }
@@ -126,21 +126,3 @@ impl Stacks {
 /// A stack that was lost on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unknown;
-
-struct Shim {
-    func: Arc<str>,
-    file: Option<Arc<str>>,
-    line: Option<u32>,
-    address: u64,
-}
-fn expand(functions: &crate::target::go::Functions, pcs: &[u64], skip: u16) -> Vec<Shim> {
-    pcs.iter()
-        .skip(usize::from(skip))
-        .map(|&pc| Shim {
-            func: functions.start_name(pc - 1).unwrap_or("[unknown]").into(),
-            file: None,
-            line: None,
-            address: pc,
-        })
-        .collect()
-}

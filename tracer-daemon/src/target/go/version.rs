@@ -10,7 +10,7 @@ pub const SUPPORTED: &str = "Go 1.27";
 
 /// What is known of one minor version of Go, on amd64.
 pub struct Version {
-    minor: u32,
+    pub minor: u32,
     /// Offsets of fields.
     pub offsets: GoOffsets,
     /// Words for numbers.

@@ -1,0 +1,145 @@
+//! The table of functions that Go's linker leaves in every program, stripped or not: which function,
+//! file and line an instruction belongs to, with the calls that the compiler inlined.
+//!
+//! Programs have 100,000 functions and more, of which a trace meets a few hundred: the table is kept
+//! as it was written, and decoded where it is asked for.
+
+mod frames;
+mod name;
+mod table;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod truth;
+mod unwind;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thiserror::Error;
+
+use self::{
+    frames::{Cache, Kinds},
+    table::{TEXT_START, Table},
+};
+pub use self::{
+    frames::{Frame, Kind},
+    unwind::Step,
+};
+use super::{Executable, version::Version};
+
+/// Go 1.27 gave methods type parameters, and with them names with two lists of types.
+const GENERIC_METHODS: u32 = 27;
+/// More than the last item of the functions' data takes: an inline tree of 60,000 calls.
+const LAST_DATA_SIZE: u64 = 1 << 20;
+
+/// Why the table cannot be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum TableError {
+    /// There is no section with it.
+    #[error("there is none (no section .gopclntab)")]
+    Missing,
+    /// Another format.
+    #[error("its magic number {0:#x} is not that of Go 1.18 and later")]
+    Magic(u32),
+    /// It points outside of itself, or is out of order.
+    #[error("it is damaged ({0})")]
+    Damaged(&'static str),
+    /// It is unclear to which address its offsets are relative.
+    #[error("the start of the code cannot be found")]
+    NoTextStart,
+}
+
+/// What the offsets in the table are relative to, as addresses in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bases {
+    /// `runtime.text`: the start of Go's code.
+    pub text: u64,
+    /// `go:func.*`: the data of functions. Without it inlined calls are not seen.
+    pub gofunc: Option<u64>,
+}
+
+impl Bases {
+    /// Looks for them in the symbol table, the module data and the header of the table.
+    fn find(elf: &Executable<'_>, table: u64, version: &Version) -> Result<Self, TableError> {
+        // Before Go 1.20 it was go.func.*.
+        let symbols =
+            elf.symbols(&["runtime.text", "go:func.*", "go.func.*", "runtime.firstmoduledata"]);
+        let symbol = |name: &str| symbols.get(name).copied();
+        let module = elf
+            .section_range(".go.module")
+            .map(|(address, _)| address)
+            .or_else(|| symbol("runtime.firstmoduledata"));
+        let word = |address| elf.word_at(address).filter(|&word| word != 0);
+        let of_module = |offset: u64| word(module?.checked_add(offset)?);
+        let text = symbol("runtime.text")
+            .or_else(|| of_module(version.moduledata_text))
+            .or_else(|| word(table.checked_add(TEXT_START)?))
+            .filter(|&text| elf.code_offset(text).is_some())
+            .ok_or(TableError::NoTextStart)?;
+        let gofunc = symbol("go:func.*")
+            .or_else(|| symbol("go.func.*"))
+            .or_else(|| of_module(version.moduledata_gofunc));
+        Ok(Self { text, gofunc })
+    }
+}
+
+/// All functions of a program by address, as the file has them (not moved by the loader).
+#[derive(Debug)]
+pub struct Functions {
+    table: Table,
+    text: u64,
+    kinds: Kinds,
+    /// Whether methods have type parameters in this version.
+    generic_methods: bool,
+    cache: Mutex<Cache>,
+}
+
+impl Functions {
+    /// Reads the table.
+    ///
+    /// # Errors
+    /// When it is missing, damaged, or of an unknown format.
+    pub(super) fn read(elf: &Executable<'_>, version: &Version) -> Result<Self, TableError> {
+        let section = [".gopclntab", ".data.rel.ro.gopclntab"]
+            .iter()
+            .find_map(|name| Some((elf.section(name)?, elf.section_range(name)?.0)));
+        let (bytes, address) = section.ok_or(TableError::Missing)?;
+        let mut table = Table::parse(bytes)?;
+        let bases = Bases::find(elf, address, version)?;
+        if let Some(gofunc) = bases.gofunc {
+            let size = u64::from(table.last_data()) + LAST_DATA_SIZE;
+            table.set_data(elf.bytes_from(gofunc, size).unwrap_or_default());
+        }
+        Ok(Self::new(table, bases.text, version.minor >= GENERIC_METHODS))
+    }
+
+    fn new(table: Table, text: u64, generic_methods: bool) -> Self {
+        let kinds = Kinds::of(&table);
+        Self { table, text, kinds, generic_methods, cache: Mutex::default() }
+    }
+
+    /// First and last-plus-one address of the function with this full name, as it was compiled.
+    pub fn range(&self, name: &str) -> Option<(u64, u64)> {
+        let named = |&i: &usize| {
+            self.table.func(i).is_some_and(|func| self.table.name(func.name) == name.as_bytes())
+        };
+        let (start, end) = self.table.range((0..self.table.count()).find(named)?)?;
+        Some((self.text.wrapping_add(start.into()), self.text.wrapping_add(end.into())))
+    }
+
+    /// Name of the start function of a goroutine, as Go's trace has it: for `go f(x)` the compiler
+    /// makes a wrapper, and the name is that of the wrapped function
+    /// (runtime/tracestack.go, startPCForTrace).
+    pub fn start_name(&self, address: u64) -> Option<Arc<str>> {
+        let func = self.table.func(self.table.find(self.offset(address)?)?)?;
+        let wrapped = self.table.wraps(&func).and_then(|start| self.table.find(start));
+        let name = wrapped.and_then(|i| self.table.func(i)).unwrap_or(func).name;
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(cache.name(name, self))
+    }
+
+    /// Distance from the start of the code.
+    fn offset(&self, address: u64) -> Option<u32> {
+        u32::try_from(address.checked_sub(self.text)?).ok()
+    }
+}
