@@ -9,16 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// The version of Go that the test programs are built with.
-pub const VERSION: &str = "1.27.3";
-
-/// Where setup puts the toolchain: its `bin/go` is the command.
-///
-/// # Errors
-/// When there is no cache folder.
-pub fn root() -> Result<PathBuf> {
-    Ok(ebpf_builder::cache_dir()?.join(format!("go-{VERSION}")))
-}
+use crate::toolchains::{NEWEST, TOOLCHAINS, Toolchain};
 
 /// A Go toolchain that never goes to the network.
 #[derive(Debug, Clone)]
@@ -30,25 +21,39 @@ pub struct Go {
 }
 
 impl Go {
-    /// The toolchain whose command is in the variable `TRACER_GO`, else the one of setup. Programs
-    /// go to the folder `go` of the cargo target folder.
+    /// The minor versions that tests build programs with, the oldest first.
+    pub fn minors() -> impl Iterator<Item = &'static str> {
+        TOOLCHAINS.iter().filter(|toolchain| toolchain.tests).map(|toolchain| toolchain.minor)
+    }
+
+    /// The toolchain whose command is in the variable `TRACER_GO`, else the newest one of setup.
+    /// Programs go to the folder `go` of the cargo target folder.
     ///
     /// # Errors
     /// When there is no such command.
     pub fn find() -> Result<Self> {
-        let command = match env::var_os("TRACER_GO") {
-            Some(path) => PathBuf::from(path),
-            None => root()?.join("bin/go"),
-        };
-        ensure!(
-            command.is_file(),
-            "no Go {VERSION} at {}; run `cargo xtask setup`",
-            command.display()
-        );
+        match env::var_os("TRACER_GO") {
+            Some(path) => Self::new(PathBuf::from(path), "go"),
+            None => Self::new(NEWEST.root()?.join("bin/go"), "go"),
+        }
+    }
+
+    /// The toolchain of a minor version such as `1.23`. Its programs go to a folder of their own,
+    /// such as `go-1.23`.
+    ///
+    /// # Errors
+    /// When there is none, or it is not installed.
+    pub fn of(minor: &str) -> Result<Self> {
+        let toolchain = Toolchain::of(minor)?;
+        Self::new(toolchain.root()?.join("bin/go"), &format!("go-{minor}"))
+    }
+
+    fn new(command: PathBuf, folder: &str) -> Result<Self> {
+        ensure!(command.is_file(), "no Go at {}; run `cargo xtask setup`", command.display());
         Ok(Self {
             command,
             cache: ebpf_builder::cache_dir()?.join("go-build"),
-            out: target_dir().join("go"),
+            out: target_dir().join(folder),
         })
     }
 
@@ -155,6 +160,19 @@ mod tests {
         assert_eq!(newest(&first), built);
         let output = Command::new(first).args(["-n", "5"]).output().expect("it runs");
         assert_eq!(output.stdout, b"sum=6\n");
+    }
+
+    #[test]
+    fn every_toolchain_builds() {
+        for minor in Go::minors() {
+            let daisy = Go::of(minor).and_then(|go| go.build("daisy")).expect(minor);
+            let output = Command::new(&daisy).args(["-n", "5"]).output().expect("it runs");
+            assert_eq!(output.stdout, b"sum=6\n", "{minor}");
+            let bytes = fs::read(daisy).expect("readable");
+            let version = format!("go{}", Toolchain::of(minor).expect("known").version);
+            assert!(bytes.windows(version.len()).any(|w| w == version.as_bytes()), "{version}");
+        }
+        assert!(Go::of("1.5").is_err());
     }
 
     #[test]

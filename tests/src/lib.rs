@@ -1,5 +1,5 @@
 //! What the end-to-end tests share: the built commands ([`harness`]), the Go programs that they
-//! trace ([`go`]), the Go runtime's own trace of the same run as an oracle ([`oracle`]), and what
+//! trace ([`go`]) and the toolchains for them ([`toolchains`]), the Go runtime's own trace of the same run as an oracle ([`oracle`]), and what
 //! the kernel says of BPF programs and threads ([`kernel`]).
 //!
 //! The tests are in `e2e/`. They need root, a BTF kernel and what `cargo xtask setup` installs.
@@ -8,3 +8,4 @@ pub mod go;
 pub mod harness;
 pub mod kernel;
 pub mod oracle;
+pub mod toolchains;

@@ -10,9 +10,6 @@ pub const FULL: u32 = 4;
 /// enters a system call.
 pub const STACKS: u32 = 8;
 
-/// In place of the offset of a field that a version of Go does not have.
-pub const ABSENT: u32 = u32::MAX;
-
 /// How many processes can be traced at once.
 pub const MAX_TARGETS: usize = 1024;
 
@@ -24,62 +21,61 @@ pub struct Target {
     pub flags: u32,
     /// Always 0.
     pub reserved: u32,
+    /// Address in the process of runtime.ready, whose frame tells how many frames of a waker's stack are
+    /// the runtime's.
+    pub ready_start: u64,
+    /// Where runtime.ready ends; equal to its start if its frame is not as expected.
+    pub ready_end: u64,
     /// Where the Go runtime keeps things; zero unless [`GO`] is set.
     pub go: GoOffsets,
 }
 
-/// Offsets in bytes of the fields of the Go runtime's structs that probes read, by Go version.
-/// Source: DWARF of binaries built with that version (runtime2.go, mgcpacer.go). A field that a version
-/// does not have is [`ABSENT`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GoOffsets {
-    /// g.m
-    pub g_m: u32,
-    /// g.atomicstatus
-    pub g_atomicstatus: u32,
-    /// g.goid
-    pub g_goid: u32,
-    /// g.waitreason
-    pub g_waitreason: u32,
-    /// g.parentGoid
-    pub g_parent_goid: u32,
-    /// g.gopc
-    pub g_gopc: u32,
-    /// g.startpc
-    pub g_startpc: u32,
-    /// g.sched.sp; sched.pc is 8 bytes behind it
-    pub g_sched_sp: u32,
-    /// g.sched.bp
-    pub g_sched_bp: u32,
-    /// g.syscallsp; syscallpc is 8 bytes behind it
-    pub g_syscallsp: u32,
-    /// g.syscallbp
-    pub g_syscallbp: u32,
-    /// g.syncSafePoint
-    pub g_sync_safe_point: u32,
-    /// m.waitTraceSkip
-    pub m_wait_trace_skip: u32,
-    /// g.coroarg
-    pub g_coroarg: u32,
-    /// g.coroexit
-    pub g_coroexit: u32,
-    /// m.g0
-    pub m_g0: u32,
-    /// m.curg
-    pub m_curg: u32,
-    /// m.p
-    pub m_p: u32,
-    /// p.id
-    pub p_id: u32,
-    /// gcController.heapLive
-    pub gc_heap_live: u32,
-    /// gcController.gcPercentHeapGoal
-    pub gc_percent_heap_goal: u32,
-    /// Always 0.
-    pub reserved: u32,
-    /// Address in the process of runtime.ready, whose frame has the number of frames to skip.
-    pub ready_start: u64,
-    /// Where runtime.ready ends; equal to its start if its frame is not as expected.
-    pub ready_end: u64,
+const _: () = assert!(
+    size_of::<Target>() == 24 + size_of::<GoOffsets>() && align_of::<Target>() == 8,
+    "the kernel compares and copies every byte: there may be no padding"
+);
+
+/// Offset of a field that the version of Go does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! go_offsets {
+    ($( $name:ident: $field:literal; )*) => {
+        /// Offsets in bytes of the fields of the Go runtime's structs that probes read; [`ABSENT`] for
+        /// those that the version does not have. Source: DWARF of binaries built with that version
+        /// (runtime2.go, mgcpacer.go).
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct GoOffsets {
+            $( #[doc = $field] pub $name: u32, )*
+        }
+    };
+}
+
+go_offsets! {
+    g_m: "g.m";
+    g_sched_sp: "g.sched.sp";
+    g_sched_pc: "g.sched.pc";
+    g_sched_bp: "g.sched.bp";
+    g_syscallsp: "g.syscallsp";
+    g_syscallpc: "g.syscallpc";
+    g_syscallbp: "g.syscallbp, since Go 1.23";
+    g_atomicstatus: "g.atomicstatus";
+    g_goid: "g.goid";
+    g_waitreason: "g.waitreason";
+    g_sync_safe_point: "g.syncSafePoint, since Go 1.25";
+    g_parent_goid: "g.parentGoid, since Go 1.21";
+    g_gopc: "g.gopc";
+    g_startpc: "g.startpc";
+    g_coroarg: "g.coroarg, since Go 1.22";
+    g_coroexit: "g.coroexit, since Go 1.22";
+    m_g0: "m.g0";
+    m_procid: "m.procid";
+    m_curg: "m.curg";
+    m_p: "m.p";
+    m_wait_trace_skip: "m.waitTraceSkip";
+    p_id: "p.id";
+    p_gc_mark_worker_mode: "p.gcMarkWorkerMode";
+    gc_heap_live: "gcController.heapLive";
+    gc_heap_marked: "gcController.heapMarked";
+    gc_percent_heap_goal: "gcController.gcPercentHeapGoal";
 }

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_probe_read_user;
 use tracer_common::{
     events::NO_PROC,
     goroutine_status::MASK,
-    target::{GoOffsets, Target},
+    target::{ABSENT, GoOffsets, Target},
 };
 
 use crate::task::Task;
@@ -56,10 +56,13 @@ pub fn goid(go: &GoOffsets, g: u64) -> Result<u64, i32> {
     if g == 0 { Ok(0) } else { read(g + u64::from(go.g_goid)) }
 }
 
-/// Parent's goroutine id and the address of the go statement.
+/// Parent's goroutine id (0 where Go does not keep it, before 1.21) and the address of the go
+/// statement.
 #[inline(always)]
 pub fn created_by(go: &GoOffsets, g: u64) -> Result<(u64, u64), i32> {
-    Ok((read(g + u64::from(go.g_parent_goid))?, read(g + u64::from(go.g_gopc))?))
+    let parent =
+        if go.g_parent_goid == ABSENT { 0 } else { read(g + u64::from(go.g_parent_goid))? };
+    Ok((parent, read(g + u64::from(go.g_gopc))?))
 }
 
 /// Whether a goroutine that switches to another one ends with it, and the address of the other g

@@ -179,9 +179,9 @@ fn caller(regs: &pt_regs) -> Option<u64> {
 /// At a probe in casgstatus that runtime.ready(gp, traceskip, next) called, `traceskip` is in its place
 /// among the spilled arguments of that function: above its return address, behind `gp`.
 #[inline(always)]
-pub fn skip_of_ready(go: &GoOffsets, regs: &pt_regs) -> u16 {
+pub fn skip_of_ready(target: &Target, regs: &pt_regs) -> u16 {
     match caller(regs) {
-        Some(pc) if (go.ready_start..go.ready_end).contains(&pc) => {
+        Some(pc) if (target.ready_start..target.ready_end).contains(&pc) => {
             read::<u64>(regs.rbp + 24).map_or(0, |skip| skip as u16)
         }
         _ => 0,

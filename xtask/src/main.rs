@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod go_offsets;
 mod setup;
 mod test;
 
@@ -37,6 +38,12 @@ enum Task {
     },
     /// Write docs/events.md from the definitions of tables and records
     Codegen,
+    /// Write the table of what is where in each version of the Go runtime, from its toolchains
+    GoOffsets {
+        /// Only compare the table with the toolchains; exit with 1 if it differs
+        #[arg(long)]
+        check: bool,
+    },
     /// Trace a small Go program and show what came out, after setup and build; needs root
     Demo,
     /// Run all checks and tests, after setup and build; needs root
@@ -55,6 +62,7 @@ fn main() -> ExitCode {
         Task::Codegen => {
             command::run(command::cargo().args(["run", "--quiet", "--package", "codegen"]))
         }
+        Task::GoOffsets { check } => go_offsets::run(check),
         Task::Demo => demo::run(),
         Task::Test { filter } => test::run(&filter),
     };

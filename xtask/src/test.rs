@@ -3,6 +3,7 @@
 use std::{path::Path, process::Command, time::Instant};
 
 use anyhow::{Result, ensure};
+use tracer_tests::toolchains::NEWEST;
 
 use crate::{
     build,
@@ -25,7 +26,7 @@ pub fn run(filter: &[String]) -> Result<()> {
     );
     let start = Instant::now();
     setup::run()?;
-    let go = tracer_tests::go::root()?.join("bin/go");
+    let go = NEWEST.root()?.join("bin/go");
     if filter.is_empty() {
         show(cargo().args(["fmt", "--all", "--check"]))?;
         show(cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;

@@ -65,12 +65,12 @@ impl Inspected {
         // system calls are seen before its other changes would seem to jump.
         let stacks = if options.stacks { STACKS } else { 0 };
         let full = if options.level == Level::Full { FULL } else { 0 };
-        let mut offsets = go.runtime.offsets;
-        if let Some((start, end)) = go.ready {
-            offsets.ready_start = start.wrapping_add(go.bias);
-            offsets.ready_end = end.wrapping_add(go.bias);
-        }
-        kernel.trace(pid, Target { flags: GO | stacks | full, reserved: 0, go: offsets })
+        let (ready_start, ready_end) = go.ready.map_or((0, 0), |(start, end)| {
+            (start.wrapping_add(go.bias), end.wrapping_add(go.bias))
+        });
+        let flags = GO | stacks | full;
+        let go = go.runtime.offsets();
+        kernel.trace(pid, Target { flags, reserved: 0, ready_start, ready_end, go })
     }
 }
 

@@ -109,7 +109,7 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
     let doer_goid = if woken { go::goid(go, machine.curg)? } else { 0 };
     let start = match (old, new) {
         (WAITING, RUNNABLE) if machine.curg == regs.r14 => stack::here(regs, 0),
-        (WAITING, RUNNABLE) => stack::parked(go, machine.curg, stack::skip_of_ready(go, regs)),
+        (WAITING, RUNNABLE) => stack::parked(go, machine.curg, stack::skip_of_ready(target, regs)),
         (RUNNING, WAITING) => stack::parked(go, gp, go::wait_skip(go, m)?),
         // On the way out of a system call Go shows none.
         (RUNNING, RUNNABLE | PREEMPTED) if machine.proc != NO_PROC => stack::stopped(go, gp),

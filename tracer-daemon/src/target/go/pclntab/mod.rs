@@ -25,7 +25,7 @@ pub use self::{
     frames::{Frame, Kind},
     unwind::Step,
 };
-use super::{Executable, version::Version};
+use super::{Executable, layout::Layout};
 
 /// Go 1.27 gave methods type parameters, and with them names with two lists of types.
 const GENERIC_METHODS: u32 = 27;
@@ -60,7 +60,7 @@ pub struct Bases {
 
 impl Bases {
     /// Looks for them in the symbol table, the module data and the header of the table.
-    fn find(elf: &Executable<'_>, table: u64, version: &Version) -> Result<Self, TableError> {
+    fn find(elf: &Executable<'_>, table: u64, layout: &Layout) -> Result<Self, TableError> {
         // Before Go 1.20 it was go.func.*.
         let symbols =
             elf.symbols(&["runtime.text", "go:func.*", "go.func.*", "runtime.firstmoduledata"]);
@@ -72,13 +72,13 @@ impl Bases {
         let word = |address| elf.word_at(address).filter(|&word| word != 0);
         let of_module = |offset: u64| word(module?.checked_add(offset)?);
         let text = symbol("runtime.text")
-            .or_else(|| of_module(version.moduledata_text))
+            .or_else(|| of_module(layout.moduledata_text.into()))
             .or_else(|| word(table.checked_add(TEXT_START)?))
             .filter(|&text| elf.code_offset(text).is_some())
             .ok_or(TableError::NoTextStart)?;
         let gofunc = symbol("go:func.*")
             .or_else(|| symbol("go.func.*"))
-            .or_else(|| of_module(version.moduledata_gofunc));
+            .or_else(|| of_module(layout.moduledata_gofunc.into()));
         Ok(Self { text, gofunc })
     }
 }
@@ -95,22 +95,26 @@ pub struct Functions {
 }
 
 impl Functions {
-    /// Reads the table.
+    /// Reads the table of a program that Go 1.`minor` has built.
     ///
     /// # Errors
     /// When it is missing, damaged, or of an unknown format.
-    pub(super) fn read(elf: &Executable<'_>, version: &Version) -> Result<Self, TableError> {
+    pub(super) fn read(
+        elf: &Executable<'_>,
+        layout: &Layout,
+        minor: u32,
+    ) -> Result<Self, TableError> {
         let section = [".gopclntab", ".data.rel.ro.gopclntab"]
             .iter()
             .find_map(|name| Some((elf.section(name)?, elf.section_range(name)?.0)));
         let (bytes, address) = section.ok_or(TableError::Missing)?;
         let mut table = Table::parse(bytes)?;
-        let bases = Bases::find(elf, address, version)?;
+        let bases = Bases::find(elf, address, layout)?;
         if let Some(gofunc) = bases.gofunc {
             let size = u64::from(table.last_data()) + LAST_DATA_SIZE;
             table.set_data(elf.bytes_from(gofunc, size).unwrap_or_default());
         }
-        Ok(Self::new(table, bases.text, version.minor >= GENERIC_METHODS))
+        Ok(Self::new(table, bases.text, minor >= GENERIC_METHODS))
     }
 
     fn new(table: Table, text: u64, generic_methods: bool) -> Self {

@@ -1,0 +1,57 @@
+//! Where the Go runtime of a program keeps things.
+
+pub use go_layout::{ABSENT, Distance, Layout, find, newest};
+use tracer_common::target::GoOffsets;
+
+// The kernel programs read these together (tracer-ebpf/src/go.rs).
+const _: () = {
+    let mut i = 0;
+    while i < go_layout::VERSIONS.len() {
+        assert!(is_readable_in_one_go(&go_layout::VERSIONS[i].layout));
+        i += 1;
+    }
+    assert!(ABSENT == tracer_common::target::ABSENT);
+};
+
+/// Whether fields are as near to each other as the kernel programs expect, which read several at once.
+pub const fn is_readable_in_one_go(l: &Layout) -> bool {
+    l.g_atomicstatus < 1 << 16
+        && l.g_goid == l.g_atomicstatus + 8
+        && l.g_waitreason == l.g_atomicstatus + 32
+        && l.m_curg < 1 << 16
+        && l.m_p > l.m_curg
+        && l.m_p <= l.m_curg + 24
+        && (l.m_p - l.m_curg).is_multiple_of(8)
+}
+
+/// The part that kernel programs need.
+pub fn for_kernel(l: &Layout) -> GoOffsets {
+    GoOffsets {
+        g_m: l.g_m,
+        g_sched_sp: l.g_sched_sp,
+        g_sched_pc: l.g_sched_pc,
+        g_sched_bp: l.g_sched_bp,
+        g_syscallsp: l.g_syscallsp,
+        g_syscallpc: l.g_syscallpc,
+        g_syscallbp: l.g_syscallbp,
+        g_atomicstatus: l.g_atomicstatus,
+        g_goid: l.g_goid,
+        g_waitreason: l.g_waitreason,
+        g_sync_safe_point: l.g_sync_safe_point,
+        g_parent_goid: l.g_parent_goid,
+        g_gopc: l.g_gopc,
+        g_startpc: l.g_startpc,
+        g_coroarg: l.g_coroarg,
+        g_coroexit: l.g_coroexit,
+        m_g0: l.m_g0,
+        m_procid: l.m_procid,
+        m_curg: l.m_curg,
+        m_p: l.m_p,
+        m_wait_trace_skip: l.m_wait_trace_skip,
+        p_id: l.p_id,
+        p_gc_mark_worker_mode: l.p_gc_mark_worker_mode,
+        gc_heap_live: l.gc_heap_live,
+        gc_heap_marked: l.gc_heap_marked,
+        gc_percent_heap_goal: l.gc_percent_heap_goal,
+    }
+}
