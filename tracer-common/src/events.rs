@@ -4,7 +4,7 @@
 use crate::record::{DecodeError, EventDef, FieldDef, HEADER_SIZE, Header, events};
 
 /// Kind numbers are below this; the kernel's counters are arrays of this length.
-pub const KIND_LIMIT: usize = 32;
+pub const KIND_LIMIT: usize = 64;
 
 /// Length of a thread's name in the kernel, in bytes, with its terminating zero.
 pub const COMM_LEN: usize = 16;
@@ -209,27 +209,50 @@ events! {
         /// Stack of the first one; 0 for none.
         stack: u64, "stack id";
     }
-    /// A thread gets a P while it has a goroutine: one that comes back from a system call.
-    GoProc = 16, "go_proc" => "goroutine_state" {
-        /// The goroutine.
+    /// A thread gets a P. If it has a goroutine, that one comes back from a system call.
+    GoProc = 16, "go_proc" => "proc_state" {
+        /// The goroutine (0: none).
         goid: u64, "goid";
-        /// Entry address of its start function.
+        /// Entry address of its start function, 0 if there is none.
         startpc: u64, "address in the process";
         /// The P.
         proc: i32, "P id";
         /// Always 0.
         reserved: u32, "always 0";
     }
+    /// A thread gives up its P, or takes that of another thread, which is in a system call.
+    GoProcStop = 32, "go_proc_stop" => "proc_state" {
+        /// The P.
+        proc: i32, "P id";
+        /// 0 if it was the thread's own until now; 1 if it was another one's, unless nobody had it.
+        taken: u32, "0 or 1";
+    }
+    /// The runtime counts its Ps anew while the world is stopped: every thread but this one has none.
+    GoMaxProcs = 33, "go_max_procs" => "gomaxprocs" {
+        /// The goroutine that stopped the world (0: none).
+        goid: u64, "goid";
+        /// How many there are from now on.
+        count: i32, "count";
+        /// P that the thread holds, or -1.
+        proc: i32, "P id";
+    }
     /// A goroutine asks to stop the world.
     GoStwBegin = 11, "go_stw_begin" => "stw" {
         /// Its goroutine (0: none).
         goid: u64, "goid";
-        /// Why, as a number of the Go version.
-        reason: u64, "stop reason number";
+        /// Why, as a number of the Go version; -1 in versions without such numbers.
+        reason: i64, "stop reason number";
+        /// The return address: who asks.
+        caller: u64, "address in the process";
     }
     /// The world starts again.
     GoStwEnd = 12, "go_stw_end" => "stw" {
         /// The goroutine that starts it (0: none).
+        goid: u64, "goid";
+    }
+    /// A garbage collection cycle begins.
+    GoGcBegin = 34, "go_gc_begin" => "gc" {
+        /// The goroutine that begins it (0: none).
         goid: u64, "goid";
     }
     /// A garbage collection cycle ends (mark termination).
@@ -243,6 +266,30 @@ events! {
         live: u64, "bytes";
         /// gcController.gcPercentHeapGoal.
         percent_goal: u64, "bytes";
+    }
+    /// The runtime has set a heap goal.
+    GoHeapGoal = 35, "go_heap_goal" => "heap_goal" {
+        /// The goal, GOGC and GOMEMLIMIT considered; the largest number if there is none.
+        goal: u64, "bytes";
+    }
+    /// A goroutine helps the garbage collector to mark, perhaps once more in the same assist.
+    GoAssistBegin = 36, "go_assist_begin" => "gc_assist" {
+        /// The goroutine.
+        goid: u64, "goid";
+    }
+    /// A goroutine goes on after it was asked to help the garbage collector, whether it has or not.
+    GoAssistEnd = 37, "go_assist_end" => "gc_assist" {
+        /// The goroutine.
+        goid: u64, "goid";
+    }
+    /// A goroutine that has just started to run is a worker of the garbage collector.
+    GoWorker = 38, "go_worker" => "goroutine_state" {
+        /// The goroutine.
+        goid: u64, "goid";
+        /// p.gcMarkWorkerMode.
+        mode: u32, "worker mode number";
+        /// Always 0.
+        reserved: u32, "always 0";
     }
 }
 

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::kernel::RING_BYTES;
+use crate::kernel::{Level, RING_BYTES};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 it could not be done, 2 wrong usage; `tracerd run` \
                           ends with the code of its command. TRACERD_LOG=debug shows more.";
@@ -26,15 +26,6 @@ pub enum Command {
     Attach(Attach),
     /// Run a command and trace it from its first instruction to its end: tracerd run -- CMD ARGS...
     Run(Run),
-}
-
-/// How much is recorded of a language runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Level {
-    /// States of goroutines and Ps, GC, stop-the-world, heap size, marks of the program
-    Go,
-    /// Also sweeping and samples of allocations
-    Full,
 }
 
 /// Where and how to record.

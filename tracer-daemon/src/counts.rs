@@ -21,8 +21,14 @@ impl KindCounts {
 }
 
 /// Counts of all kinds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Counts(pub [KindCounts; KIND_LIMIT]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([KindCounts::default(); KIND_LIMIT])
+    }
+}
 
 impl Counts {
     /// Counts of one kind.

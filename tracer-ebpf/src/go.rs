@@ -31,6 +31,12 @@ fn read<T>(address: u64) -> Result<T, i32> {
     unsafe { bpf_probe_read_user(address as *const T) }
 }
 
+/// The word at an address of the process.
+#[inline(always)]
+pub fn word(address: u64) -> Result<u64, i32> {
+    read(address)
+}
+
 /// Reads a g. User space has checked that goid and waitreason lie 8 and 32 bytes behind
 /// atomicstatus, so that one read brings all three.
 #[inline(always)]

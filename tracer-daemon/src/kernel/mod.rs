@@ -23,7 +23,7 @@ use tracer_common::target::Target;
 use tracing::{debug, warn};
 
 use crate::counts::Counts;
-pub use programs::GoProbe;
+pub use programs::{GoProbe, Level, Place, Site};
 pub use ring::Ring;
 
 /// The kernel object that ebpf-builder made, aligned as the loader needs it.
@@ -124,8 +124,7 @@ impl Kernel {
         } else {
             warn!("this kernel has no interrupt tracepoints: wakers are not recorded");
         }
-        for probe in GoProbe::ALL {
-            let name = probe.program();
+        for name in GoProbe::programs() {
             uprobe(&mut ebpf, name)?.load().map_err(|e| refused(name, &e))?;
         }
 
@@ -180,19 +179,18 @@ impl Kernel {
         let _ = self.targets.remove(&tgid);
     }
 
-    /// Attaches the program of `probe` at `file_offset` of `executable`, for the process `tgid`.
+    /// Attaches the uprobe program `name` at `file_offset` of `executable`, for the process `tgid`.
     /// The caller has verified that an instruction begins there.
     ///
     /// # Errors
     /// When the kernel refuses it.
     pub fn attach_go(
         &mut self,
-        probe: GoProbe,
+        name: &'static str,
         executable: &Path,
         file_offset: u64,
         tgid: u32,
     ) -> Result<(), KernelError> {
-        let name = probe.program();
         let failed = |e: ProgramError| attach_error(name, &e);
         let pid = NonZeroU32::new(tgid).ok_or_else(|| KernelError::Attach {
             program: name,
@@ -325,7 +323,7 @@ mod tests {
         let (mut kernel, mut ring) = Kernel::load(*RING_BYTES.start()).expect("loads");
         kernel.attach_tracepoints().expect("attaches");
         let known = programs::TRACEPOINTS.iter().chain(programs::INTERRUPTS).copied();
-        let mut known: Vec<_> = known.chain(GoProbe::ALL.iter().map(|p| p.program())).collect();
+        let mut known: Vec<_> = known.chain(GoProbe::programs()).collect();
         let mut in_object: Vec<_> = kernel.ebpf.programs().map(|(name, _)| name).collect();
         known.sort_unstable();
         in_object.sort_unstable();

@@ -23,31 +23,66 @@ pub const INTERRUPTS: &[&str] = &[
     "local_timer_exit",
 ];
 
+/// How much is recorded of a language runtime; from which level on a probe is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Level {
+    /// States of goroutines and Ps, GC, stop-the-world, heap size, marks of the program
+    Go,
+    /// Also sweeping and samples of allocations
+    Full,
+}
+
+/// Where in a function a probe sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// At the `push %rbp` behind the stack check.
+    Entry,
+    /// At the last call of this function.
+    LastCall(&'static str),
+    /// At every return.
+    Returns,
+}
+
+/// A program and where it belongs, in some versions of Go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the kernel program.
+    pub program: &'static str,
+    /// Where in the function it sits.
+    pub site: Site,
+    /// Full name of the Go function.
+    pub function: &'static str,
+    /// First minor version of Go for which this holds.
+    pub since: u32,
+}
+
 macro_rules! go_probes {
-    ($( $name:ident: $program:literal at $function:literal gives $gives:literal; )*) => {
-        /// A program that belongs on a function of the Go runtime.
+    ($( $level:ident $name:ident gives $gives:literal {
+        $( $program:literal at $site:ident $(($callee:literal))? of $function:literal $(since $since:literal)?; )+
+    } )*) => {
+        /// Something that is seen by a program on a function of the Go runtime.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum GoProbe {
-            $( #[doc = concat!($function, ": ", $gives)] $name, )*
+            $( #[doc = $gives] $name, )*
         }
 
         impl GoProbe {
             /// All of them.
             pub const ALL: &'static [Self] = &[$( Self::$name, )*];
 
-            /// Name of the kernel program.
-            pub const fn program(self) -> &'static str {
-                match self { $( Self::$name => $program, )* }
+            /// Where it belongs, by version of Go, newest first.
+            pub const fn places(self) -> &'static [Place] {
+                match self { $( Self::$name => &[$( Place {
+                    program: $program,
+                    site: Site::$site $(($callee))?,
+                    function: $function,
+                    since: 0 $( + $since )?,
+                }, )+], )* }
             }
 
-            /// Full name of the Go function.
-            pub const fn function(self) -> &'static str {
-                match self { $( Self::$name => $function, )* }
-            }
-
-            /// Whether a program that has no use for the function does not have it at all.
-            pub const fn may_be_absent(self) -> bool {
-                matches!(self, Self::CoroSwitch)
+            /// The level that it belongs to.
+            pub const fn level(self) -> Level {
+                match self { $( Self::$name => Level::$level, )* }
             }
 
             /// What is missing in the trace without it.
@@ -58,13 +93,94 @@ macro_rules! go_probes {
     };
 }
 
+impl GoProbe {
+    /// Where it belongs in Go 1.`minor`; none if that version has no such thing.
+    pub fn place(self, minor: u32) -> Option<&'static Place> {
+        self.places().iter().find(|place| place.since <= minor)
+    }
+
+    /// Whether a program that has no use for the function does not have it at all.
+    pub const fn may_be_absent(self) -> bool {
+        matches!(self, Self::CoroSwitch)
+    }
+
+    /// Names of all programs, each once.
+    pub fn programs() -> Vec<&'static str> {
+        let places = Self::ALL.iter().flat_map(|probe| probe.places());
+        let mut names: Vec<_> = places.map(|place| place.program).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
 go_probes! {
-    CasGStatus: "go_casgstatus" at "runtime.casgstatus" gives "goroutine states";
-    PreemptPark: "go_preempt_park" at "runtime.preemptPark" gives "goroutines stopped by the GC";
-    CoroSwitch: "go_coroswitch" at "runtime.coroswitch_m" gives "goroutines that switch (iter.Pull)";
-    WireP: "go_wirep" at "runtime.wirep" gives "goroutines that get another P after a system call";
-    StwBegin: "go_stw_begin" at "runtime.stopTheWorldWithSema" gives "stop-the-world and GC begin";
-    StwEnd: "go_stw_end" at "runtime.startTheWorldWithSema" gives "the end of stop-the-world";
-    GcEnd: "go_gc_end" at "runtime.gcMarkTermination" gives "the end of GC cycles";
-    Heap: "go_heap" at "runtime.(*gcControllerState).update" gives "heap size";
+    Go CasGStatus gives "goroutine states" {
+        "go_casgstatus" at Entry of "runtime.casgstatus";
+    }
+    Go PreemptPark gives "goroutines stopped by the GC" {
+        "go_preempt_park" at Entry of "runtime.preemptPark";
+    }
+    Go CoroSwitch gives "goroutines that switch (iter.Pull)" {
+        "go_coroswitch" at Entry of "runtime.coroswitch_m" since 23;
+    }
+    Go ProcStart gives "which thread has which P" {
+        "go_wirep" at Entry of "runtime.wirep" since 26;
+        "go_wirep" at Entry of "runtime.acquirep";
+    }
+    Go ProcStop gives "when threads give up their P" {
+        "go_releasep" at Entry of "runtime.releasepNoTrace" since 22;
+        "go_releasep" at Entry of "runtime.releasep";
+    }
+    Go ProcSteal gives "when threads lose their P in system calls" {
+        "go_steal_p" at Entry of "runtime.syscallingThread.releaseP" since 26;
+        "go_handoffp" at Entry of "runtime.handoffp";
+    }
+    Go MaxProcs gives "GOMAXPROCS" {
+        "go_procresize" at Entry of "runtime.procresize";
+    }
+    Go StwBegin gives "stop-the-world" {
+        "go_stw_begin" at Entry of "runtime.stopTheWorldWithSema" since 21;
+        "go_stw_begin_without_reason" at Entry of "runtime.stopTheWorldWithSema";
+    }
+    Go StwEnd gives "the end of stop-the-world" {
+        "go_stw_end" at LastCall("runtime.wakep") of "runtime.startTheWorldWithSema";
+    }
+    Go GcBegin gives "GC cycles" {
+        "go_gc_begin" at Entry of "runtime.gcBgMarkStartWorkers";
+    }
+    Go GcEnd gives "the end of GC cycles" {
+        "go_gc_end" at LastCall("runtime.casgstatus") of "runtime.gcMarkTermination";
+    }
+    Go AssistBegin gives "mark assists" {
+        "go_assist_begin" at Entry of "runtime.gcAssistAlloc1";
+    }
+    Go AssistEnd gives "the end of mark assists" {
+        "go_assist_end" at Returns of "runtime.gcAssistAlloc";
+    }
+    Go Heap gives "heap size" {
+        "go_heap" at Entry of "runtime.(*gcControllerState).update";
+    }
+    Go HeapMarked gives "heap size at the end of GC cycles" {
+        "go_heap_marked" at Entry of "runtime.(*gcControllerState).resetLive";
+    }
+    Go HeapGoal gives "heap goals" {
+        "go_heap_goal" at LastCall("runtime.gcPaceScavenger") of "runtime.gcControllerCommit";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_chosen_by_version() {
+        let function = |probe: GoProbe, minor| probe.place(minor).map(|place| place.function);
+        assert_eq!(function(GoProbe::ProcStart, 25), Some("runtime.acquirep"));
+        assert_eq!(function(GoProbe::ProcStart, 26), Some("runtime.wirep"));
+        assert_eq!(function(GoProbe::CoroSwitch, 22), None);
+        for probe in GoProbe::ALL {
+            assert!(probe.places().is_sorted_by(|a, b| a.since > b.since), "{probe:?}");
+        }
+    }
 }

@@ -11,8 +11,7 @@ use procfs::process::{MMPermissions, MMapPath, Process};
 use tracer_common::target::{FULL, GO, STACKS, Target};
 
 use crate::{
-    args::Level,
-    kernel::{GoProbe, Kernel, KernelError},
+    kernel::{GoProbe, Kernel, KernelError, Level, Place, Site},
     target::{
         ElfError, ElfFile, Executable, ProcessInfo,
         go::{self, GoError, GoRuntime, SiteError},
@@ -55,8 +54,8 @@ impl Inspected {
         // Not /proc/PID/exe: if the process has replaced its program meanwhile, that is another file,
         // in which nothing was verified.
         let executable = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        for &(probe, offset) in &go.sites {
-            if let Err(error) = kernel.attach_go(probe, Path::new(&executable), offset, pid) {
+        for &(program, offset) in &go.sites {
+            if let Err(error) = kernel.attach_go(program, Path::new(&executable), offset, pid) {
                 kernel.detach_go();
                 return Err(error);
             }
@@ -88,34 +87,42 @@ pub struct Attachable {
     runtime: Arc<GoRuntime>,
     /// Start and end of runtime.ready, if its frame tells how much of a stack to skip.
     ready: Option<(u64, u64)>,
-    /// Probes and their offsets in the file.
-    sites: Vec<(GoProbe, u64)>,
+    /// Programs and their offsets in the file.
+    sites: Vec<(&'static str, u64)>,
     /// What cannot be traced, and why.
     missing: Vec<String>,
     /// Load address minus address in the file.
     bias: u64,
 }
 
-/// Looks at the executable of a process.
+/// Looks at the executable of a process that is to be traced at `level`.
 ///
 /// # Errors
 /// When it is not a program of x86_64: then its system calls would get wrong names.
-pub fn inspect(pid: u32) -> Result<Inspected, ElfError> {
+pub fn inspect(pid: u32, level: Level) -> Result<Inspected, ElfError> {
     let file = ElfFile::open(&ProcessInfo::exe_link(pid))?;
     let elf = file.parse()?;
     let go_version = go::version(&elf);
-    let go = go_version.clone().map(|version| attachable(pid, &elf, version));
+    let go = go_version.clone().map(|version| attachable(pid, &elf, version, level));
     let build_id = elf.build_id();
     Ok(Inspected { build_id, go_version, go, file: file.into_file() })
 }
 
-fn attachable(pid: u32, elf: &Executable<'_>, version: String) -> Result<Attachable, String> {
+fn attachable(
+    pid: u32,
+    elf: &Executable<'_>,
+    version: String,
+    level: Level,
+) -> Result<Attachable, String> {
     let runtime = GoRuntime::read(elf, &version).map_err(|e| e.to_string())?;
     let mut sites = Vec::new();
     let mut missing = Vec::new();
     for &probe in GoProbe::ALL {
-        match runtime.probe_site(elf, probe.function()) {
-            Ok(offset) => sites.push((probe, offset)),
+        let Some(place) = probe.place(runtime.minor).filter(|_| probe.level() <= level) else {
+            continue;
+        };
+        match offsets_of(&runtime, elf, place) {
+            Ok(offsets) => sites.extend(offsets.into_iter().map(|at| (place.program, at))),
             // Without it there is nothing to tell of goroutines.
             Err(error @ GoError::Function { .. }) if probe == GoProbe::CasGStatus => {
                 return Err(error.to_string());
@@ -127,6 +134,19 @@ fn attachable(pid: u32, elf: &Executable<'_>, version: String) -> Result<Attacha
     let bias = load_bias(pid, elf).ok_or("its executable is not mapped where its segments say")?;
     let ready = runtime.ready(elf);
     Ok(Attachable { runtime: Arc::new(runtime), ready, sites, missing, bias })
+}
+
+/// Offsets in the file where a program belongs.
+fn offsets_of(
+    runtime: &GoRuntime,
+    elf: &Executable<'_>,
+    place: &Place,
+) -> Result<Vec<u64>, GoError> {
+    match place.site {
+        Site::Entry => Ok(vec![runtime.probe_site(elf, place.function)?]),
+        Site::LastCall(callee) => Ok(vec![runtime.call_site(elf, place.function, callee)?]),
+        Site::Returns => runtime.return_sites(elf, place.function),
+    }
 }
 
 /// How far the executable was moved from the addresses in its file.

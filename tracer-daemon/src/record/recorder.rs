@@ -315,7 +315,7 @@ impl Recorder {
     fn look_at_program(&mut self, pid: u32, begins: Option<u64>) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let info = ProcessInfo::read(pid)?;
-            let inspected = go::inspect(pid)?;
+            let inspected = go::inspect(pid, self.options.level)?;
             self.pipeline.add_process(&facts(&info, &inspected), begins);
             let file = Path::new(&info.exe).file_name();
             self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();

@@ -1,13 +1,10 @@
-//! Uprobes in the Go runtime. Each sits at the `push %rbp` behind the stack check, where the
+//! Uprobes in the Go runtime: states of goroutines, and what all uprobes need. Each sits at the `push %rbp` behind the stack check, where the
 //! arguments of Go's register ABI (AX, BX, CX) and g (R14) are still as the caller left them.
 
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
 use aya_log_ebpf::warn;
 use tracer_common::{
-    events::{
-        GoCreate, GoGcEnd, GoHeap, GoProc, GoStatus, GoStwBegin, GoStwEnd, GoSwitch, NO_PROC,
-        Record,
-    },
+    events::{GoCreate, GoStatus, GoSwitch, NO_PROC, Record},
     goroutine_status::{
         COPYSTACK, DEAD, IDLE, MASK, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING,
     },
@@ -23,12 +20,12 @@ use crate::{
 };
 
 #[inline(always)]
-fn go_target() -> Option<&'static Target> {
+pub(super) fn go_target() -> Option<&'static Target> {
     traced(current_tgid()).filter(|target| target.flags & GO != 0)
 }
 
 #[inline(always)]
-fn regs(ctx: &ProbeContext) -> &pt_regs {
+pub(super) fn regs(ctx: &ProbeContext) -> &pt_regs {
     // SAFETY: the context of a uprobe is a pt_regs.
     unsafe { &*ctx.regs }
 }
@@ -39,7 +36,7 @@ fn status_of(word: u64) -> u8 {
 }
 
 #[inline(always)]
-fn finish<R: Record>(ctx: &ProbeContext, result: Result<(), i32>) -> u32 {
+pub(super) fn finish<R: Record>(ctx: &ProbeContext, result: Result<(), i32>) -> u32 {
     if let Err(error) = result
         && unreadable::<R>()
     {
@@ -132,7 +129,7 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
 }
 
 #[inline(always)]
-fn current_goid(ctx: &ProbeContext, go: &GoOffsets) -> Result<u64, i32> {
+pub(super) fn current_goid(ctx: &ProbeContext, go: &GoOffsets) -> Result<u64, i32> {
     let machine = go::machine(go, go::m_of(go, regs(ctx).r14)?)?;
     go::goid(go, machine.curg)
 }
@@ -166,66 +163,4 @@ fn switch(target: &Target, current: u64, gp: u64) -> Result<(), i32> {
         stack,
     });
     Ok(())
-}
-
-/// runtime.wirep(pp *p): most threads that get a P have no goroutine yet; they are passed over.
-#[uprobe]
-pub fn go_wirep(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
-    finish::<GoProc>(&ctx, got_proc(&target.go, regs(&ctx).r14, regs(&ctx).rax))
-}
-
-#[inline(always)]
-fn got_proc(go: &GoOffsets, current: u64, p: u64) -> Result<(), i32> {
-    let machine = go::machine(go, go::m_of(go, current)?)?;
-    if machine.curg == 0 {
-        return Ok(());
-    }
-    let g = go::goroutine(go, machine.curg)?;
-    let proc = go::p_id(go, p)?;
-    emit(|header| GoProc { header, goid: g.goid, startpc: g.startpc, proc, reserved: 0 });
-    Ok(())
-}
-
-/// runtime.stopTheWorldWithSema(reason stwReason)
-#[uprobe]
-pub fn go_stw_begin(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
-    let reason = regs(&ctx).rax & 0xff;
-    let result = current_goid(&ctx, &target.go)
-        .map(|goid| emit(|header| GoStwBegin { header, goid, reason }));
-    finish::<GoStwBegin>(&ctx, result)
-}
-
-/// runtime.startTheWorldWithSema
-#[uprobe]
-pub fn go_stw_end(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
-    let result =
-        current_goid(&ctx, &target.go).map(|goid| emit(|header| GoStwEnd { header, goid }));
-    finish::<GoStwEnd>(&ctx, result)
-}
-
-/// runtime.gcMarkTermination
-#[uprobe]
-pub fn go_gc_end(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
-    let result = current_goid(&ctx, &target.go).map(|goid| emit(|header| GoGcEnd { header, goid }));
-    finish::<GoGcEnd>(&ctx, result)
-}
-
-/// runtime.(*gcControllerState).update(dHeapLive, dHeapScan int64)
-#[uprobe]
-pub fn go_heap(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
-    let delta = regs(&ctx).rbx;
-    if delta == 0 {
-        return 0;
-    }
-    let controller = regs(&ctx).rax;
-    let result = go::heap(&target.go, controller).map(|(live, percent_goal)| {
-        let live = live.wrapping_add(delta);
-        emit(|header| GoHeap { header, live, percent_goal });
-    });
-    finish::<GoHeap>(&ctx, result)
 }

@@ -1,6 +1,8 @@
 //! The kernel programs, one family a file.
 
 mod go;
+mod go_gc;
+mod go_proc;
 mod irq;
 mod process;
 mod sched;

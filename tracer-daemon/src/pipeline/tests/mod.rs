@@ -1,13 +1,15 @@
 //! The pipeline on canned records: what goes in is bytes as a kernel program writes them.
 
 mod goroutines;
+mod runtime;
 mod threads;
 
 use tracer_common::{
     Header,
     events::{
-        CONTEXT_INTERRUPT, CONTEXT_TASK, GoCreate, GoProc, GoStatus, GoSwitch, Record, SchedFork,
-        SchedSwitch, SchedWaking, SysEnter, SysExit,
+        CONTEXT_INTERRUPT, CONTEXT_TASK, GoAssistBegin, GoAssistEnd, GoCreate, GoGcBegin, GoGcEnd,
+        GoHeap, GoHeapGoal, GoMaxProcs, GoProc, GoProcStop, GoStatus, GoStwBegin, GoStwEnd,
+        GoSwitch, GoWorker, Record, SchedFork, SchedSwitch, SchedWaking, SysEnter, SysExit,
     },
 };
 use tracer_store::{GoroutineState, ThreadState};
@@ -18,6 +20,8 @@ use crate::{counts::KindCounts, target::go::GoRuntime};
 const PID: u32 = 100;
 const START: u64 = 1_000;
 const MAIN: u64 = 0x1000;
+const GC_START: u64 = 0x2000;
+const MARK_DONE: u64 = 0x3000;
 const CHAN_RECEIVE: u8 = 19;
 const COROUTINE: u8 = 38;
 const GC_WORKER_ACTIVE: u8 = 29;
@@ -33,7 +37,11 @@ impl Bench {
     fn new() -> Self {
         let mut pipeline = Pipeline::new(START);
         pipeline.add_process(&ProcessFacts { pid: PID, ..ProcessFacts::default() }, None);
-        let runtime = GoRuntime::for_tests(&[(MAIN, MAIN + 0x100, "main.work")]);
+        let runtime = GoRuntime::for_tests(&[
+            (MAIN, MAIN + 0x100, "main.work"),
+            (GC_START, GC_START + 0x100, "runtime.gcStart.func2"),
+            (MARK_DONE, MARK_DONE + 0x100, "runtime.gcMarkDone.func3"),
+        ]);
         pipeline.set_go(PID, Arc::new(runtime), 0, START);
         Self { pipeline, rows: Batch::default(), strings: Vec::new() }
     }
@@ -243,12 +251,11 @@ fn any_bytes_are_survived() {
     };
     for _ in 0..50_000 {
         let mut bytes: Vec<u8> = (0..14).flat_map(|_| random().to_le_bytes()).collect();
-        bytes[8] = (random() % 16) as u8;
+        let (kind, size) = SIZES[random() as usize % SIZES.len()];
+        // One in sixteen is of no kind.
+        bytes[8] = if random() % 16 == 0 { 63 } else { kind as u8 };
         bytes[9] = 0;
-        let kind = bytes[8];
-        for (_, size) in SIZES.iter().filter(|(known, _)| *known == kind) {
-            bytes.truncate(*size);
-        }
+        bytes.truncate(size);
         bench.pipeline.push(&bytes);
     }
     bench.run(u64::MAX);
@@ -256,12 +263,30 @@ fn any_bytes_are_survived() {
     assert!(totals.recorded > 10_000 && totals.lost > 0 && totals.dropped > 0, "{totals:?}");
 }
 
-/// Kind and size of some records.
-const SIZES: &[(u8, usize)] = &[
-    (1, size_of::<SchedSwitch>()),
-    (2, size_of::<SchedWaking>()),
-    (7, size_of::<SysEnter>()),
-    (8, size_of::<SysExit>()),
-    (9, size_of::<GoStatus>()),
-    (10, size_of::<GoCreate>()),
+/// Kind and size of records.
+const SIZES: &[(EventKind, usize)] = &[
+    size::<SchedSwitch>(),
+    size::<SchedWaking>(),
+    size::<SchedFork>(),
+    size::<SysEnter>(),
+    size::<SysExit>(),
+    size::<GoStatus>(),
+    size::<GoCreate>(),
+    size::<GoSwitch>(),
+    size::<GoProc>(),
+    size::<GoProcStop>(),
+    size::<GoMaxProcs>(),
+    size::<GoStwBegin>(),
+    size::<GoStwEnd>(),
+    size::<GoGcBegin>(),
+    size::<GoGcEnd>(),
+    size::<GoAssistBegin>(),
+    size::<GoAssistEnd>(),
+    size::<GoHeap>(),
+    size::<GoHeapGoal>(),
+    size::<GoWorker>(),
 ];
+
+const fn size<R: Record>() -> (EventKind, usize) {
+    (R::KIND, size_of::<R>())
+}

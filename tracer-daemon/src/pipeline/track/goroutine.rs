@@ -128,6 +128,13 @@ impl Track {
         told && self.switched_by == Some(tid)
     }
 
+    /// It runs as what `label` says, if it runs.
+    pub fn runs_as(&mut self, label: StrId) {
+        if let Some((State::Running, row)) = &mut self.open {
+            row.reason = Some(label);
+        }
+    }
+
     /// Whether it came out of a system call and the P that it runs on has not been seen since.
     pub fn seeks_proc(&self) -> bool {
         match self.open {

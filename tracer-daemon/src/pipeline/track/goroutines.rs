@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
-    events::{GoCreate, GoProc, GoStatus, GoSwitch, NO_PROC, SysEnter},
+    events::{GoCreate, GoProc, GoStatus, GoSwitch, GoWorker, NO_PROC, SysEnter},
     goroutine_status::{DEAD, DEADEXTRA, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING},
 };
 use tracer_store::{Goroutine, Interner, StrId, Streams};
@@ -257,6 +257,20 @@ impl Goroutines {
         };
         track.change(&change(State::Syscall, State::Runnable), cx);
         track.change(&change(State::Runnable, State::Running), cx);
+    }
+
+    /// A goroutine that has just started to run works for the GC, in one of the ways that
+    /// `gcMarkWorkerModeStrings` (mgc.go) names.
+    pub fn is_worker(&mut self, upid: i64, event: &GoWorker, cx: &mut Context<'_>) {
+        let label = match event.mode {
+            1 => "GC (dedicated)",
+            2 => "GC (fractional)",
+            3 => "GC (idle)",
+            _ => return,
+        };
+        if let Some(track) = self.track(upid, event.goid) {
+            track.runs_as(cx.strings.intern(label));
+        }
     }
 
     /// A goroutine enters a system call; returns the goroutine.

@@ -7,6 +7,7 @@
 mod entities;
 mod goroutine;
 mod goroutines;
+mod procs;
 mod runtime;
 mod stacks;
 mod syscalls;
@@ -24,6 +25,7 @@ use super::{ProcessFacts, losses::Losses};
 use crate::target::go::GoRuntime;
 use entities::Entities;
 use goroutines::Goroutines;
+use procs::Procs;
 use runtime::Runtime;
 use stacks::{Known, Stacks};
 use syscalls::Syscalls;
@@ -78,6 +80,7 @@ pub struct Tracker {
     threads: Threads,
     syscalls: Syscalls,
     goroutines: Goroutines,
+    procs: Procs,
     runtime: Runtime,
     notices: Vec<Notice>,
 }
@@ -92,6 +95,7 @@ impl Tracker {
             threads: Threads::new(start_ts),
             syscalls: Syscalls::default(),
             goroutines: Goroutines::default(),
+            procs: Procs::default(),
             runtime: Runtime::default(),
             notices: Vec::new(),
         }
@@ -108,7 +112,8 @@ impl Tracker {
 
     pub fn set_go(&mut self, pid: u32, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
         let upid = self.entities.process(pid);
-        self.runtime.set_names(upid, runtime.names, since);
+        self.procs.add_process(upid, since);
+        self.runtime.add_process(upid, Arc::clone(&runtime), bias, since);
         self.goroutines.set_runtime(upid, runtime, bias, since);
     }
 
@@ -124,6 +129,7 @@ impl Tracker {
 
     pub fn events_were_lost(&mut self) {
         self.goroutines.events_were_lost();
+        self.procs.events_were_lost();
     }
 
     pub fn take_notices(&mut self) -> Vec<Notice> {
@@ -139,6 +145,7 @@ impl Tracker {
             threads,
             syscalls,
             goroutines,
+            procs,
             runtime,
             notices,
         } = self;
@@ -165,15 +172,18 @@ impl Tracker {
                 cx.entities.exec(e);
                 let upid = cx.entities.process(e.tgid);
                 goroutines.process_ended(upid, header.ts, &mut cx);
+                procs.process_ended(upid, header.ts, &mut cx);
                 runtime.process_ended(upid, header.ts, &mut cx);
                 notices.push(Notice::Exec { pid: e.tgid });
             }
             Event::SchedExit(e) => {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 syscalls.thread_ended(utid, header.ts, &mut cx);
+                procs.thread_ended(utid);
                 if cx.entities.thread_ended(e) {
                     let upid = cx.entities.process(e.tgid);
                     goroutines.process_ended(upid, header.ts, &mut cx);
+                    procs.process_ended(upid, header.ts, &mut cx);
                     runtime.process_ended(upid, header.ts, &mut cx);
                 }
             }
@@ -184,6 +194,7 @@ impl Tracker {
                 let upid = cx.entities.process(e.tgid);
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 threads.runs(header, utid, &mut cx);
+                procs.enter_syscall(utid, e);
                 let stack = cx.stack(upid, e.stack).map(|known| known.stack_id);
                 let ugid = goroutines.enter_syscall(upid, utid, e, stack, &mut cx);
                 syscalls.enter(utid, ugid, e, stack, &mut cx);
@@ -193,33 +204,58 @@ impl Tracker {
                 let entered = syscalls.exit(utid, e, &mut cx);
                 goroutines.exit_syscall(utid, header.ts, entered);
             }
-            Event::GoStatus(_)
-            | Event::GoCreate(_)
-            | Event::GoSwitch(_)
-            | Event::GoProc(_)
-            | Event::GoStwBegin(_)
-            | Event::GoStwEnd(_)
-            | Event::GoGcEnd(_)
-            | Event::GoHeap(_) => {
+            // All others come from a Go runtime.
+            _ => {
                 let Some((upid, utid)) = cx.entities.known(header.tid) else {
                     cx.drop_interval(event.kind().name(), header.ts, &event);
                     return;
                 };
-                match event {
-                    Event::GoStatus(e) => goroutines.status(upid, utid, e, &mut cx),
-                    Event::GoCreate(e) => goroutines.created(upid, utid, e, &mut cx),
-                    Event::GoSwitch(e) => goroutines.switch(upid, utid, e, &mut cx),
-                    Event::GoProc(e) => goroutines.got_proc(upid, utid, e, &mut cx),
-                    Event::GoStwBegin(e) => {
-                        let ugid = goroutines.ugid(upid, e.goid);
-                        runtime.stw_begins(upid, utid, ugid, e, &mut cx);
-                    }
-                    Event::GoStwEnd(_) => runtime.stw_ends(upid, header.ts, &mut cx),
-                    Event::GoGcEnd(_) => runtime.gc_ends(upid, header.ts, &mut cx),
-                    Event::GoHeap(e) => runtime.heap(upid, e, &mut cx),
-                    _ => {}
-                }
+                self.track_go(event, upid, utid, losses);
             }
+        }
+    }
+
+    /// An event of the Go runtime, on a thread that is known.
+    fn track_go(&mut self, event: &Event, upid: i64, utid: i64, losses: &mut Losses) {
+        let Self { entities, strings, stacks, closed, goroutines, procs, runtime, .. } = self;
+        let cx = &mut Context { entities, strings, stacks, closed, losses };
+        let ts = event.header().ts;
+        match event {
+            Event::GoStatus(e) => goroutines.status(upid, utid, e, cx),
+            Event::GoCreate(e) => goroutines.created(upid, utid, e, cx),
+            Event::GoSwitch(e) => goroutines.switch(upid, utid, e, cx),
+            Event::GoProc(e) => {
+                goroutines.got_proc(upid, utid, e, cx);
+                procs.started(upid, utid, e, cx);
+            }
+            Event::GoProcStop(e) => procs.stopped(upid, utid, e, cx),
+            Event::GoMaxProcs(e) => {
+                procs.counted(upid, utid, e, runtime.stopped_since(upid), cx);
+            }
+            Event::GoStwBegin(e) => {
+                runtime.stw_begins(upid, utid, goroutines.ugid(upid, e.goid), e, cx);
+            }
+            Event::GoStwEnd(_) => runtime.stw_ends(upid, ts, cx),
+            Event::GoGcBegin(e) => {
+                runtime.gc_begins(upid, utid, goroutines.ugid(upid, e.goid), e, cx);
+            }
+            Event::GoGcEnd(_) => runtime.gc_ends(upid, ts, cx),
+            Event::GoAssistBegin(e) => {
+                runtime.assist_begins(upid, utid, goroutines.ugid(upid, e.goid), e, cx);
+            }
+            Event::GoAssistEnd(e) => runtime.assist_ends(upid, e, cx),
+            Event::GoHeap(e) => runtime.heap(upid, utid, e, cx),
+            Event::GoHeapGoal(e) => runtime.heap_goal(upid, utid, e, cx),
+            Event::GoWorker(e) => goroutines.is_worker(upid, e, cx),
+            Event::SchedSwitch(_)
+            | Event::SchedWaking(_)
+            | Event::SchedFork(_)
+            | Event::SchedExec(_)
+            | Event::SchedExit(_)
+            | Event::ThreadName(_)
+            | Event::GoStack(_)
+            | Event::SysEnter(_)
+            | Event::SysExit(_) => {}
         }
     }
 
@@ -228,6 +264,7 @@ impl Tracker {
         self.threads.open(&mut open);
         self.syscalls.open(&mut open);
         self.goroutines.open(until, &mut open, &mut self.closed, &mut self.strings);
+        self.procs.open(&mut open);
         self.runtime.open(&mut open);
         let mut batch = Batch {
             closed: std::mem::take(&mut self.closed),

@@ -1,17 +1,47 @@
-//! gc, stw and heap: what the Go runtime does for the whole process.
+//! gc, stw, gc_assist, heap and heap_goal: what the Go runtime does for the whole process.
+
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use tracer_common::events::{GoHeap, GoStwBegin};
-use tracer_store::{Gc, Heap, Streams, Stw};
+use tracer_common::events::{
+    GoAssistBegin, GoAssistEnd, GoGcBegin, GoHeap, GoHeapGoal, GoStwBegin,
+};
+use tracer_store::{Gc, GcAssist, Heap, HeapGoal, StrId, Streams, Stw};
 
 use super::{Context, dur};
-use crate::target::go::{NO_NAMES, Names};
+use crate::target::go::GoRuntime;
 
 struct Process {
-    names: &'static Names,
+    runtime: Arc<GoRuntime>,
+    /// Load address minus address in the file.
+    bias: u64,
     since: u64,
     gc: Option<Gc>,
     stw: Option<Stw>,
+    /// Goroutines that help the GC, by goid.
+    assists: FxHashMap<u64, GcAssist>,
+}
+
+impl Process {
+    /// Why the world is stopped. Up to Go 1.20 the runtime has no word for it, but its callers are
+    /// known (mgc.go: gcStart, gcMarkDone).
+    fn stw_reason(&self, event: &GoStwBegin, cx: &mut Context<'_>) -> StrId {
+        if let Ok(number) = u64::try_from(event.reason) {
+            return match self.runtime.names.stw_reason(number) {
+                Some(name) => cx.strings.intern(name),
+                None => cx.strings.intern(&format!("reason {number}")),
+            };
+        }
+        let caller = self.runtime.functions.start_name(event.caller.wrapping_sub(self.bias));
+        let called_by = |name: &str| caller.as_ref().is_some_and(|caller| caller.starts_with(name));
+        cx.strings.intern(if called_by("runtime.gcStart.") {
+            "GC sweep termination"
+        } else if called_by("runtime.gcMarkDone.") {
+            "GC mark termination"
+        } else {
+            "unknown"
+        })
+    }
 }
 
 /// The runtime of each process, by upid.
@@ -22,17 +52,10 @@ pub struct Runtime {
 
 impl Runtime {
     /// The runtime that a process has since `since` (ns).
-    pub fn set_names(&mut self, upid: i64, names: &'static Names, since: u64) {
-        self.processes.insert(upid, Process { names, since, gc: None, stw: None });
-    }
-
-    fn process(&mut self, upid: i64) -> &mut Process {
-        self.processes.entry(upid).or_insert(Process {
-            names: &NO_NAMES,
-            since: 0,
-            gc: None,
-            stw: None,
-        })
+    pub fn add_process(&mut self, upid: i64, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
+        let assists = FxHashMap::default();
+        let process = Process { runtime, bias, since, gc: None, stw: None, assists };
+        self.processes.insert(upid, process);
     }
 
     pub fn stw_begins(
@@ -43,38 +66,82 @@ impl Runtime {
         event: &GoStwBegin,
         cx: &mut Context<'_>,
     ) {
-        let ts = event.header.ts.cast_signed();
-        let process = self.process(upid);
-        let reason = match process.names.stw_reason(event.reason) {
-            Some(name) => cx.strings.intern(name),
-            None => cx.strings.intern(&format!("reason {}", event.reason)),
+        let Some(process) = self.processes.get_mut(&upid) else {
+            return;
         };
+        let ts = event.header.ts.cast_signed();
+        let reason = process.stw_reason(event, cx);
         let row = Stw { ts, dur: None, upid, reason, utid: Some(utid), ugid, ..Stw::default() };
         if let Some(other) = process.stw.replace(row) {
             cx.drop_interval("go_stw_end", event.header.ts, &other);
         }
-        if event.reason == process.names.stw_gc_begin
-            && let Some(other) =
-                process.gc.replace(Gc { ts, upid, utid: Some(utid), ugid, ..Gc::default() })
-        {
-            cx.drop_interval("go_gc_end", event.header.ts, &other);
-        }
+    }
+
+    /// Since when the world of a process is stopped, or about to be.
+    pub fn stopped_since(&self, upid: i64) -> Option<i64> {
+        Some(self.processes.get(&upid)?.stw?.ts)
     }
 
     /// An end without a beginning: it began before the recording.
     pub fn stw_ends(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
-        if let Some(row) = self.process(upid).stw.take() {
+        if let Some(row) = self.processes.get_mut(&upid).and_then(|process| process.stw.take()) {
             cx.closed.stw.push(Stw { dur: dur(row.ts, ts), ..row });
         }
     }
 
+    pub fn gc_begins(
+        &mut self,
+        upid: i64,
+        utid: i64,
+        ugid: Option<i64>,
+        event: &GoGcBegin,
+        cx: &mut Context<'_>,
+    ) {
+        let ts = event.header.ts;
+        let row = Gc { ts: ts.cast_signed(), upid, utid: Some(utid), ugid, ..Gc::default() };
+        if let Some(process) = self.processes.get_mut(&upid)
+            && let Some(other) = process.gc.replace(row)
+        {
+            cx.drop_interval("go_gc_end", ts, &other);
+        }
+    }
+
     pub fn gc_ends(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
-        if let Some(row) = self.process(upid).gc.take() {
+        if let Some(row) = self.processes.get_mut(&upid).and_then(|process| process.gc.take()) {
             cx.closed.gc.push(Gc { dur: dur(row.ts, ts), ..row });
         }
     }
 
-    pub fn heap(&mut self, upid: i64, event: &GoHeap, cx: &mut Context<'_>) {
+    /// A goroutine helps to mark. It may have to do so several times in one assist.
+    pub fn assist_begins(
+        &mut self,
+        upid: i64,
+        utid: i64,
+        ugid: Option<i64>,
+        event: &GoAssistBegin,
+        cx: &mut Context<'_>,
+    ) {
+        let ts = event.header.ts;
+        let Some(ugid) = ugid else {
+            cx.drop_interval("go_assist_begin", ts, event);
+            return;
+        };
+        if let Some(process) = self.processes.get_mut(&upid) {
+            let row =
+                GcAssist { ts: ts.cast_signed(), ugid, utid: Some(utid), ..Default::default() };
+            process.assists.entry(event.goid).or_insert(row);
+        }
+    }
+
+    /// A goroutine was asked to help; if it has, that is over.
+    pub fn assist_ends(&mut self, upid: i64, event: &GoAssistEnd, cx: &mut Context<'_>) {
+        let process = self.processes.get_mut(&upid);
+        if let Some(row) = process.and_then(|process| process.assists.remove(&event.goid)) {
+            cx.closed.gc_assist.push(GcAssist { dur: dur(row.ts, event.header.ts), ..row });
+        }
+    }
+
+    pub fn heap(&mut self, upid: i64, utid: i64, event: &GoHeap, cx: &mut Context<'_>) {
         // With the GC off (GOGC=off) the goal is the largest number there is.
         let goal = i64::try_from(event.percent_goal).ok();
         cx.closed.heap.push(Heap {
@@ -82,8 +149,16 @@ impl Runtime {
             upid,
             live: event.live.cast_signed(),
             percent_goal: goal,
-            ..Heap::default()
+            utid: Some(utid),
         });
+    }
+
+    /// Without a limit of any kind the goal is the largest number there is, which is none.
+    pub fn heap_goal(&mut self, upid: i64, utid: i64, event: &GoHeapGoal, cx: &mut Context<'_>) {
+        if let Ok(goal) = i64::try_from(event.goal) {
+            let ts = event.header.ts.cast_signed();
+            cx.closed.heap_goal.push(HeapGoal { ts, upid, goal, utid: Some(utid) });
+        }
     }
 
     /// What was under way ended with the process, unfinished: the intervals have no end.
@@ -95,11 +170,15 @@ impl Runtime {
         if let Some(process) = self.processes.remove(&upid) {
             cx.closed.gc.extend(process.gc);
             cx.closed.stw.extend(process.stw);
+            cx.closed.gc_assist.extend(process.assists.into_values());
         }
     }
 
     pub fn open(&self, streams: &mut Streams) {
-        streams.gc.extend(self.processes.values().filter_map(|p| p.gc));
-        streams.stw.extend(self.processes.values().filter_map(|p| p.stw));
+        for process in self.processes.values() {
+            streams.gc.extend(process.gc);
+            streams.stw.extend(process.stw);
+            streams.gc_assist.extend(process.assists.values());
+        }
     }
 }

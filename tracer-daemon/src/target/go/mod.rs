@@ -1,6 +1,7 @@
 //! The Go runtime in an executable: its version, functions, and the places where probes may sit.
 
 mod buildinfo;
+mod inner_site;
 pub mod layout;
 mod pclntab;
 mod site;
@@ -11,7 +12,7 @@ use tracer_common::target::GoOffsets;
 
 use self::layout::{Distance, Layout};
 use super::Executable;
-pub use go_layout::{NO_NAMES, Names};
+pub use go_layout::Names;
 pub use pclntab::{Frame, Functions, TableError};
 pub use site::SiteError;
 
@@ -41,6 +42,8 @@ pub enum GoError {
 /// The Go runtime of one executable.
 #[derive(Debug)]
 pub struct GoRuntime {
+    /// Minor version of Go, such as 27 for Go 1.27.
+    pub minor: u32,
     /// Where fields of the runtime's structs are.
     pub layout: Layout,
     /// Words for the runtime's numbers.
@@ -59,6 +62,7 @@ impl GoRuntime {
     #[cfg(test)]
     pub fn for_tests(functions: &[(u64, u64, &str)]) -> Self {
         Self {
+            minor: layout::newest().minor,
             layout: layout::newest().layout,
             names: &layout::newest().names,
             functions: Functions::for_tests(functions),
@@ -74,7 +78,7 @@ impl GoRuntime {
             return Err(GoError::Version(version.to_owned()));
         };
         let functions = Functions::read(elf, &known.layout, known.minor)?;
-        Ok(Self { layout: known.layout, names: &known.names, functions })
+        Ok(Self { minor: known.minor, layout: known.layout, names: &known.names, functions })
     }
 
     /// What the kernel programs need to know of it.
@@ -95,10 +99,53 @@ impl GoRuntime {
     /// # Errors
     /// When there is no such function, or it does not begin as Go's compiler lets functions begin.
     pub fn probe_site(&self, elf: &Executable<'_>, function: &'static str) -> Result<u64, GoError> {
-        let failed = |reason| GoError::Function { function, reason };
-        let (start, end) =
-            self.functions.range(function).ok_or_else(|| failed(SiteError::Missing))?;
-        let address = site::find(elf, start, end).map_err(failed)?;
-        elf.code_offset(address).ok_or_else(|| failed(SiteError::NotCode))
+        let (start, end) = self.range(function)?;
+        let address = site::find(elf, start, end);
+        address
+            .and_then(|at| offset(elf, at))
+            .map_err(|reason| GoError::Function { function, reason })
     }
+
+    /// Offsets in the file of all returns of `function`, where probes may sit.
+    ///
+    /// # Errors
+    /// When there is no such function, or it cannot be decoded.
+    pub fn return_sites(
+        &self,
+        elf: &Executable<'_>,
+        function: &'static str,
+    ) -> Result<Vec<u64>, GoError> {
+        let (start, end) = self.range(function)?;
+        let addresses = inner_site::returns(elf, start, end);
+        addresses
+            .and_then(|all| all.into_iter().map(|at| offset(elf, at)).collect())
+            .map_err(|reason| GoError::Function { function, reason })
+    }
+
+    /// Offset in the file of the last call of `callee` in `function`, where a probe may sit.
+    ///
+    /// # Errors
+    /// When there is no such function or call, or the function cannot be decoded.
+    pub fn call_site(
+        &self,
+        elf: &Executable<'_>,
+        function: &'static str,
+        callee: &'static str,
+    ) -> Result<u64, GoError> {
+        let (start, end) = self.range(function)?;
+        let (callee, _) = self.range(callee)?;
+        let address = inner_site::last_call(elf, start, end, callee);
+        address
+            .and_then(|at| offset(elf, at))
+            .map_err(|reason| GoError::Function { function, reason })
+    }
+
+    fn range(&self, function: &'static str) -> Result<(u64, u64), GoError> {
+        let missing = GoError::Function { function, reason: SiteError::Missing };
+        self.functions.range(function).ok_or(missing)
+    }
+}
+
+fn offset(elf: &Executable<'_>, address: u64) -> Result<u64, SiteError> {
+    elf.code_offset(address).ok_or(SiteError::NotCode)
 }

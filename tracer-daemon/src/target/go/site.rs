@@ -26,14 +26,32 @@ pub enum SiteError {
     /// Its bytes are not in the file.
     #[error("its code is not in the file")]
     NotCode,
-    /// It does not begin as functions of Go do.
-    #[error("it does not begin as expected (at {address:#x}: {instruction})")]
+    /// It does not begin as functions of Go do, or cannot be decoded.
+    #[error("it is not as expected (at {address:#x}: {instruction})")]
     Unexpected {
         /// Address of the first instruction that does not belong there.
         address: u64,
         /// That instruction.
         instruction: String,
     },
+    /// It is empty, or too long to be decoded as a whole.
+    #[error("it has {0} bytes")]
+    Size(u64),
+    /// It has no return where a probe could sit.
+    #[error("it never returns")]
+    NoReturn,
+    /// It does not call the function that it is known to call.
+    #[error("it does not call what it is known to call")]
+    NoCall,
+}
+
+impl SiteError {
+    pub(super) fn unexpected(instruction: &Instruction) -> Self {
+        Self::Unexpected {
+            address: instruction.ip(),
+            instruction: format!("{:?}", instruction.code()),
+        }
+    }
 }
 
 /// Address of the `push %rbp` of the function from `start` to `end`.
@@ -57,20 +75,13 @@ fn find_push(bytes: &[u8], start: u64, end: u64) -> Result<u64, SiteError> {
             let frame = instruction.mnemonic() == Mnemonic::Mov
                 && instruction.op0_register() == Register::RBP
                 && instruction.op1_register() == Register::RSP;
-            return if frame { Ok(push) } else { Err(unexpected(&instruction)) };
+            return if frame { Ok(push) } else { Err(SiteError::unexpected(&instruction)) };
         }
         if !in_prologue(&instruction, start, end) {
             break;
         }
     }
-    Err(unexpected(&instruction))
-}
-
-fn unexpected(instruction: &Instruction) -> SiteError {
-    SiteError::Unexpected {
-        address: instruction.ip(),
-        instruction: format!("{:?}", instruction.code()),
-    }
+    Err(SiteError::unexpected(&instruction))
 }
 
 /// `cmp GUARD(%r14),%rsp`, or for large frames `lea -N(%rsp),%r12; cmp GUARD(%r14),%r12`, then

@@ -1,0 +1,209 @@
+//! Ps, garbage collection, stops of the world: what the Go runtime does for the whole process.
+
+use super::*;
+
+/// The process's second thread.
+const OTHER: u32 = 101;
+
+/// With two threads that are known.
+fn bench() -> Bench {
+    let mut bench = Bench::with_thread();
+    bench.push(SchedFork {
+        header: header::<SchedFork>(1_030, PID),
+        parent_tgid: PID,
+        child_tid: OTHER,
+        child_tgid: PID,
+        reserved: 0,
+        child_comm: [0; 16],
+    });
+    bench
+}
+
+fn starts(ts: u64, tid: u32, proc: i32) -> GoProc {
+    GoProc { header: header::<GoProc>(ts, tid), goid: 0, startpc: 0, proc, reserved: 0 }
+}
+
+fn stops(ts: u64, tid: u32, proc: i32, taken: u32) -> GoProcStop {
+    GoProcStop { header: header::<GoProcStop>(ts, tid), proc, taken }
+}
+
+fn counted(ts: u64, tid: u32, count: i32, proc: i32) -> GoMaxProcs {
+    GoMaxProcs { header: header::<GoMaxProcs>(ts, tid), goid: 1, count, proc }
+}
+
+fn stop_world(ts: u64, reason: i64, caller: u64) -> GoStwBegin {
+    GoStwBegin { header: header::<GoStwBegin>(ts, PID), goid: 1, reason, caller }
+}
+
+fn start_world(ts: u64) -> GoStwEnd {
+    GoStwEnd { header: header::<GoStwEnd>(ts, PID), goid: 1 }
+}
+
+impl Bench {
+    /// Intervals of a P: state, thread, start, length.
+    fn proc(&self, proc: i64) -> Vec<(&str, Option<i64>, i64, Option<i64>)> {
+        let tid = |utid: Option<i64>| {
+            let thread = self.rows.threads.iter().find(|thread| Some(thread.utid) == utid);
+            thread.map(|thread| thread.tid)
+        };
+        let rows = self.rows.closed.proc_state.iter().chain(&self.rows.open.proc_state);
+        rows.filter(|row| row.proc == proc)
+            .map(|row| (self.text(row.state), tid(row.utid), row.ts, row.dur))
+            .collect()
+    }
+}
+
+#[test]
+fn a_p_goes_from_thread_to_thread() {
+    let mut bench = bench();
+    // It was there before the recording: nobody had it, or else its loss would have been seen.
+    bench.push(starts(1_100, PID, 0));
+    bench.push(stops(1_200, PID, 0, 0));
+    // handoffp, after the thread has given it up itself.
+    bench.push(stops(1_210, PID, 0, 1));
+    bench.push(starts(1_300, OTHER, 0));
+    // And this one was had by the thread that gives it up.
+    bench.push(stops(1_400, PID, 1, 0));
+    bench.run(2_000);
+    let (pid, other) = (Some(i64::from(PID)), Some(i64::from(OTHER)));
+    let expected = [
+        ("idle", None, 1_000, Some(100)),
+        ("running", pid, 1_100, Some(100)),
+        ("idle", None, 1_200, Some(100)),
+        ("running", other, 1_300, None),
+    ];
+    assert_eq!(bench.proc(0), expected);
+    assert_eq!(bench.proc(1), [("running", pid, 1_000, Some(400)), ("idle", None, 1_400, None)]);
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn a_p_is_taken_from_a_thread_in_a_system_call() {
+    let mut bench = bench();
+    bench.push(starts(1_100, OTHER, 0));
+    bench.push(stops(1_200, PID, 0, 1));
+    bench.push(starts(1_250, PID, 0));
+    bench.run(2_000);
+    let expected = [
+        ("running", Some(i64::from(OTHER)), 1_100, Some(100)),
+        ("idle", None, 1_200, Some(50)),
+        ("running", Some(i64::from(PID)), 1_250, None),
+    ];
+    assert_eq!(bench.proc(0)[1..], expected);
+}
+
+#[test]
+fn a_stop_of_the_world_takes_the_ps_of_threads_in_system_calls() {
+    let mut bench = bench();
+    bench.push(starts(1_100, PID, 0));
+    bench.push(starts(1_110, OTHER, 1));
+    bench.push(stop_world(1_200, 9, 0));
+    // It enters the system call only after the stop was asked for, and gives its P up then.
+    let call = enter(1_250, 5, 3);
+    bench.push(SysEnter { header: header::<SysEnter>(1_250, OTHER), ..call });
+    bench.push(counted(1_300, PID, 3, 0));
+    bench.push(start_world(1_310));
+    bench.run(2_000);
+    let (pid, other) = (Some(i64::from(PID)), Some(i64::from(OTHER)));
+    assert_eq!(bench.proc(0)[1..], [("running", pid, 1_100, None)]);
+    let expected = [("running", other, 1_110, Some(140)), ("idle", None, 1_250, None)];
+    assert_eq!(bench.proc(1)[1..], expected);
+    assert_eq!(bench.proc(2), [("idle", None, 1_300, None)]);
+    let counts: Vec<_> =
+        bench.rows.closed.gomaxprocs.iter().map(|row| (row.ts, row.count)).collect();
+    assert_eq!(counts, [(1_300, 3)]);
+}
+
+#[test]
+fn gomaxprocs_is_told_when_it_changes_and_ps_go_with_it() {
+    let mut bench = bench();
+    bench.push(starts(1_100, PID, 1));
+    for (ts, count) in [(1_200, 2), (1_300, 2), (1_400, 1)] {
+        bench.push(stop_world(ts - 10, 9, 0));
+        bench.push(counted(ts, PID, count, 1));
+        bench.push(start_world(ts + 10));
+    }
+    bench.push(starts(1_405, PID, 0));
+    bench.run(2_000);
+    let counts: Vec<_> =
+        bench.rows.closed.gomaxprocs.iter().map(|row| (row.ts, row.count)).collect();
+    assert_eq!(counts, [(1_200, 2), (1_400, 1)]);
+    assert_eq!(bench.proc(1).last(), Some(&("running", Some(100), 1_100, Some(300))));
+    assert_eq!(bench.proc(0).last(), Some(&("running", Some(100), 1_405, None)));
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn an_interval_of_a_p_that_does_not_fit_is_dropped() {
+    let mut bench = bench();
+    bench.push(starts(1_100, PID, 0));
+    // Where the other thread got it was lost.
+    bench.push(stops(1_200, OTHER, 0, 0));
+    bench.run(2_000);
+    assert_eq!(bench.proc(0)[1..], [("idle", None, 1_200, None)]);
+    assert_eq!(bench.losses(), [("go_proc_stop", "state", 1)]);
+}
+
+#[test]
+fn a_cycle_begins_before_the_world_is_stopped_for_it() {
+    let mut bench = Bench::with_running(1);
+    bench.push(GoGcBegin { header: header::<GoGcBegin>(1_300, PID), goid: 1 });
+    bench.push(stop_world(1_310, 2, 0));
+    bench.push(start_world(1_320));
+    bench.push(GoGcEnd { header: header::<GoGcEnd>(1_400, PID), goid: 1 });
+    bench.push(GoHeapGoal { header: header::<GoHeapGoal>(1_410, PID), goal: 4 << 20 });
+    bench.push(GoHeapGoal { header: header::<GoHeapGoal>(1_420, PID), goal: u64::MAX });
+    bench.run(2_000);
+    let [gc] = bench.rows.closed.gc[..] else { panic!("one cycle") };
+    assert_eq!((gc.ts, gc.dur), (1_300, Some(100)));
+    assert!(gc.utid.is_some() && gc.ugid.is_some());
+    let [stw] = bench.rows.closed.stw[..] else { panic!("one stop") };
+    assert_eq!((stw.ts, stw.dur), (1_310, Some(10)));
+    assert_eq!(bench.text(stw.reason), "GC sweep termination");
+    let goals: Vec<_> = bench.rows.closed.heap_goal.iter().map(|row| row.goal).collect();
+    assert_eq!(goals, [4 << 20], "without a limit there is no goal");
+}
+
+#[test]
+fn before_go_1_21_the_caller_tells_why_the_world_stops() {
+    let mut bench = Bench::with_thread();
+    for (ts, caller) in [(1_100, GC_START), (1_200, MARK_DONE), (1_300, MAIN)] {
+        bench.push(stop_world(ts, -1, caller + 1));
+        bench.push(start_world(ts + 10));
+    }
+    bench.run(2_000);
+    let reasons: Vec<_> = bench.rows.closed.stw.iter().map(|row| bench.text(row.reason)).collect();
+    assert_eq!(reasons, ["GC sweep termination", "GC mark termination", "unknown"]);
+}
+
+#[test]
+fn an_assist_ends_when_the_goroutine_goes_on() {
+    let mut bench = Bench::with_running(5);
+    let begin = |ts| GoAssistBegin { header: header::<GoAssistBegin>(ts, PID), goid: 5 };
+    let end = |ts| GoAssistEnd { header: header::<GoAssistEnd>(ts, PID), goid: 5 };
+    // It needs not help.
+    bench.push(end(1_250));
+    bench.push(begin(1_300));
+    bench.push(begin(1_350));
+    bench.push(end(1_400));
+    bench.push(begin(1_500));
+    bench.run(2_000);
+    let [assist] = bench.rows.closed.gc_assist[..] else { panic!("one assist") };
+    assert_eq!((assist.ts, assist.dur), (1_300, Some(100)));
+    let [open] = bench.rows.open.gc_assist[..] else { panic!("one is under way") };
+    assert_eq!((open.ts, open.dur), (1_500, None));
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn workers_of_the_gc_have_a_label_while_they_run() {
+    let mut bench = Bench::with_running(5);
+    bench.push(GoWorker { header: header::<GoWorker>(1_201, PID), goid: 5, mode: 2, reserved: 0 });
+    bench.push(status(1_300, 5, 2, 4, CHAN_RECEIVE));
+    bench.push(status(1_400, 5, 4, 1, CHAN_RECEIVE));
+    bench.push(status(1_500, 5, 1, 2, CHAN_RECEIVE));
+    bench.run(2_000);
+    let rows = bench.goroutine(5);
+    assert_eq!(rows[1], ("running", Some("GC (fractional)"), 1_200, Some(100)));
+    assert_eq!(rows.last(), Some(&("running", None, 1_500, None)));
+}

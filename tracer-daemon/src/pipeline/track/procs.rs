@@ -1,0 +1,211 @@
+//! proc_state and gomaxprocs: which thread has which P.
+
+use rustc_hash::FxHashMap;
+use tracer_common::events::{GoMaxProcs, GoProc, GoProcStop, NO_PROC, SysEnter};
+use tracer_common::goroutine_status::SYSCALL;
+use tracer_store::{Gomaxprocs, ProcState, Streams, words::proc_state as word};
+
+use super::{Context, dur};
+
+/// More Ps than any program has; a count above it was not one.
+const MAX_PROCS: i32 = 1 << 16;
+
+/// What is known of one P: the interval that is open.
+struct Proc {
+    row: ProcState,
+}
+
+struct Process {
+    /// All its Ps are traced since (ns).
+    since: u64,
+    procs: FxHashMap<i32, Proc>,
+    /// GOMAXPROCS, once it is known.
+    count: Option<i32>,
+}
+
+/// The Ps of each process, by upid.
+#[derive(Default)]
+pub struct Procs {
+    processes: FxHashMap<i64, Process>,
+    /// When a thread last entered a system call that Go's scheduler knows of, by utid (ns).
+    entered: FxHashMap<i64, u64>,
+    /// The first event of a P may be one before which others were lost.
+    lost: bool,
+}
+
+/// Who has a P.
+type Holder = Option<i64>;
+
+impl Process {
+    /// Begins an interval of a P, and ends the one before.
+    fn change(&mut self, upid: i64, proc: i32, holder: Holder, ts: u64, cx: &mut Context<'_>) {
+        self.end(proc, ts, cx);
+        let state = cx.strings.intern(if holder.is_some() { word::RUNNING } else { word::IDLE });
+        let ts = ts.cast_signed();
+        let row = ProcState { ts, dur: None, upid, proc: i64::from(proc), state, utid: holder };
+        self.procs.insert(proc, Proc { row });
+    }
+
+    /// Ends the interval of a P that is open, if it is known.
+    fn end(&mut self, proc: i32, ts: u64, cx: &mut Context<'_>) {
+        if let Some(Proc { row }) = self.procs.remove(&proc) {
+            cx.closed.proc_state.push(ProcState { dur: dur(row.ts, ts), ..row });
+        }
+    }
+
+    /// The interval in which a P that is heard of for the first time was until now.
+    fn backfill(&mut self, upid: i64, proc: i32, holder: Holder, cx: &mut Context<'_>) {
+        if !self.procs.contains_key(&proc) {
+            self.change(upid, proc, holder, self.since, cx);
+        }
+    }
+
+    fn holder(&self, proc: i32) -> Option<Holder> {
+        self.procs.get(&proc).map(|known| known.row.utid)
+    }
+
+    /// The P of a thread, as far as it is known.
+    fn held_by(&self, utid: i64) -> Option<i32> {
+        let mut held = self.procs.iter().filter(|(_, known)| known.row.utid == Some(utid));
+        held.next().map(|(&proc, _)| proc)
+    }
+
+    /// What is known of a P is wrong: its open interval is dropped.
+    fn forget(&mut self, proc: i32, kind: &'static str, ts: u64, cx: &mut Context<'_>) {
+        if let Some(Proc { row }) = self.procs.remove(&proc) {
+            cx.drop_interval(kind, ts, &row);
+        }
+    }
+}
+
+impl Procs {
+    /// The Ps of a process are traced since `since` (ns).
+    pub fn add_process(&mut self, upid: i64, since: u64) {
+        let procs = FxHashMap::default();
+        self.processes.insert(upid, Process { since, procs, count: None });
+    }
+
+    pub fn events_were_lost(&mut self) {
+        self.lost = true;
+    }
+
+    /// A thread gets a P that nobody had; or its own one back, which was not seen to be taken.
+    pub fn started(&mut self, upid: i64, utid: i64, event: &GoProc, cx: &mut Context<'_>) {
+        const KIND: &str = "go_proc";
+        let ts = event.header.ts;
+        let Some(process) = self.processes.get_mut(&upid) else {
+            return;
+        };
+        if let Some(other) = process.held_by(utid)
+            && other != event.proc
+        {
+            process.forget(other, KIND, ts, cx);
+        }
+        if !self.lost {
+            process.backfill(upid, event.proc, None, cx);
+        }
+        process.change(upid, event.proc, Some(utid), ts, cx);
+    }
+
+    /// A thread gives its P up, or one in a system call loses it.
+    pub fn stopped(&mut self, upid: i64, utid: i64, event: &GoProcStop, cx: &mut Context<'_>) {
+        const KIND: &str = "go_proc_stop";
+        let ts = event.header.ts;
+        let Some(process) = self.processes.get_mut(&upid) else {
+            return;
+        };
+        let own = event.taken == 0;
+        match process.holder(event.proc) {
+            // It has been told already that the P lost its thread.
+            Some(None) if !own => return,
+            Some(Some(holder)) if own && holder != utid => {
+                process.forget(event.proc, KIND, ts, cx);
+            }
+            Some(None) => process.forget(event.proc, KIND, ts, cx),
+            None if own && !self.lost => process.backfill(upid, event.proc, Some(utid), cx),
+            _ => {}
+        }
+        process.change(upid, event.proc, None, ts, cx);
+    }
+
+    /// The world is about to start again, having been stopped since `stopped`: only the thread that
+    /// does it has a P. Those of threads in system calls were taken, or given up on the way in.
+    pub fn counted(
+        &mut self,
+        upid: i64,
+        utid: i64,
+        event: &GoMaxProcs,
+        stopped: Option<i64>,
+        cx: &mut Context<'_>,
+    ) {
+        const KIND: &str = "go_max_procs";
+        let ts = event.header.ts;
+        let Some(process) = self.processes.get_mut(&upid) else {
+            return;
+        };
+        if !(1..=MAX_PROCS).contains(&event.count) {
+            cx.drop_interval(KIND, ts, event);
+            return;
+        }
+        let running = process.procs.iter().filter_map(|(&proc, known)| {
+            (proc != event.proc).then_some((proc, known.row.utid?, known.row.ts))
+        });
+        for (proc, holder, since) in running.collect::<Vec<_>>() {
+            let Some(stopped) = stopped else {
+                process.forget(proc, KIND, ts, cx);
+                continue;
+            };
+            let entered = self.entered.get(&holder).copied().unwrap_or(0);
+            let left = stopped.max(since).cast_unsigned().max(entered).min(ts);
+            process.change(upid, proc, None, left, cx);
+        }
+        // Those that there are no more.
+        let gone = process.procs.keys().copied().filter(|&proc| proc >= event.count);
+        for proc in gone.collect::<Vec<_>>() {
+            process.end(proc, ts, cx);
+        }
+        for proc in (0..event.count).filter(|&proc| proc != event.proc) {
+            if !process.procs.contains_key(&proc) {
+                process.change(upid, proc, None, ts, cx);
+            }
+        }
+        if event.proc != NO_PROC && event.proc < event.count && !self.lost {
+            process.backfill(upid, event.proc, Some(utid), cx);
+        }
+        if process.count.replace(event.count) != Some(event.count) {
+            let (ts, count) = (ts.cast_signed(), i64::from(event.count));
+            let row = Gomaxprocs { ts, upid, count, utid: Some(utid), ..Gomaxprocs::default() };
+            cx.closed.gomaxprocs.push(row);
+        }
+    }
+
+    /// A thread enters a system call: its P may be taken from now on.
+    pub fn enter_syscall(&mut self, utid: i64, event: &SysEnter) {
+        if event.gstatus == u32::from(SYSCALL) {
+            self.entered.insert(utid, event.header.ts);
+        }
+    }
+
+    /// A thread has ended.
+    pub fn thread_ended(&mut self, utid: i64) {
+        self.entered.remove(&utid);
+    }
+
+    /// The process ended or replaced its program: so do its Ps.
+    pub fn process_ended(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
+        // The runtime of the next program may have been announced before the exec that begins it.
+        if self.processes.get(&upid).is_none_or(|process| process.since > ts) {
+            return;
+        }
+        if let Some(mut process) = self.processes.remove(&upid) {
+            for proc in process.procs.keys().copied().collect::<Vec<_>>() {
+                process.end(proc, ts, cx);
+            }
+        }
+    }
+
+    pub fn open(&self, streams: &mut Streams) {
+        let procs = self.processes.values().flat_map(|process| process.procs.values());
+        streams.proc_state.extend(procs.map(|proc| proc.row));
+    }
+}

@@ -1,0 +1,87 @@
+//! Uprobes in the Go runtime: which thread has which P, and how many there are.
+
+use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+use tracer_common::{
+    events::{GoMaxProcs, GoProc, GoProcStop, NO_PROC},
+    target::GoOffsets,
+};
+
+use super::go::{finish, go_target, regs};
+use crate::{emit::emit, go};
+
+/// runtime.wirep(pp *p), or up to Go 1.25 runtime.acquirep(pp *p): there wirep is also called at the
+/// end of every system call for the P that the thread has never lost.
+#[uprobe]
+pub fn go_wirep(ctx: ProbeContext) -> u32 {
+    let Some(target) = go_target() else { return 0 };
+    let go = &target.go;
+    finish::<GoProc>(&ctx, got_proc(go, regs(&ctx).r14, regs(&ctx).rax))
+}
+
+#[inline(always)]
+fn got_proc(go: &GoOffsets, current: u64, p: u64) -> Result<(), i32> {
+    let proc = go::p_id(go, p)?;
+    let machine = go::machine(go, go::m_of(go, current)?)?;
+    let (goid, startpc) = if machine.curg == 0 {
+        (0, 0)
+    } else {
+        let g = go::goroutine(go, machine.curg)?;
+        (g.goid, g.startpc)
+    };
+    emit(|header| GoProc { header, goid, startpc, proc, reserved: 0 });
+    Ok(())
+}
+
+/// runtime.releasepNoTrace(), or up to Go 1.21 runtime.releasep()
+#[uprobe]
+pub fn go_releasep(ctx: ProbeContext) -> u32 {
+    let Some(target) = go_target() else { return 0 };
+    let go = &target.go;
+    let result = machine_of(go, regs(&ctx).r14).map(|machine| {
+        let proc = machine.proc;
+        if proc != NO_PROC {
+            emit(|header| GoProcStop { header, proc, taken: 0 });
+        }
+    });
+    finish::<GoProcStop>(&ctx, result)
+}
+
+/// runtime.handoffp(pp *p), up to Go 1.25: what becomes of a P that has lost its thread, also by
+/// being taken while that one is in a system call.
+#[uprobe]
+pub fn go_handoffp(ctx: ProbeContext) -> u32 {
+    taken(&ctx, regs(&ctx).rax)
+}
+
+/// runtime.syscallingThread.releaseP(state uint32), with syscallingThread{gp *g, mp *m, pp *p, ...}
+#[uprobe]
+pub fn go_steal_p(ctx: ProbeContext) -> u32 {
+    taken(&ctx, regs(&ctx).rcx)
+}
+
+#[inline(always)]
+fn taken(ctx: &ProbeContext, p: u64) -> u32 {
+    let Some(target) = go_target() else { return 0 };
+    let go = &target.go;
+    let result = go::p_id(go, p).map(|proc| emit(|header| GoProcStop { header, proc, taken: 1 }));
+    finish::<GoProcStop>(ctx, result)
+}
+
+/// runtime.procresize(nprocs int32): called whenever the world starts again.
+#[uprobe]
+pub fn go_procresize(ctx: ProbeContext) -> u32 {
+    let Some(target) = go_target() else { return 0 };
+    let go = &target.go;
+    let count = regs(&ctx).rax as i32;
+    let result = machine_of(go, regs(&ctx).r14).and_then(|machine| {
+        let (goid, proc) = (go::goid(go, machine.curg)?, machine.proc);
+        emit(|header| GoMaxProcs { header, goid, count, proc });
+        Ok(())
+    });
+    finish::<GoMaxProcs>(&ctx, result)
+}
+
+#[inline(always)]
+fn machine_of(go: &GoOffsets, current: u64) -> Result<go::Machine, i32> {
+    go::machine(go, go::m_of(go, current)?)
+}
