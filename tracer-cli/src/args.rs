@@ -29,6 +29,14 @@ pub enum Command {
     #[command(after_help = "An interval that is open counts until the end of what is recorded.\n\
         The functions of the program come first, those of Go's runtime apart.")]
     Goroutines(Goroutines),
+    /// Write what a Go process did as an execution trace, for `go tool trace` and other tools of Go
+    #[command(
+        after_help = "Times of --from and --to: `+1.5s` (since the start of the recording), \
+        `2026-01-31T12:00:00.5Z` (time of day, RFC 3339), or a number (ns, as in the column ts).\n\
+        Times in the file are since the start of the recording; Ms are thread ids.\n\
+        Example: tracer export --format gotrace -o trace.out && go tool trace trace.out"
+    )]
+    Export(Export),
 }
 
 /// Which database.
@@ -80,6 +88,52 @@ pub struct Goroutines {
     pub session: Option<i64>,
 }
 
+/// `tracer export`.
+#[derive(Debug, ClapArgs)]
+pub struct Export {
+    #[command(flatten)]
+    pub db: Db,
+    /// Format of the file
+    #[arg(long, value_enum)]
+    pub format: Format,
+    /// The file to write; `-` is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The process, when the recording has several of Go
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<i64>,
+    /// The process, by its number in the database
+    #[arg(long, value_name = "NUMBER")]
+    pub upid: Option<i64>,
+    /// From when on; what is under way then is in the file
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true)]
+    pub from: Option<Time>,
+    /// Until when
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true)]
+    pub to: Option<Time>,
+    /// The recording [default: the last]
+    #[arg(long, value_name = "NUMBER")]
+    pub session: Option<i64>,
+}
+
+/// A format of another tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Go execution trace, version 2 (Go 1.23 and later read it)
+    Gotrace,
+}
+
+/// A moment of a recording, as a user names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Time {
+    /// As in the column ts, ns.
+    Ts(i64),
+    /// Since the start of the recording, ns.
+    SinceStart(i64),
+    /// Since 1970-01-01 00:00:00 UTC, ns.
+    Wall(i64),
+}
+
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -111,6 +165,26 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     if time.is_zero() { Err("it must be more than nothing".into()) } else { Ok(time) }
 }
 
+/// A moment: `+1.5s`, a number, or a time of day.
+fn parse_time(text: &str) -> Result<Time, String> {
+    let ns = |time: Duration| i64::try_from(time.as_nanos()).map_err(|_| "too late".to_owned());
+    if let Some(since) = text.strip_prefix('+') {
+        let time = match since.parse::<f64>() {
+            Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())?,
+            Err(_) => humantime::parse_duration(since)
+                .map_err(|e| format!("{e}; give +500ms or +1.5s"))?,
+        };
+        return Ok(Time::SinceStart(ns(time)?));
+    }
+    if let Ok(ts) = text.parse() {
+        return Ok(Time::Ts(ts));
+    }
+    let wall = humantime::parse_rfc3339(text)
+        .map_err(|e| format!("{e}; give +1.5s, 2026-01-31T12:00:00Z, or ns as in the column ts"))?;
+    let since = wall.duration_since(std::time::UNIX_EPOCH).map_err(|e| e.to_string())?;
+    Ok(Time::Wall(ns(since)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +193,18 @@ mod tests {
     fn the_definition_is_sound() {
         use clap::CommandFactory as _;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_of_the_recording_of_the_day_or_of_the_tables() {
+        assert_eq!(parse_time("+1.5s"), Ok(Time::SinceStart(1_500_000_000)));
+        assert_eq!(parse_time("+250ms"), Ok(Time::SinceStart(250_000_000)));
+        assert_eq!(parse_time("+0.25"), Ok(Time::SinceStart(250_000_000)));
+        assert_eq!(parse_time("123456789"), Ok(Time::Ts(123_456_789)));
+        assert_eq!(parse_time("1970-01-01T00:00:01.5Z"), Ok(Time::Wall(1_500_000_000)));
+        for wrong in ["", "+", "+-1", "+nan", "1.5s", "noon", "1969-12-31T23:59:59Z", "+1e300"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

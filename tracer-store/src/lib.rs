@@ -7,6 +7,7 @@
 
 mod authorizer;
 mod error;
+pub mod export;
 mod functions;
 pub mod query;
 mod reader;

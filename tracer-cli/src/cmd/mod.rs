@@ -1,5 +1,6 @@
 //! The commands.
 
+mod export;
 mod goroutines;
 mod schema;
 mod sql;
@@ -14,6 +15,7 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Sql(args) => sql::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Goroutines(args) => goroutines::run(args),
+        Command::Export(args) => export::run(args),
     }
 }
 

@@ -139,3 +139,20 @@ pub fn counts(reader: &Reader, session_id: i64) -> Result<Vec<Count>> {
     })?;
     Ok(counts.collect::<rusqlite::Result<_>>()?)
 }
+
+/// The time of `CLOCK_MONOTONIC` at which the clock of the day, `CLOCK_REALTIME`, showed this time, both in ns;
+/// `None` if the recording has no pair of them.
+///
+/// # Errors
+/// When SQLite fails.
+pub fn monotonic(reader: &Reader, session_id: i64, realtime: i64) -> Result<Option<i64>> {
+    // By the last pair before that time, as the function wall(ts) does in the other direction.
+    let mut statement = reader.conn().prepare(
+        "SELECT ts, realtime FROM clock WHERE session_id = ?1
+         ORDER BY realtime <= ?2 DESC, abs(realtime - ?2) LIMIT 1",
+    )?;
+    let mut pairs = statement.query([session_id, realtime])?;
+    let Some(pair) = pairs.next()? else { return Ok(None) };
+    let (ts, then): (i64, i64) = (pair.get(0)?, pair.get(1)?);
+    Ok(Some(ts.saturating_add(realtime.saturating_sub(then))))
+}

@@ -1,0 +1,523 @@
+//! Goroutines, threads (Ms) and Ps as a reader of the file sees them, and the events that change them.
+//!
+//! A reader refuses a file in which something could not have happened: a goroutine that starts without being
+//! runnable, a P that two threads hold, a number out of sequence. Here every event is written together with the
+//! change that it means, and only if the state allows it; what leads from any state to any other is put together
+//! from such events. The rules are those of Go's `src/internal/trace/order.go`.
+
+use rustc_hash::FxHashMap;
+
+use super::reasons::UNSPECIFIED;
+use super::report::{Inferred, Report};
+use super::tables::Tables;
+use super::wire::{Ev, NO_THREAD, Wire};
+use crate::error::Result;
+
+/// State of a goroutine, by its number in the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Runnable = 1,
+    Running = 2,
+    Syscall = 3,
+    Waiting = 4,
+}
+
+/// Something that lasts, such as a mark assist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Lasting {
+    #[default]
+    No,
+    Yes,
+    /// It ended when no event could say so; the next one that can will.
+    Over,
+}
+
+/// A goroutine.
+#[derive(Debug)]
+pub(super) struct G {
+    pub state: State,
+    /// The M that it is on, running or in a system call.
+    m: u64,
+    seq: u64,
+    /// The generation that has its status.
+    generation: u64,
+    pub assist: Lasting,
+    /// Regions that it is in, the innermost last: task and number of the name.
+    pub regions: Vec<(u64, u64)>,
+}
+
+/// A thread.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct M {
+    pub g: Option<u64>,
+    pub p: Option<u64>,
+}
+
+/// State of a P, by its number in the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PState {
+    Running = 1,
+    Idle = 2,
+    Syscall = 3,
+}
+
+/// A P.
+#[derive(Debug)]
+pub(super) struct P {
+    pub state: PState,
+    pub m: Option<u64>,
+    seq: u64,
+    pub sweep: Lasting,
+}
+
+/// The state of a file.
+pub(super) struct Sched<'r, 'w> {
+    pub wire: Wire<'w>,
+    pub tables: Tables<'r>,
+    pub report: Report,
+    pub gs: FxHashMap<u64, G>,
+    ms: FxHashMap<u64, M>,
+    ps: std::collections::BTreeMap<u64, P>,
+    generation: u64,
+}
+
+impl<'r, 'w> Sched<'r, 'w> {
+    pub fn new(wire: Wire<'w>, tables: Tables<'r>) -> Self {
+        Self {
+            wire,
+            tables,
+            report: Report::default(),
+            gs: FxHashMap::default(),
+            ms: FxHashMap::default(),
+            ps: std::collections::BTreeMap::new(),
+            generation: 0,
+        }
+    }
+
+    /// Whether what is not yet in the file may still appear as if it had always been there.
+    pub fn is_first_generation(&self) -> bool {
+        self.generation <= 1
+    }
+
+    pub fn g(&self, goid: u64) -> Option<&G> {
+        self.gs.get(&goid)
+    }
+
+    pub fn m(&self, m: u64) -> M {
+        self.ms.get(&m).copied().unwrap_or_default()
+    }
+
+    pub fn p(&mut self, p: u64) -> Option<&mut P> {
+        self.ps.get_mut(&p)
+    }
+
+    /// The M on which a goroutine runs.
+    pub fn runs_on(&self, goid: u64) -> Option<u64> {
+        self.gs.get(&goid).filter(|g| g.state == State::Running).map(|g| g.m)
+    }
+
+    /// The goroutine that runs on an M.
+    pub fn running(&self, m: u64) -> Option<u64> {
+        self.m(m).g.filter(|g| self.runs_on(*g).is_some())
+    }
+
+    /// Any M on which a goroutine runs, the same one for the same state.
+    pub fn any_running(&self) -> Option<u64> {
+        self.ps.values().filter_map(|p| p.m).find(|m| self.running(*m).is_some())
+    }
+
+    /// Any M that holds a P and is not in a system call.
+    pub fn any_with_p(&self) -> Option<u64> {
+        self.ps.values().filter(|p| p.state == PState::Running).find_map(|p| p.m)
+    }
+
+    /// Any M that holds a P and on which no goroutine is.
+    fn any_spare(&self) -> Option<u64> {
+        let running = self.ps.values().filter(|p| p.state == PState::Running);
+        running.filter_map(|p| p.m).find(|m| self.m(*m).g.is_none())
+    }
+
+    /// Writes an event of an M.
+    pub fn event(&mut self, m: u64, ev: Ev, args: &[u64]) -> Result<()> {
+        self.wire.event(m, ev, args)
+    }
+
+    // Generations.
+
+    /// Puts a P into the state that it has when the file begins.
+    pub fn existing_p(&mut self, p: u64, m: Option<u64>, state: PState) {
+        debug_assert_eq!(self.generation, 0);
+        self.ps.insert(p, P { state, m, seq: 0, sweep: Lasting::No });
+        if let Some(m) = m {
+            self.ms.entry(m).or_default().p = Some(p);
+        }
+    }
+
+    /// Puts a goroutine into the state that it has when the file begins.
+    pub fn existing_g(&mut self, goid: u64, state: State, m: Option<u64>) {
+        debug_assert_eq!(self.generation, 0);
+        self.insert(goid, state, m);
+        if let Some(m) = m {
+            self.ms.entry(m).or_default().g = Some(goid);
+        }
+    }
+
+    fn insert(&mut self, goid: u64, state: State, m: Option<u64>) {
+        let g = G {
+            state,
+            m: m.unwrap_or(NO_THREAD),
+            seq: 0,
+            generation: self.generation,
+            assist: Lasting::No,
+            regions: Vec::new(),
+        };
+        self.gs.insert(goid, g);
+    }
+
+    /// Begins a generation with the statuses of all Ps and of all goroutines that are on a thread; those
+    /// of the others come before the first event that has to do with them.
+    pub fn begin_generation(
+        &mut self,
+        stack: &mut dyn FnMut(&mut Tables<'r>, u64) -> u64,
+    ) -> Result<()> {
+        self.generation += 1;
+        self.wire.begin();
+        self.tables.begin();
+        for (id, p) in &mut self.ps {
+            p.seq = 0;
+            let m = p.m.unwrap_or(NO_THREAD);
+            self.wire.status(m, Ev::ProcStatus, &[*id, p.state as u64])?;
+        }
+        let mut on_threads: Vec<(u64, u64)> =
+            self.ms.iter().filter_map(|(m, state)| Some((*m, state.g?))).collect();
+        on_threads.sort_unstable();
+        for (m, goid) in on_threads {
+            let stack = stack(&mut self.tables, goid);
+            self.g_status(m, goid, stack)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the status of a goroutine, on any M if it is on none.
+    fn g_status(&mut self, m: u64, goid: u64, stack: u64) -> Result<()> {
+        let Some(g) = self.gs.get_mut(&goid) else { return Ok(()) };
+        g.seq = 0;
+        g.generation = self.generation;
+        let (status, on) = (g.state as u64, g.m);
+        match stack {
+            0 => self.wire.status(m, Ev::GoStatus, &[goid, on, status]),
+            _ => self.wire.status(m, Ev::GoStatusStack, &[goid, on, status, stack]),
+        }
+    }
+
+    /// Writes the status of a goroutine that is on no thread, when the file begins.
+    pub fn status(&mut self, goid: u64, stack: u64) -> Result<()> {
+        self.g_status(NO_THREAD, goid, stack)
+    }
+
+    /// A goroutine that was there when the file began appears now, in this state.
+    pub fn appear(&mut self, goid: u64, state: State, m: Option<u64>, stack: u64) -> Result<()> {
+        debug_assert!(self.is_first_generation());
+        let on = m.unwrap_or(NO_THREAD);
+        self.insert(goid, state, m);
+        if let Some(m) = m {
+            self.ms.entry(m).or_default().g = Some(goid);
+        }
+        match stack {
+            0 => self.event(on, Ev::GoStatus, &[goid, on, state as u64]),
+            _ => self.event(on, Ev::GoStatusStack, &[goid, on, state as u64, stack]),
+        }
+    }
+
+    /// Makes sure that the generation has the status of a goroutine.
+    fn known(&mut self, m: u64, goid: u64) -> Result<()> {
+        match self.gs.get(&goid) {
+            Some(g) if g.generation != self.generation => {
+                let status = [goid, g.m, g.state as u64];
+                self.event(m, Ev::GoStatus, &status)?;
+                if let Some(g) = self.gs.get_mut(&goid) {
+                    (g.seq, g.generation) = (0, self.generation);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn end_generation(&mut self) -> Result<()> {
+        self.wire.end(self.tables.strings(), self.tables.stacks())
+    }
+
+    // Ps.
+
+    /// The next sequence number of a P; makes the P if it is new.
+    fn p_seq(&mut self, p: u64) -> Result<u64> {
+        if !self.ps.contains_key(&p) {
+            self.event(NO_THREAD, Ev::ProcStatus, &[p, PState::Idle as u64])?;
+            self.ps.insert(p, P { state: PState::Idle, m: None, seq: 0, sweep: Lasting::No });
+        }
+        let Some(p) = self.ps.get_mut(&p) else { return Ok(0) };
+        p.seq += 1;
+        Ok(p.seq)
+    }
+
+    fn set_p(&mut self, p: u64, state: PState, m: Option<u64>) {
+        if let Some(p) = self.ps.get_mut(&p) {
+            if let Some(former) = p.m
+                && let Some(former) = self.ms.get_mut(&former)
+            {
+                former.p = None;
+            }
+            (p.state, p.m) = (state, m);
+        }
+        if let Some(m) = m {
+            self.ms.entry(m).or_default().p = Some(p);
+        }
+    }
+
+    /// Gives a P to an M, whoever had it and whatever the M had. A goroutine that runs on an M which loses
+    /// its P stops running.
+    pub fn take_p(&mut self, m: u64, p: u64) -> Result<()> {
+        if self.m(m).p == Some(p) {
+            return Ok(());
+        }
+        self.release_p(m)?;
+        let held = self.ps.get(&p).and_then(|held| Some((held.m?, held.state)));
+        match held {
+            Some((other, PState::Syscall)) => {
+                let seq = self.p_seq(p)?;
+                self.event(m, Ev::ProcSteal, &[p, seq, other])?;
+                self.set_p(p, PState::Idle, None);
+            }
+            Some((other, _)) => {
+                self.report.infer(Inferred::ProcStop);
+                self.release_p(other)?;
+            }
+            None => {}
+        }
+        let seq = self.p_seq(p)?;
+        self.event(m, Ev::ProcStart, &[p, seq])?;
+        self.set_p(p, PState::Running, Some(m));
+        self.end_sweep(m, p)
+    }
+
+    /// Takes its P from an M, if it has one.
+    pub fn release_p(&mut self, m: u64) -> Result<()> {
+        let Some(p) = self.m(m).p else { return Ok(()) };
+        if self.running(m).is_some() {
+            self.evict(m)?;
+        }
+        self.event(m, Ev::ProcStop, &[])?;
+        self.set_p(p, PState::Idle, None);
+        Ok(())
+    }
+
+    /// Says that a sweep is over, if it is and nothing could say so before.
+    fn end_sweep(&mut self, m: u64, p: u64) -> Result<()> {
+        if let Some(p) = self.ps.get_mut(&p)
+            && p.sweep == Lasting::Over
+        {
+            p.sweep = Lasting::No;
+            self.event(m, Ev::GcSweepEnd, &[0, 0])?;
+        }
+        Ok(())
+    }
+
+    /// The P in a system call that an M still has.
+    fn p_in_syscall(&self, m: u64) -> Option<u64> {
+        self.m(m).p.filter(|p| self.ps.get(p).is_some_and(|p| p.state == PState::Syscall))
+    }
+
+    // Goroutines.
+
+    /// A goroutine is created, by what runs on `m` or by the thread itself. Returns whether it could be.
+    pub fn create(
+        &mut self,
+        m: u64,
+        goid: u64,
+        state: State,
+        start: u64,
+        stack: u64,
+    ) -> Result<bool> {
+        let holds = self.m(m);
+        let fits = holds.p.is_some() && (holds.g.is_none() || self.running(m).is_some());
+        if !fits || self.gs.contains_key(&goid) {
+            return Ok(false);
+        }
+        let ev = if state == State::Waiting { Ev::GoCreateBlocked } else { Ev::GoCreate };
+        self.event(m, ev, &[goid, start, stack])?;
+        self.insert(goid, state, None);
+        Ok(true)
+    }
+
+    /// A goroutine is created for a thread of C.
+    pub fn create_in_syscall(&mut self, m: u64, goid: u64) -> Result<()> {
+        self.evict(m)?;
+        self.event(m, Ev::GoCreateSyscall, &[goid])?;
+        self.insert(goid, State::Syscall, Some(m));
+        self.ms.entry(m).or_default().g = Some(goid);
+        Ok(())
+    }
+
+    /// Makes sure that no goroutine is on an M.
+    pub fn evict(&mut self, m: u64) -> Result<()> {
+        let Some(goid) = self.m(m).g else { return Ok(()) };
+        self.report.infer(Inferred::Stop);
+        if self.running(m).is_some() {
+            let reason = self.tables.string(UNSPECIFIED);
+            self.block(goid, reason, 0)
+        } else {
+            self.end_syscall_blocked(goid)
+        }
+    }
+
+    fn leave_m(&mut self, goid: u64, state: State) -> Option<u64> {
+        let g = self.gs.get_mut(&goid)?;
+        g.state = state;
+        let m = std::mem::replace(&mut g.m, NO_THREAD);
+        self.ms.entry(m).or_default().g = None;
+        Some(m)
+    }
+
+    fn m_of(&self, goid: u64) -> u64 {
+        self.gs.get(&goid).map_or(NO_THREAD, |g| g.m)
+    }
+
+    /// A running goroutine begins to wait.
+    pub fn block(&mut self, goid: u64, reason: u64, stack: u64) -> Result<()> {
+        debug_assert!(self.runs_on(goid).is_some());
+        self.event(self.m_of(goid), Ev::GoBlock, &[reason, stack])?;
+        self.leave_m(goid, State::Waiting);
+        Ok(())
+    }
+
+    /// A running goroutine stops and stays runnable.
+    pub fn stop(&mut self, goid: u64, reason: u64, stack: u64) -> Result<()> {
+        debug_assert!(self.runs_on(goid).is_some());
+        self.event(self.m_of(goid), Ev::GoStop, &[reason, stack])?;
+        self.leave_m(goid, State::Runnable);
+        Ok(())
+    }
+
+    /// A waiting goroutine becomes runnable, by the thread `m` if it is known.
+    pub fn unblock(&mut self, m: Option<u64>, goid: u64, stack: u64) -> Result<()> {
+        let m = m.unwrap_or(NO_THREAD);
+        self.known(m, goid)?;
+        let Some(g) = self.gs.get_mut(&goid) else { return Ok(()) };
+        debug_assert_eq!(g.state, State::Waiting);
+        g.state = State::Runnable;
+        g.seq += 1;
+        let seq = g.seq;
+        self.event(m, Ev::GoUnblock, &[goid, seq, stack])
+    }
+
+    /// A runnable goroutine starts on an M with a P: with this one, else with that which the M has, else
+    /// with any that is idle. Returns whether there was one.
+    pub fn start(&mut self, m: u64, p: Option<u64>, goid: u64) -> Result<bool> {
+        self.evict(m)?;
+        match p.or(self.m(m).p) {
+            Some(p) => self.take_p(m, p)?,
+            None => {
+                let idle = self.ps.iter().find(|(_, p)| p.state == PState::Idle);
+                let Some(idle) = idle.map(|(id, _)| *id) else { return Ok(false) };
+                self.report.infer(Inferred::ProcStart);
+                self.take_p(m, idle)?;
+            }
+        }
+        self.known(m, goid)?;
+        let Some(g) = self.gs.get_mut(&goid) else { return Ok(false) };
+        debug_assert_eq!(g.state, State::Runnable);
+        (g.state, g.m) = (State::Running, m);
+        g.seq += 1;
+        let seq = g.seq;
+        self.event(m, Ev::GoStart, &[goid, seq])?;
+        self.ms.entry(m).or_default().g = Some(goid);
+        Ok(true)
+    }
+
+    /// Starts a runnable goroutine where there is room, so that it can do something at once. Returns
+    /// whether there was.
+    pub fn start_anywhere(&mut self, goid: u64) -> Result<bool> {
+        let Some(m) = self.any_spare() else { return Ok(false) };
+        self.report.infer(Inferred::Start);
+        self.start(m, None, goid)
+    }
+
+    /// The running goroutine of an M waits or ends, and another one that waited runs instead.
+    pub fn switch(&mut self, m: u64, next: u64, ends: bool) -> Result<()> {
+        let Some(goid) = self.running(m) else { return Ok(()) };
+        self.known(m, next)?;
+        let Some(g) = self.gs.get_mut(&next) else { return Ok(()) };
+        debug_assert_eq!(g.state, State::Waiting);
+        (g.state, g.m) = (State::Running, m);
+        g.seq += 1;
+        let seq = g.seq;
+        let ev = if ends { Ev::GoSwitchDestroy } else { Ev::GoSwitch };
+        self.event(m, ev, &[next, seq])?;
+        self.leave_m(goid, State::Waiting);
+        if ends {
+            self.gs.remove(&goid);
+        }
+        self.ms.entry(m).or_default().g = Some(next);
+        Ok(())
+    }
+
+    /// A running goroutine ends, or one that is in a system call for a thread of C.
+    pub fn destroy(&mut self, goid: u64) -> Result<()> {
+        let m = self.m_of(goid);
+        if self.runs_on(goid).is_some() {
+            self.event(m, Ev::GoDestroy, &[])?;
+        } else {
+            if self.p_in_syscall(m).is_some() {
+                self.release_p(m)?;
+            }
+            self.event(m, Ev::GoDestroySyscall, &[])?;
+        }
+        self.leave_m(goid, State::Waiting);
+        self.gs.remove(&goid);
+        Ok(())
+    }
+
+    /// A running goroutine enters a system call.
+    pub fn begin_syscall(&mut self, goid: u64, stack: u64) -> Result<()> {
+        let m = self.m_of(goid);
+        let Some(p) = self.m(m).p else { return Ok(()) };
+        let seq = self.p_seq(p)?;
+        self.event(m, Ev::GoSyscallBegin, &[seq, stack])?;
+        if let Some(p) = self.ps.get_mut(&p) {
+            p.state = PState::Syscall;
+        }
+        if let Some(g) = self.gs.get_mut(&goid) {
+            g.state = State::Syscall;
+        }
+        Ok(())
+    }
+
+    /// A goroutine leaves a system call and runs on, if it still has its P and that is `p`. Returns whether.
+    pub fn end_syscall(&mut self, goid: u64, p: Option<u64>) -> Result<bool> {
+        let m = self.m_of(goid);
+        let Some(held) = self.p_in_syscall(m).filter(|held| p.is_none_or(|p| p == *held)) else {
+            return Ok(false);
+        };
+        self.event(m, Ev::GoSyscallEnd, &[])?;
+        if let Some(p) = self.ps.get_mut(&held) {
+            p.state = PState::Running;
+        }
+        if let Some(g) = self.gs.get_mut(&goid) {
+            g.state = State::Running;
+        }
+        Ok(true)
+    }
+
+    /// A goroutine leaves a system call without a P.
+    pub fn end_syscall_blocked(&mut self, goid: u64) -> Result<()> {
+        let m = self.m_of(goid);
+        if self.p_in_syscall(m).is_some() {
+            self.report.infer(Inferred::ProcStop);
+            self.release_p(m)?;
+        }
+        self.event(m, Ev::GoSyscallEndBlocked, &[])?;
+        self.leave_m(goid, State::Runnable);
+        Ok(())
+    }
+}
