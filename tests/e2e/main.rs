@@ -6,12 +6,13 @@
 mod bad_input;
 mod command_line;
 mod daisy;
-mod detach;
 mod disk_full;
+mod etcd;
 mod kill9;
 mod loss;
 mod oracle;
 mod reasons;
 mod schedstat;
+mod soak;
 mod syscalls_vs_strace;
 mod targets;

@@ -11,6 +11,48 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::toolchains::{NEWEST, TOOLCHAINS, Toolchain};
 
+/// A way to build a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// As `go build` does it.
+    Plain,
+    /// Without symbol table and DWARF.
+    Stripped,
+    /// An executable that the kernel loads at any address.
+    Pie,
+    /// Nothing is inlined, in the runtime neither.
+    NoInline,
+    /// Without the paths of the machine that it was built on.
+    TrimPath,
+}
+
+impl Variant {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Plain, Self::Stripped, Self::Pie, Self::NoInline, Self::TrimPath];
+
+    /// What the name of the executable ends in.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Stripped => "-stripped",
+            Self::Pie => "-pie",
+            Self::NoInline => "-noinline",
+            Self::TrimPath => "-trimpath",
+        }
+    }
+
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain => &[],
+            Self::Stripped => &["-ldflags=-s -w"],
+            Self::Pie => &["-buildmode=pie"],
+            Self::NoInline => &["-gcflags=all=-l"],
+            Self::TrimPath => &["-trimpath"],
+        }
+    }
+}
+
 /// A Go toolchain that never goes to the network.
 #[derive(Debug, Clone)]
 pub struct Go {
@@ -75,7 +117,7 @@ impl Go {
     /// # Errors
     /// When there is no such program, or it does not compile.
     pub fn build(&self, name: &str) -> Result<PathBuf> {
-        self.build_as(name, name, &[])
+        self.build_variant(name, Variant::Plain)
     }
 
     /// Like [`Go::build`], without symbol table and DWARF.
@@ -83,7 +125,7 @@ impl Go {
     /// # Errors
     /// As for [`Go::build`].
     pub fn build_stripped(&self, name: &str) -> Result<PathBuf> {
-        self.build_as(name, &format!("{name}-stripped"), &["-ldflags=-s -w"])
+        self.build_variant(name, Variant::Stripped)
     }
 
     /// Like [`Go::build`], as an executable that the kernel loads at any address.
@@ -91,7 +133,15 @@ impl Go {
     /// # Errors
     /// As for [`Go::build`].
     pub fn build_pie(&self, name: &str) -> Result<PathBuf> {
-        self.build_as(name, &format!("{name}-pie"), &["-buildmode=pie"])
+        self.build_variant(name, Variant::Pie)
+    }
+
+    /// Like [`Go::build`], in one of the ways to build.
+    ///
+    /// # Errors
+    /// As for [`Go::build`].
+    pub fn build_variant(&self, name: &str, variant: Variant) -> Result<PathBuf> {
+        self.build_as(name, &format!("{name}{}", variant.suffix()), variant.flags())
     }
 
     fn build_as(&self, name: &str, file: &str, flags: &[&str]) -> Result<PathBuf> {

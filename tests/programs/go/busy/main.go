@@ -10,26 +10,12 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"programs/window"
 )
 
 func windowBegin() {}
 func windowEnd()   {}
-
-const clockMonotonic = 1
-
-// monotonic is CLOCK_MONOTONIC in nanoseconds.
-func monotonic() int64 {
-	var now syscall.Timespec
-	_, _, errno := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clockMonotonic,
-		uintptr(unsafe.Pointer(&now)), 0)
-	if errno != 0 {
-		window.Fail(errno)
-	}
-	return now.Nano()
-}
 
 // onCPU is the time that a thread of this process has been on a CPU, in nanoseconds.
 func onCPU(tid int) int64 {
@@ -63,7 +49,7 @@ func work(slot int, mixed bool, d time.Duration, lines chan<- string, done *sync
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	tid := syscall.Gettid()
-	beginCPU, begin := onCPU(tid), monotonic()
+	beginCPU, begin := onCPU(tid), window.Monotonic()
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		if mixed {
 			spin(slot, time.Now().Add(2*time.Millisecond))
@@ -72,7 +58,7 @@ func work(slot int, mixed bool, d time.Duration, lines chan<- string, done *sync
 			spin(slot, end)
 		}
 	}
-	endCPU, end := onCPU(tid), monotonic()
+	endCPU, end := onCPU(tid), window.Monotonic()
 	lines <- fmt.Sprintf("tid=%d begin=%d end=%d cpu=%d", tid, begin, end, endCPU-beginCPU)
 }
 

@@ -1,3 +1,5 @@
+//go:build go1.23
+
 // Coroutine pulls numbers out of iterators: goroutines that switch without the scheduler.
 package main
 

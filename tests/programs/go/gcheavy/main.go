@@ -4,13 +4,28 @@ package main
 import (
 	"flag"
 	"fmt"
+	"math"
+	"os"
+	"os/signal"
 	"sync"
+	"sync/atomic"
+	"syscall"
 
 	"programs/window"
 )
 
 func windowBegin() {}
 func windowEnd()   {}
+
+const (
+	treeDepth  = 12
+	stackDepth = 4000
+	// How many trees each worker keeps.
+	mostLive = 32
+)
+
+// done counts rounds.
+var done atomic.Uint64
 
 type node struct {
 	left, right *node
@@ -44,22 +59,56 @@ func recurse(depth int) uint64 {
 	return recurse(depth-1) + frame[depth%len(frame)]
 }
 
-// churn builds trees, of which it keeps every fourth, and recurses deeply on fresh stacks.
-func churn(rounds int, result chan<- uint64) {
+// check fails if tree and stack are not those of round i.
+func check(i, sum, depths uint64) {
+	var want uint64
+	for width := uint64(1); width <= 1<<treeDepth; width *= 2 {
+		want += width*width*i + width*(width-1)/2
+	}
+	if sum != want {
+		window.Fail(fmt.Errorf("the tree of round %d sums up to %d, not %d", i, sum, want))
+	}
+	want = 1
+	for depth := uint64(1); depth <= stackDepth; depth++ {
+		want += depth + depth%24
+	}
+	if depths != want {
+		window.Fail(fmt.Errorf("the stack of round %d gave %d, not %d", i, depths, want))
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// churn builds trees, of which it keeps every fourth for a while, and recurses deeply on fresh
+// stacks. It ends after some rounds, or when stop is closed.
+func churn(rounds int, stop <-chan struct{}, result chan<- uint64) {
 	var sum uint64
 	var live []*node
-	for i := 0; i < rounds; i++ {
-		tree := build(12, uint64(i))
+	for i := 0; i < rounds && !isClosed(stop); i++ {
+		tree := build(treeDepth, uint64(i))
 		if i%4 == 0 {
 			live = append(live, tree)
+			if len(live) > mostLive {
+				live = live[1:]
+			}
 		}
-		sum += tree.sum()
+		treeSum := tree.sum()
+		sum += treeSum
 		var deep sync.WaitGroup
 		deep.Add(1)
 		var depths uint64
-		go deepen(4000, &depths, &deep)
+		go deepen(stackDepth, &depths, &deep)
 		deep.Wait()
 		sum += depths
+		check(uint64(i), treeSum, depths)
+		done.Add(1)
 	}
 	for _, tree := range live {
 		sum += tree.sum()
@@ -75,14 +124,29 @@ func deepen(depth int, result *uint64, done *sync.WaitGroup) {
 func main() {
 	workers := flag.Int("n", 4, "goroutines")
 	rounds := flag.Int("rounds", 100, "trees that each builds")
+	forever := flag.Bool("forever", false, "until SIGTERM or SIGINT")
+	progress := flag.Duration("progress", 0, "print how much is done so often; 0 is never")
 	file := flag.String("trace", "", "write an execution trace to this file")
 	flag.Parse()
 
+	stop := make(chan struct{})
+	if *forever {
+		*rounds = math.MaxInt
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+		go func() {
+			<-signals
+			close(stop)
+		}()
+	}
+	if *progress > 0 {
+		go window.Progress(*progress, done.Load)
+	}
 	var checksum uint64
 	window.Run(*file, windowBegin, windowEnd, func() {
 		result := make(chan uint64)
 		for i := 0; i < *workers; i++ {
-			go churn(*rounds, result)
+			go churn(*rounds, stop, result)
 		}
 		for i := 0; i < *workers; i++ {
 			checksum += <-result

@@ -52,8 +52,8 @@ func ask(client *http.Client, url string, n uint64) error {
 	return nil
 }
 
-// client asks one question after another until it is told to stop.
-func client(url string, first uint64, stop <-chan struct{}, done *sync.WaitGroup) {
+// client asks one question after another, with pauses in between, until it is told to stop.
+func client(url string, first uint64, pause time.Duration, stop <-chan struct{}, done *sync.WaitGroup) {
 	defer done.Done()
 	transport := &http.Transport{MaxIdleConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
@@ -69,13 +69,18 @@ func client(url string, first uint64, stop <-chan struct{}, done *sync.WaitGroup
 			wrong.Add(1)
 			fmt.Fprintln(os.Stderr, "error:", err)
 		}
+		if pause > 0 {
+			time.Sleep(pause)
+		}
 	}
 }
 
 func main() {
 	d := flag.Duration("d", 0, "how long; 0 is until SIGTERM or SIGINT")
 	clients := flag.Int("c", 4, "clients; 0 only serves")
+	pause := flag.Duration("pause", 0, "pause of each client between two requests")
 	address := flag.String("addr", "127.0.0.1:0", "address to listen at")
+	progress := flag.Duration("progress", 0, "print how much is done so often; 0 is never")
 	file := flag.String("trace", "", "write an execution trace to this file")
 	flag.Parse()
 
@@ -86,15 +91,18 @@ func main() {
 		window.Fail(err)
 	}
 	fmt.Printf("listening=%s pid=%d\n", listener.Addr(), os.Getpid())
-	window.Run(*file, windowBegin, windowEnd, func() { load(listener, *clients, *d, signals) })
+	if *progress > 0 {
+		go window.Progress(*progress, served.Load)
+	}
+	window.Run(*file, windowBegin, windowEnd, func() { load(listener, *clients, *pause, *d, signals) })
 	fmt.Printf("served=%d requests=%d errors=%d\n", served.Load(), requests.Load(), wrong.Load())
 	if wrong.Load() != 0 {
 		os.Exit(1)
 	}
 }
 
-// load serves, and asks with n clients, until d has passed or a signal comes.
-func load(listener net.Listener, n int, d time.Duration, signals <-chan os.Signal) {
+// load serves, and asks with n clients that pause between requests, until d has passed or a signal comes.
+func load(listener net.Listener, n int, pause, d time.Duration, signals <-chan os.Signal) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/double", double)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 30 * time.Second}
@@ -111,7 +119,7 @@ func load(listener net.Listener, n int, d time.Duration, signals <-chan os.Signa
 	done.Add(n)
 	url := fmt.Sprintf("http://%s/double?n=", listener.Addr())
 	for i := 0; i < n; i++ {
-		go client(url, uint64(i)<<20, stop, &done)
+		go client(url, uint64(i)<<20, pause, stop, &done)
 	}
 
 	var timeout <-chan time.Time

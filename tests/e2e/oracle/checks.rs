@@ -1,0 +1,139 @@
+//! What has to be equal in both recordings of a run.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use tracer_tests::oracle::{
+    Event, State,
+    census::{Family, census, compare, sums},
+    profile::{self, profile},
+    stacks,
+    timeline::{forks, lengths, timelines},
+};
+
+use super::recorded::{Recorded, at_least};
+
+/// What is not recorded yet. Each goes from here when it is.
+const LATER: &[Family] = &[Family::Sweep, Family::Labels, Family::User];
+/// Both will be compared, once there is an export.
+pub const SOURCES: &[Source] = &[Source::Rows];
+
+/// Where our side of a comparison comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The database's tables.
+    Rows,
+    /// `tracer export --format gotrace`.
+    Export,
+}
+
+/// Compares everything, and says all that is wrong.
+///
+/// # Errors
+/// When something is, or cannot be compared.
+pub fn check(recorded: &Recorded, source: Source) -> Result<()> {
+    let ours = match source {
+        Source::Rows => recorded.rows()?,
+        Source::Export => recorded.exported()?,
+    };
+    let mut wrong = String::new();
+    counts(recorded, source, &ours, &mut wrong);
+    states(recorded, &ours, &mut wrong);
+    if source == Source::Export {
+        frames(recorded, &ours, &mut wrong);
+        profiles(recorded, &ours, &mut wrong);
+    }
+    anyhow::ensure!(wrong.is_empty(), "{} ({source:?}):\n{wrong}", recorded.label);
+    Ok(())
+}
+
+/// Whether a kind is compared.
+fn is_compared(recorded: &Recorded, kind: &str) -> bool {
+    !(LATER.contains(&Family::of(kind)) || recorded.is_v1 && is_not_in_v1(kind))
+}
+
+/// What the older format does not tell, or tells otherwise.
+fn is_not_in_v1(kind: &str) -> bool {
+    // Goroutines of threads that C made are not created in its traces, and their Ps not taken away.
+    kind.contains("in a syscall") || kind == "proc steal"
+}
+
+fn counts(recorded: &Recorded, source: Source, ours: &[Event], wrong: &mut String) {
+    let fold = |events: &[Event]| {
+        let mut census = census(events);
+        census.retain(|(_, kind), _| is_compared(recorded, kind));
+        if source == Source::Rows {
+            // The rows do not tell a P that was taken away from one that was given up.
+            let steals: Vec<_> =
+                census.keys().filter(|(_, kind)| kind == "proc steal").cloned().collect();
+            for (scope, kind) in steals {
+                let count = census.remove(&(scope, kind)).unwrap_or_default();
+                *census.entry((scope, "proc stop".into())).or_default() += count;
+            }
+        }
+        census
+    };
+    let (go, ours) = (fold(&recorded.go), fold(ours));
+    let sums = sums(&go);
+    for (kind, least) in at_least(recorded).iter().filter(|(kind, _)| is_compared(recorded, kind)) {
+        let count = sums.get(kind).copied().unwrap_or_default();
+        if count < *least {
+            let _ = writeln!(wrong, "the program did too little: {kind} {count} times: {sums:?}");
+        }
+    }
+    for difference in compare(&go, &ours) {
+        if difference.is_wrong {
+            let _ = writeln!(wrong, "{difference}");
+        } else {
+            eprintln!("{} ({source:?}): {difference}", recorded.label);
+        }
+    }
+}
+
+fn states(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
+    let (go, ours) = (timelines(&recorded.go), timelines(ours));
+    let forks = forks(&go, &ours);
+    if !forks.is_empty() {
+        let _ = writeln!(wrong, "{} of {} goroutines have other states:", forks.len(), go.len());
+        for fork in forks.iter().take(3) {
+            let _ = writeln!(wrong, "  {fork}");
+        }
+    }
+    // In the older format a call that did not block has no length.
+    let lengths = lengths(&go, &ours, |state| !recorded.is_v1 || state != State::Syscall);
+    if lengths.off.len() * 100 > lengths.compared {
+        let (off, compared) = (lengths.off.len(), lengths.compared);
+        let _ = writeln!(wrong, "{off} of {compared} intervals have other lengths:");
+        for stretch in lengths.off.iter().take(5) {
+            let _ = writeln!(wrong, "  {stretch}");
+        }
+    }
+}
+
+fn frames(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
+    for (kind, stacks) in stacks::compare(&recorded.go, ours) {
+        let counts = format!("{} of {} stacks at {kind} are equal", stacks.equal, stacks.compared);
+        let is_promised = kind == "create" || kind.starts_with("block: ");
+        if is_promised && !stacks.are_equal_in(99) {
+            let _ = writeln!(wrong, "{counts}:");
+            for mismatch in stacks.mismatches.iter().take(3) {
+                let _ = writeln!(wrong, "  {mismatch}");
+            }
+        } else if stacks.equal < stacks.compared {
+            eprintln!("{}: {counts}; the most frequent:\n{}", recorded.label, stacks.mismatches[0]);
+        }
+    }
+}
+
+fn profiles(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
+    for kind in profile::Kind::ALL {
+        // In the older format a call that did not block has no length.
+        if recorded.is_v1 && kind == profile::Kind::Syscall {
+            continue;
+        }
+        let (go, ours) = (profile(kind, &recorded.go), profile(kind, ours));
+        for difference in profile::compare(&go, &ours).iter().take(5) {
+            let _ = writeln!(wrong, "profile {}: {difference}", kind.name());
+        }
+    }
+}

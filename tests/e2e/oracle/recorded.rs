@@ -1,0 +1,169 @@
+//! Runs that tracerd and the Go runtime recorded at the same time.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use tracer_tests::{
+    go::{Go, Variant},
+    harness::{Database, SOON, run, tracer},
+    oracle::{Event, State, What, census::HEAP_LIVE, read, reasons::in_v1, rows, window},
+};
+
+/// A program of `tests/programs/go`, and how it is run.
+#[derive(Debug)]
+pub struct Program {
+    pub name: &'static str,
+    /// Flags other than `-trace`.
+    pub flags: &'static [&'static str],
+    /// The oldest Go that it compiles with.
+    pub since: u32,
+    /// How it ends.
+    pub exit_code: i32,
+    /// What its trace must have at least so often: else it did not do what it is for.
+    pub at_least: &'static [(&'static str, i64)],
+}
+
+const fn program(
+    name: &'static str,
+    flags: &'static [&'static str],
+    at_least: &'static [(&'static str, i64)],
+) -> Program {
+    Program { name, flags, since: 19, exit_code: 0, at_least }
+}
+
+/// Every program that is compared.
+pub const PROGRAMS: [Program; 15] = [
+    program("daisy", &["-n", "300"], &[("create", 302), ("destroy", 302)]),
+    program("pingpong", &["-d", "20ms"], &[("block: chan send", 100)]),
+    program(
+        "httpload",
+        &["-d", "500ms", "-pause", "500us"],
+        &[("block: network", 100), ("block: select", 100), ("syscall begin", 100)],
+    ),
+    program("mutex", &[], &[("block: sync", 100), ("block: sleep", 100)]),
+    program(
+        "gcheavy",
+        &[],
+        &[("GC concurrent mark phase", 3), ("GC mark assist", 10), ("GC incremental sweep", 100)],
+    ),
+    program("busy", &["-mode", "mixed", "-d", "500ms"], &[("block: sleep", 50)]),
+    Program { since: 23, ..program("coroutine", &[], &[("create blocked", 20), ("start", 1000)]) },
+    program("blocking", &[], &[("syscall begin", 1000), ("syscall end blocked", 300)]),
+    program("selecttimer", &[], &[("block: select", 500)]),
+    program("tcpecho", &[], &[("block: network", 100), ("syscall begin", 1000)]),
+    program("lockosthread", &["-rounds", "500"], &[("block: chan receive", 1000)]),
+    program("cgo", &["-rounds", "400"], &[("syscall begin", 1000), ("create in a syscall", 50)]),
+    Program { exit_code: 2, ..program("panicking", &[], &[("create", 6000), ("destroy", 6000)]) },
+    program(
+        "usertrace",
+        &[],
+        &[
+            ("task order", 500),
+            ("subtask kitchen", 500),
+            ("region fry", 500),
+            ("region wait of no task", 100),
+        ],
+    ),
+    program(
+        "sched",
+        &[],
+        &[
+            ("stop: runtime.Gosched", 3000),
+            ("stop: preempted", 5),
+            ("stop-the-world (GOMAXPROCS)", 10),
+        ],
+    ),
+];
+
+/// A run, as Go saw it and as tracerd did.
+pub struct Recorded {
+    /// Program, version and way of building.
+    pub label: String,
+    /// What tracerd recorded.
+    pub database: Database,
+    /// What Go saw in the window.
+    pub go: Vec<Event>,
+    /// Whether Go's trace has the format of Go 1.21 and older.
+    pub is_v1: bool,
+}
+
+/// Runs a program under both.
+///
+/// # Errors
+/// When something fails, or events were lost.
+pub fn record(name: &str, minor: &str, variant: Variant) -> Result<Recorded> {
+    let program = PROGRAMS.iter().find(|program| program.name == name).context("no program")?;
+    let label = format!("{name}, Go {minor}, {variant:?}");
+    let number: u32 = minor.trim_start_matches("1.").parse()?;
+    ensure!(number >= program.since, "{label}: it needs Go 1.{}", program.since);
+    let database = Database::new()?;
+    let file = database.dir().join("go.trace");
+    let executable = Go::of(minor)?.build_variant(name, variant)?;
+    let mut command = vec![executable.to_str().context("an odd path")?];
+    command.extend(program.flags);
+    command.extend(["-trace", file.to_str().context("an odd path")?]);
+    let ended = database.record(&[], &command, Duration::from_secs(300))?;
+    ensure!(ended.code() == program.exit_code, "{label}: {ended:#?}");
+    database.is_complete()?;
+    let is_v1 = number < 22;
+    let go = events(read(&Go::find()?, &file)?, is_v1).with_context(|| label.clone())?;
+    Ok(Recorded { label, database, go, is_v1 })
+}
+
+/// The programs of the table, for what a test needs of it.
+pub fn at_least(recorded: &Recorded) -> &'static [(&'static str, i64)] {
+    let is_it = |program: &&Program| recorded.label.split(',').next() == Some(program.name);
+    PROGRAMS.iter().find(is_it).map_or(&[], |program| program.at_least)
+}
+
+impl Recorded {
+    /// What the database holds of the window.
+    ///
+    /// # Errors
+    /// When it cannot be read or has no window.
+    pub fn rows(&self) -> Result<Vec<Event>> {
+        events(rows::events(&self.database)?, self.is_v1).context("from the database")
+    }
+
+    /// Writes the export, a Go trace, and returns its path.
+    ///
+    /// # Errors
+    /// When `tracer` fails.
+    pub fn export(&self) -> Result<PathBuf> {
+        let file = self.database.dir().join("export.trace");
+        let mut tracer = tracer(&["export", "--format", "gotrace", "-o"])?;
+        tracer.arg(&file).arg("--db").arg(self.database.path());
+        run(&mut tracer, SOON)?.ok()?;
+        Ok(file)
+    }
+
+    /// What the export holds of the window, as Go's own parser reads it.
+    ///
+    /// # Errors
+    /// When Go's parser refuses it, or it has no window.
+    pub fn exported(&self) -> Result<Vec<Event>> {
+        let file = self.export()?;
+        events(read(&Go::find()?, &file)?, self.is_v1).context("from the export")
+    }
+}
+
+/// The window, with reasons that both formats can tell, and settings where they change: Go tells the
+/// number of Ps again after every stop of the world.
+fn events(mut events: Vec<Event>, is_v1: bool) -> Result<Vec<Event>> {
+    let mut settings: HashMap<Arc<str>, u64> = HashMap::new();
+    events.retain(|event| match &event.what {
+        What::Metric { name, value } if &**name != HEAP_LIVE => {
+            settings.insert(Arc::clone(name), *value) != Some(*value)
+        }
+        _ => true,
+    });
+    let mut events = window(&events)?.to_vec();
+    if is_v1 {
+        for event in &mut events {
+            if let What::Goroutine { to: State::Waiting, reason, .. } = &mut event.what {
+                *reason = in_v1(reason).into();
+            }
+        }
+    }
+    Ok(events)
+}

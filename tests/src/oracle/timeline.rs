@@ -1,0 +1,212 @@
+//! The states of each goroutine, one after another, and how long each lasted.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::{
+    census::transition,
+    event::{Event, State, What},
+};
+
+/// A change of a goroutine's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// When, in ns.
+    pub time: i64,
+    /// The state before.
+    pub from: State,
+    /// The state after.
+    pub to: State,
+    /// What Go's tracer calls it.
+    pub kind: String,
+}
+
+/// The changes of each goroutine, by goid. Statuses at the start of a trace are none.
+pub type Timelines = BTreeMap<i64, Vec<Change>>;
+
+/// The changes of each goroutine.
+pub fn timelines(events: &[Event]) -> Timelines {
+    let mut timelines = Timelines::new();
+    for event in events {
+        let What::Goroutine { goid, from, to, reason, .. } = &event.what else {
+            continue;
+        };
+        if *from == State::Undetermined || from == to {
+            continue;
+        }
+        let kind = transition(*from, *to, reason);
+        let change = Change { time: event.time, from: *from, to: *to, kind };
+        timelines.entry(*goid).or_default().push(change);
+    }
+    timelines
+}
+
+/// Where the two sides stop telling the same of a goroutine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fork {
+    /// The goroutine.
+    pub goid: i64,
+    /// How many changes both tell.
+    pub common: usize,
+    /// How many Go tells, and we.
+    pub lengths: (usize, usize),
+    /// The last that both tell, and what each side tells next, with the time since the window began.
+    pub text: String,
+}
+
+impl fmt::Display for Fork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (go, ours) = self.lengths;
+        write!(
+            f,
+            "goroutine {}: after {} of {go} (Go) and {ours} (ours) changes:{}",
+            self.goid, self.common, self.text
+        )
+    }
+}
+
+/// The goroutines of which the two sides tell different sequences, the earliest first.
+pub fn forks(go: &Timelines, ours: &Timelines) -> Vec<Fork> {
+    const NONE: &[Change] = &[];
+    let goids: std::collections::BTreeSet<&i64> = go.keys().chain(ours.keys()).collect();
+    let start = go.values().flatten().map(|change| change.time).min().unwrap_or_default();
+    let our_start = ours.values().flatten().map(|change| change.time).min().unwrap_or_default();
+    let mut forks = Vec::new();
+    for goid in goids {
+        let of = |side: &'_ Timelines| side.get(goid).map_or_else(|| NONE.to_vec(), Clone::clone);
+        let (go, ours) = (of(go), of(ours));
+        let common = go.iter().zip(&ours).take_while(|(a, b)| a.kind == b.kind).count();
+        if common == go.len() && common == ours.len() {
+            continue;
+        }
+        let first = common.saturating_sub(2);
+        let tell = |side: &[Change], start: i64| {
+            let next = side.iter().skip(first).take(7);
+            let next: Vec<String> = next
+                .map(|change| format!("{} at {} us", change.kind, (change.time - start) / 1000))
+                .collect();
+            next.join(", ")
+        };
+        let text =
+            format!("\n    Go:   {}\n    ours: {}", tell(&go, start), tell(&ours, our_start));
+        let fork = Fork { goid: *goid, common, lengths: (go.len(), ours.len()), text };
+        let time = go.get(common).or(ours.get(common)).map_or(i64::MAX, |change| change.time);
+        forks.push((time, fork));
+    }
+    forks.sort_by_key(|(time, _)| *time);
+    forks.into_iter().map(|(_, fork)| fork).collect()
+}
+
+/// An interval whose length the two sides see differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// The goroutine.
+    pub goid: i64,
+    /// Its state in the interval.
+    pub state: State,
+    /// What began it.
+    pub kind: String,
+    /// The length in ns that Go tells, and the one that we tell.
+    pub lengths: (i64, i64),
+}
+
+impl fmt::Display for Stretch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (go, ours) = self.lengths;
+        let Self { goid, state, kind, .. } = self;
+        write!(f, "goroutine {goid}: {state:?} after {kind}: Go {go} ns, ours {ours} ns")
+    }
+}
+
+/// The comparison of intervals.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lengths {
+    /// How many were compared.
+    pub compared: usize,
+    /// Those that differ by more than may be, the worst first.
+    pub off: Vec<Stretch>,
+}
+
+/// Compares the lengths of the intervals up to where a goroutine's sequences fork. They may differ
+/// by 20 us and 5 %. Intervals in a state that the filter refuses are left out.
+pub fn lengths(go: &Timelines, ours: &Timelines, filter: impl Fn(State) -> bool) -> Lengths {
+    let mut lengths = Lengths::default();
+    for (goid, go) in go {
+        let Some(ours) = ours.get(goid) else { continue };
+        for (a, b) in go.windows(2).zip(ours.windows(2)) {
+            let [(a, a_end), (b, b_end)] = [a, b].map(|pair| (&pair[0], &pair[1]));
+            if a.kind != b.kind || a_end.kind != b_end.kind {
+                break;
+            }
+            if !filter(a.to) {
+                continue;
+            }
+            lengths.compared += 1;
+            let (go, ours) = (a_end.time - a.time, b_end.time - b.time);
+            if (go - ours).abs() > 20_000 + go / 20 {
+                let (state, kind) = (a.to, a.kind.clone());
+                lengths.off.push(Stretch { goid: *goid, state, kind, lengths: (go, ours) });
+            }
+        }
+    }
+    lengths.off.sort_by_key(|stretch| -(stretch.lengths.0 - stretch.lengths.1).abs());
+    lengths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::parse;
+
+    /// A goroutine that starts, blocks, is unblocked and starts, at the given times.
+    fn life(times: [i64; 4]) -> Timelines {
+        let changes = ["Runnable->Running", "Running->Waiting", "Waiting->Runnable"];
+        let lines: Vec<String> = (0..4)
+            .map(|i| {
+                let (time, change) = (times[i], changes[i % 3]);
+                format!("M=1 P=0 G=3 StateTransition Time={time} GoID=3 {change} Reason=\"\"")
+            })
+            .collect();
+        timelines(&parse(&lines.join("\n")).expect("it is well formed"))
+    }
+
+    #[test]
+    fn a_trace_equals_itself() {
+        let life = life([0, 1000, 2000, 3000]);
+        assert_eq!(life[&3].len(), 4);
+        assert_eq!(forks(&life, &life), []);
+        assert_eq!(lengths(&life, &life, |_| true), Lengths { compared: 3, off: Vec::new() });
+    }
+
+    #[test]
+    fn a_fork_is_shown() {
+        let all = life([0, 1000, 2000, 3000]);
+        let mut fewer = all.clone();
+        fewer.get_mut(&3).expect("it is there").remove(2);
+        let forks = forks(&all, &fewer);
+        assert_eq!(forks.len(), 1);
+        assert_eq!((forks[0].common, forks[0].lengths), (2, (4, 3)));
+        let text = forks[0].to_string();
+        assert!(text.contains("unblock at 2 us, start at 3 us"), "{text}");
+        // What follows the fork is not compared.
+        assert_eq!(lengths(&all, &fewer, |_| true).compared, 1);
+    }
+
+    #[test]
+    fn a_goroutine_that_one_side_lacks_is_a_fork() {
+        let life = life([0, 1000, 2000, 3000]);
+        assert_eq!(forks(&life, &Timelines::new())[0].lengths, (4, 0));
+        assert_eq!(forks(&Timelines::new(), &life)[0].lengths, (0, 4));
+    }
+
+    #[test]
+    fn lengths_may_differ_a_little() {
+        let go = life([0, 1_000_000, 1_001_000, 2_000_000]);
+        let near = life([5000, 1_074_000, 1_090_000, 2_080_000]);
+        let far = life([0, 1_000_000, 1_022_000, 2_022_000]);
+        assert_eq!(lengths(&go, &near, |_| true).off, []);
+        let off = lengths(&go, &far, |_| true).off;
+        assert_eq!(off.len(), 1);
+        assert_eq!((off[0].state, off[0].lengths), (State::Waiting, (1000, 22_000)));
+        assert_eq!(lengths(&go, &far, |state| state == State::Running).compared, 1);
+    }
+}
