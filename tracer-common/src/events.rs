@@ -18,8 +18,9 @@ pub trait Record: Copy + 'static {
 }
 
 /// Most program counters of a stack that are recorded; the outermost ones of a deeper stack are cut off.
-/// Source: Go's tracer (internal/trace/tracev2, MaxFramesPerStack, less the one for the skip count).
-pub const MAX_FRAMES: usize = 127;
+/// As many as Go's tracer takes (runtime/mprof.go, makeProfStackFP: 128 and the most that are skipped), and
+/// the second one is 0 unless the frames do not lead to it.
+pub const MAX_FRAMES: usize = 135;
 
 /// `GoStatus::proc` when the thread holds no P.
 pub const NO_PROC: i32 = -1;
@@ -175,16 +176,14 @@ events! {
         /// Stack of the creator; 0 for none.
         stack: u64, "stack id";
     }
-    /// A stack of a traced process that was not seen before, ahead of the event that it belongs to.
+    /// A stack of a traced process, ahead of the first event with it. After it: return addresses from the innermost one outwards; 0 where there is none.
     GoStack = 17, "go_stack" => "stack" tail [u64; MAX_FRAMES] {
         /// Its number in the events of this process: a hash of all of it.
         id: u64, "stack id";
         /// The process.
         tgid: u32, "pid";
         /// How many of the innermost frames (inlined ones count) are the runtime's machinery and not shown.
-        skip: u16, "frames";
-        /// How many program counters follow, return addresses from the innermost one outwards.
-        depth: u16, "count";
+        skip: u32, "frames";
     }
     /// A goroutine hands its thread over to another one (coroutines, iter.Pull).
     GoSwitch = 15, "go_switch" => "goroutine_state" {

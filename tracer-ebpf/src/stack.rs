@@ -59,13 +59,7 @@ pub fn number(target: &Target, start: Option<Start>) -> u64 {
 #[inline(never)]
 fn capture(pc: u64, caller: u64, frame: u64, skip: u16) -> u64 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let seed = mix(u64::from(tgid) << 16 | u64::from(skip), pc);
-    let mut depth = 1u16;
-    let mut id = seed;
-    if caller != 0 {
-        id = mix(id, caller);
-        depth += 1;
-    }
+    let mut id = mix(mix(mix(u64::from(tgid), u64::from(skip)), pc), caller);
     let mut at = frame;
     for _ in 0..MAX_FRAMES - 2 {
         if at == 0 {
@@ -73,7 +67,6 @@ fn capture(pc: u64, caller: u64, frame: u64, skip: u16) -> u64 {
         }
         let Some((pc, next)) = step(at) else { break };
         id = mix(id, pc);
-        depth += 1;
         at = next;
     }
     // 0 stands for no stack.
@@ -84,28 +77,19 @@ fn capture(pc: u64, caller: u64, frame: u64, skip: u16) -> u64 {
     }
     let submitted = emit_tail::<GoStack, [u64; MAX_FRAMES]>(|header, record, tail| {
         // SAFETY: both point to room that was reserved for them.
-        unsafe { record.write(GoStack { header, id, tgid, skip, depth }) };
+        unsafe { record.write(GoStack { header, id, tgid, skip: u32::from(skip) }) };
         // Volatile, or the compiler makes a memset of it, which there is not.
         let put = |i: usize, pc: u64| unsafe { write_volatile(addr_of_mut!((*tail)[i]), pc) };
         put(0, pc);
-        let mut first = 1;
-        if caller != 0 {
-            put(1, caller);
-            first = 2;
-        } else {
-            put(MAX_FRAMES - 1, 0);
-        }
+        put(1, caller);
         let mut at = frame;
-        for i in 0..MAX_FRAMES - 2 {
+        // Without a count of the frames: the verifier would follow each one separately.
+        for i in 2..MAX_FRAMES {
             let (pc, next) = match at {
                 0 => (0, 0),
                 _ => step(at).unwrap_or((0, 0)),
             };
-            if first == 1 {
-                put(1 + i, pc)
-            } else {
-                put(2 + i, pc)
-            }
+            put(i, pc);
             at = next;
         }
     });

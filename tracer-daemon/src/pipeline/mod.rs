@@ -97,8 +97,8 @@ impl Pipeline {
             Ok(Event::GoStack(head)) => {
                 self.received[EventKind::GoStack as usize] += 1;
                 let pcs = record[size_of::<GoStack>()..].as_chunks().0;
-                let pcs: Vec<u64> = pcs.iter().map(|&pc| u64::from_ne_bytes(pc)).collect();
-                self.tracker.stack(&head, &pcs[..pcs.len().min(usize::from(head.depth))]);
+                let pcs = pcs.iter().map(|&pc| u64::from_ne_bytes(pc));
+                self.tracker.stack(&head, &pcs.filter(|&pc| pc != 0).collect::<Vec<_>>());
             }
             Ok(event) => {
                 self.received[event.kind() as usize] += 1;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use tracer_common::events::{GoStack, MAX_FRAMES};
+use tracer_common::events::GoStack;
 use tracer_store::{Batch, Frame, Stack};
 
 use crate::target::go::GoRuntime;
@@ -59,10 +59,8 @@ impl Stacks {
         if self.known.contains_key(&(upid, id)) {
             return;
         }
-        // Go leaves out the outermost frame of every stack: it is runtime.goexit, unless the stack is cut.
-        let pcs = &pcs[..pcs.len().min(MAX_FRAMES - 1)];
         let in_file: Vec<u64> = pcs.iter().map(|pc| pc.wrapping_sub(bias)).collect();
-        let expanded = runtime.functions.expand(&in_file, u32::from(skip));
+        let expanded = runtime.functions.expand(&in_file, skip);
         let yields = expanded.first().is_some_and(|frame| YIELDS.contains(&&*frame.function));
         let mut frames = Vec::with_capacity(expanded.len());
         for frame in expanded {
