@@ -50,6 +50,10 @@ enum Task {
     Test {
         /// Run only the tests whose names contain one of these, without format and lint checks
         filter: Vec<String>,
+        /// Run all: every test program with every version of Go, built in every way, and the whole
+        /// soak; takes some hours
+        #[arg(long)]
+        full: bool,
     },
 }
 
@@ -64,7 +68,7 @@ fn main() -> ExitCode {
         }
         Task::GoOffsets { check } => go_offsets::run(check),
         Task::Demo => demo::run(),
-        Task::Test { filter } => test::run(&filter),
+        Task::Test { filter, full } => test::run(&filter, full),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,9 +16,12 @@ const KERNEL_PACKAGE: &str = "tracer-ebpf";
 /// The package whose tests trace real processes.
 const TESTS_PACKAGE: &str = "tracer-tests";
 
+/// How often each of the soak's four programs is attached to in a full run: 500 times in all.
+const FULL_SOAK_CYCLES: &str = "125";
+
 /// Sets up, and runs the tests whose names contain one of the filters; all tests, and the format
-/// and lint checks, when there is none.
-pub fn run(filter: &[String]) -> Result<()> {
+/// and lint checks, when there is none. The tests that take long are run with `full` only.
+pub fn run(filter: &[String], full: bool) -> Result<()> {
     ensure!(
         is_root(),
         "the tests load kernel programs, which needs root: run `sudo -E env PATH=\"$PATH\" cargo \
@@ -44,6 +47,9 @@ pub fn run(filter: &[String]) -> Result<()> {
         .args(["test", "--package", TESTS_PACKAGE, "--no-fail-fast", "--"])
         .args(["--test-threads=1"])
         .args(filter);
+    if full {
+        traces.arg("--include-ignored").env("TRACER_SOAK_CYCLES", FULL_SOAK_CYCLES);
+    }
     let traces = test(&mut traces, &bin, &go);
     eprintln!("test: {} s in all", start.elapsed().as_secs());
     // Both results are wanted before either of them ends the run.

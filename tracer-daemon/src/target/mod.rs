@@ -3,6 +3,7 @@
 
 mod elf;
 pub mod go;
+pub mod memory;
 mod process;
 
 pub use elf::{ElfError, ElfFile, Executable};

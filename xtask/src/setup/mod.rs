@@ -34,13 +34,15 @@ impl Missing {
 }
 
 /// Commands that have to be there, the Debian packages that hold them, and what needs them.
-const COMMANDS: [(&str, &str, &str); 6] = [
+const COMMANDS: [(&str, &str, &str); 8] = [
     ("cc", "gcc", "links Rust programs, compiles SQLite"),
     ("ar", "binutils", "compiles SQLite"),
     ("python3", "python3", "fetches Go from PyPI"),
     ("strace", "strace", "the tests compare syscalls with it"),
     ("bpftool", "bpftool", "the tests look for leftovers with it"),
     ("mount", "mount", "the tests fill a small tmpfs"),
+    ("etcd", "etcd-server", "the tests trace it"),
+    ("etcdctl", "etcd-client", "the tests put it under load"),
 ];
 
 /// Says what is missing.

@@ -1,10 +1,12 @@
 //! The Go runtime in an executable: its version, functions, and the places where probes may sit.
 
 mod buildinfo;
+mod globals;
 mod inner_site;
 pub mod layout;
 mod pclntab;
 mod site;
+pub mod snapshot;
 mod spill;
 
 use thiserror::Error;
@@ -12,8 +14,9 @@ use tracer_common::target::GoOffsets;
 
 use self::layout::{Distance, Layout};
 use super::Executable;
+pub use globals::Globals;
 pub use go_layout::Names;
-pub use pclntab::{Frame, Functions, TableError};
+pub use pclntab::{Frame, Functions, Kind, Step, TableError};
 pub use site::SiteError;
 
 /// Why goroutines cannot be traced in a program.
@@ -50,6 +53,8 @@ pub struct GoRuntime {
     pub names: &'static Names,
     /// All functions by address.
     pub functions: Functions,
+    /// Where its variables may be.
+    pub globals: Globals,
 }
 
 /// The version of Go that built this executable; none if it is not a Go program.
@@ -66,6 +71,7 @@ impl GoRuntime {
             layout: layout::newest().layout,
             names: &layout::newest().names,
             functions: Functions::for_tests(functions),
+            globals: Globals::default(),
         }
     }
 
@@ -78,7 +84,14 @@ impl GoRuntime {
             return Err(GoError::Version(version.to_owned()));
         };
         let functions = Functions::read(elf, &known.layout, known.minor)?;
-        Ok(Self { minor: known.minor, layout: known.layout, names: &known.names, functions })
+        let globals = Globals::find(elf, &functions);
+        Ok(Self {
+            minor: known.minor,
+            layout: known.layout,
+            names: &known.names,
+            functions,
+            globals,
+        })
     }
 
     /// What the kernel programs need to know of it.

@@ -1,0 +1,204 @@
+//! The goroutines and Ps of a running process at one moment, read from its memory without stopping
+//! it: what `runtime.allgs` and `runtime.allp` lead to.
+//!
+//! Nothing is believed that does not fit: an address that holds no list of goroutines is refused, and
+//! a goroutine that changed while it was read is read again.
+
+mod goroutines;
+mod procs;
+mod stack;
+#[cfg(test)]
+mod tests;
+
+use nix::{
+    sys::time::TimeSpec,
+    time::{ClockId, clock_gettime},
+};
+use thiserror::Error;
+
+use super::GoRuntime;
+use crate::target::memory::{Memory, MemoryError, word};
+
+/// Why there is no snapshot.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    /// The variable was not found in the executable.
+    #[error(
+        "the runtime's list of goroutines cannot be found in its executable: it has neither symbols \
+         nor the function runtime.allgadd as Go's compiler writes it"
+    )]
+    NoList,
+    /// What was found is no list of goroutines.
+    #[error("what should be the runtime's list of goroutines holds something else ({0})")]
+    Implausible(&'static str),
+    /// The memory of the process cannot be read.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// A process at one moment, or nearly so: see the times of each goroutine.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Begin of the first read (CLOCK_MONOTONIC, ns).
+    pub taken_from: u64,
+    /// End of the last read (CLOCK_MONOTONIC, ns).
+    pub taken_until: u64,
+    /// All goroutines that have begun and not ended, system goroutines included, in the order in
+    /// which the runtime keeps them.
+    pub goroutines: Vec<SnapGoroutine>,
+    /// All Ps, by number; empty if they could not be found.
+    pub procs: Vec<SnapProc>,
+    /// The heap; none if gcController could not be found.
+    pub heap: Option<SnapHeap>,
+}
+
+/// A goroutine at one moment.
+#[derive(Clone, Debug)]
+pub struct SnapGoroutine {
+    /// Its number.
+    pub goid: u64,
+    /// Its status (tracer-common, goroutine_status).
+    pub status: u8,
+    /// Whether its stack was being scanned by the garbage collector.
+    pub is_scanned: bool,
+    /// Number of the reason for which it waits; means nothing in another status.
+    pub wait_reason: u8,
+    /// When a garbage collection first found it blocked (CLOCK_MONOTONIC, ns); 0 if none has.
+    pub wait_since: u64,
+    /// Address in the file of its start function; 0 if it has none.
+    pub start_pc: u64,
+    /// Return address in the file of the go statement that made it; 0 if there is none.
+    pub go_pc: u64,
+    /// Who made it; none before Go 1.21, or if the runtime did.
+    pub parent_goid: Option<u64>,
+    /// Whether it is locked to its thread (runtime.LockOSThread).
+    pub is_locked: bool,
+    /// Whether it is in a bubble of testing/synctest.
+    pub is_in_bubble: bool,
+    /// Kernel's id of the thread that it is on.
+    pub tid: Option<u32>,
+    /// Number of the P that its thread holds, while it runs.
+    pub proc: Option<u32>,
+    /// Its frames.
+    pub stack: SnapStack,
+    /// Before it was read (CLOCK_MONOTONIC, ns).
+    pub read_from: u64,
+    /// After it was found unchanged (CLOCK_MONOTONIC, ns).
+    pub read_until: u64,
+}
+
+/// The stack of a goroutine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapStack {
+    /// Addresses in the file, innermost first: where it stopped, then return addresses, to
+    /// `runtime.goexit` unless it is deeper than 16 MiB.
+    Frames(Vec<u64>),
+    /// It runs: its frames change all the time.
+    Running,
+    /// It changed each time it was read.
+    Changing,
+    /// Its stack is not where its words say.
+    Unreadable,
+}
+
+/// A P at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapProc {
+    /// Its number.
+    pub id: u32,
+    /// Its status (runtime/runtime2.go): 0 idle, 1 running, 2 in a system call (before Go 1.26), 3
+    /// stopped for the garbage collector, 4 dead.
+    pub status: u32,
+    /// Kernel's id of the thread that holds it.
+    pub tid: Option<u32>,
+}
+
+/// The heap at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapHeap {
+    /// Bytes that the runtime counts as alive: marked by the last garbage collection, or allocated
+    /// since.
+    pub live: u64,
+    /// Bytes at which GOGC wants the next garbage collection to be done; none with GOGC=off.
+    pub goal: Option<u64>,
+}
+
+/// Reads the goroutines, Ps and heap of the process `pid`. `bias` is its load address minus that in
+/// the file.
+///
+/// # Errors
+/// When the list of goroutines cannot be found or read.
+pub fn take(pid: u32, runtime: &GoRuntime, bias: u64) -> Result<Snapshot, SnapshotError> {
+    let process = Process { memory: Memory::of(pid), runtime, bias };
+    let taken_from = monotonic();
+    let mut goroutines = process.goroutines()?;
+    let procs = process.procs()?;
+    process.add_threads(&mut goroutines, &procs)?;
+    let heap = process.heap()?;
+    let taken_until = monotonic();
+    Ok(Snapshot {
+        taken_from,
+        taken_until,
+        goroutines: goroutines.into_iter().map(|read| read.goroutine).collect(),
+        procs: procs.into_iter().map(|read| read.proc).collect(),
+        heap,
+    })
+}
+
+struct Process<'a> {
+    memory: Memory,
+    runtime: &'a GoRuntime,
+    bias: u64,
+}
+
+impl Process<'_> {
+    /// The pointers in a slice whose header is at an address in the file; none if there is no slice.
+    fn pointers(&self, header: u64, max: u64) -> Result<Option<Vec<u64>>, MemoryError> {
+        let header = self.memory.read(header.wrapping_add(self.bias), 24)?;
+        let [base, length, capacity] = [0, 8, 16].map(|at| word(&header, at));
+        if length == 0 || length > max || capacity < length || !base.is_multiple_of(8) {
+            return Ok(None);
+        }
+        let size = usize::try_from(length * 8).unwrap_or(usize::MAX);
+        match self.memory.read(base, size) {
+            Ok(bytes) => Ok(Some((0..size / 8).map(|i| word(&bytes, 8 * i)).collect())),
+            Err(MemoryError::Unmapped(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The address in the file of an address in the process; 0 stays 0.
+    fn in_file(&self, address: u64) -> u64 {
+        if address == 0 { 0 } else { address.wrapping_sub(self.bias) }
+    }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds.
+fn monotonic() -> u64 {
+    // The clock exists on every Linux.
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
+    now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned()
+}
+
+/// A field of a struct that was read, 0 if the version does not have it.
+fn field(bytes: &[u8], offset: u32) -> u64 {
+    word(bytes, offset as usize)
+}
+
+/// One byte of a struct that was read.
+fn byte(bytes: &[u8], offset: u32) -> u8 {
+    bytes.get(offset as usize).copied().unwrap_or(0)
+}
+
+/// Four bytes of a struct that was read.
+fn half(bytes: &[u8], offset: u32) -> u32 {
+    let at = offset as usize;
+    let half = bytes.get(at..at.saturating_add(4)).and_then(|b| b.try_into().ok());
+    half.map_or(0, u32::from_le_bytes)
+}
+
+/// How many bytes of a struct must be read for these fields of up to 8 bytes.
+fn size(fields: &[u32]) -> usize {
+    let present = fields.iter().filter(|&&offset| offset != super::layout::ABSENT);
+    present.max().map_or(0, |&last| last as usize + 8)
+}

@@ -1,0 +1,178 @@
+//! Snapshots of real programs, compared with what the runtime prints of itself at SIGQUIT.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tracer_common::goroutine_status::{RUNNING, SYSCALL, WAITING};
+use tracer_tests::go::Go;
+
+use super::*;
+use crate::target::{ElfFile, go};
+
+/// A program that has printed "ready", killed when dropped.
+struct Running(Child);
+
+impl Running {
+    fn start(path: &Path, flags: &[&str]) -> Self {
+        let mut child = Command::new(path)
+            .args(flags)
+            // All frames, with their addresses, and all goroutines.
+            .env("GOTRACEBACK", "system")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("text");
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// What it prints at its end, by goroutine: the addresses of its frames, and how many of them
+    /// come before those that are left out.
+    fn quit(mut self) -> BTreeMap<u64, (Vec<u64>, Option<usize>)> {
+        kill(Pid::from_raw(self.pid().cast_signed()), Signal::SIGQUIT).expect("it lives");
+        let mut text = String::new();
+        self.0.stderr.take().expect("piped").read_to_string(&mut text).expect("text");
+        let mut goroutines = BTreeMap::new();
+        let mut last = 0;
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("goroutine ") {
+                last = rest.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+                goroutines.insert(last, (Vec::new(), None));
+            }
+            let Some((frames, left_out)) = goroutines.get_mut(&last) else { continue };
+            if let Some((_, pc)) = line.rsplit_once(" pc=0x") {
+                frames.push(u64::from_str_radix(pc, 16).expect("hexadecimal"));
+            } else if line.contains("frames elided") {
+                *left_out = Some(frames.len());
+            }
+        }
+        goroutines
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn read(path: &Path) -> GoRuntime {
+    let file = ElfFile::open(path).expect("readable");
+    let elf = file.parse().expect("an executable");
+    let version = go::version(&elf).expect("a Go program");
+    GoRuntime::read(&elf, &version).expect("a known version")
+}
+
+/// Where Go's linker places the first page of a program, position-independent or not.
+const FIRST_PAGE: u64 = 0x40_0000;
+
+fn bias(pid: u32, path: &Path) -> u64 {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it lives");
+    let name = path.to_str().expect("text");
+    let line = maps.lines().find(|line| line.ends_with(name)).expect("mapped");
+    let start = u64::from_str_radix(line.split('-').next().expect("two"), 16).expect("a number");
+    start - FIRST_PAGE
+}
+
+fn compare(path: &Path, label: &str) {
+    let runtime = read(path);
+    let program = Running::start(path, &[]);
+    let bias = bias(program.pid(), path);
+    let mut snapshot = take(program.pid(), &runtime, bias).expect("a snapshot");
+    // The main goroutine may still be printing.
+    while snapshot.goroutines.iter().any(|g| g.goid == 1 && g.status != WAITING) {
+        snapshot = take(program.pid(), &runtime, bias).expect("a snapshot");
+    }
+    assert!(snapshot.taken_from < snapshot.taken_until);
+    assert!(!snapshot.procs.is_empty(), "{label}: no Ps");
+    assert!(snapshot.procs.iter().enumerate().all(|(i, p)| p.id as usize == i && p.status < 5));
+    let heap = snapshot.heap.expect("gcController");
+    assert!(heap.goal.is_some_and(|goal| goal >= 4 << 20) && heap.live < 1 << 30, "{heap:?}");
+
+    let mut expected = program.quit();
+    let mut compared = 0;
+    let mut statuses = BTreeMap::new();
+    for goroutine in snapshot.goroutines {
+        *statuses.entry(goroutine.status).or_insert(0) += 1;
+        assert!(snapshot.taken_from <= goroutine.read_from);
+        assert!(goroutine.read_from < goroutine.read_until);
+        assert!(goroutine.read_until <= snapshot.taken_until);
+        let (pcs, left_out) = expected
+            .remove(&goroutine.goid)
+            .unwrap_or_else(|| panic!("{label}: {} is not there", goroutine.goid));
+        let SnapStack::Frames(found) = goroutine.stack else {
+            panic!("{label}: {goroutine:?}");
+        };
+        let found: Vec<u64> = found.iter().map(|pc| pc + bias).collect();
+        compared += found.len();
+        match left_out {
+            None => assert_eq!(found, pcs, "{label}: {}", goroutine.goid),
+            Some(inner) => {
+                assert!(found.len() > 3000, "{label}: {}", found.len());
+                assert!(found.starts_with(&pcs[..inner]) && found.ends_with(&pcs[inner..]));
+            }
+        }
+    }
+    assert!(compared > 3000, "{label}: only {compared} frames");
+    assert!(statuses[&WAITING] > 25 && statuses[&SYSCALL] > 0, "{label}: {statuses:?}");
+    expected.retain(|&goid, _| goid != 0);
+    assert!(expected.is_empty(), "{label}: not found: {expected:?}");
+}
+
+#[test]
+fn goroutines_and_their_frames_are_those_of_the_runtime() {
+    for minor in Go::minors() {
+        let go = Go::of(minor).expect("setup has run");
+        compare(&go.build("parked").expect("it compiles"), minor);
+        compare(&go.build_stripped("parked").expect("it compiles"), &format!("{minor} stripped"));
+    }
+    let go = Go::find().expect("setup has run");
+    compare(&go.build_pie("parked").expect("it compiles"), "PIE");
+}
+
+#[test]
+fn one_that_runs_has_no_stack_but_a_thread_and_a_p() {
+    let path = Go::find().and_then(|go| go.build("parked")).expect("it compiles");
+    let program = Running::start(&path, &["-spin"]);
+    let runtime = read(&path);
+    let snapshot = take(program.pid(), &runtime, 0).expect("a snapshot");
+    let spins = |goroutine: &&SnapGoroutine| {
+        runtime.functions.start_name(goroutine.start_pc).as_deref() == Some("main.spins")
+    };
+    let goroutine = snapshot.goroutines.iter().find(spins).expect("it runs");
+    assert_eq!((goroutine.status, &goroutine.stack), (RUNNING, &SnapStack::Running));
+    let proc = snapshot.procs[goroutine.proc.expect("a P") as usize];
+    assert_eq!((proc.status, proc.tid), (1, goroutine.tid));
+    let task = format!("/proc/{}/task/{}", program.pid(), goroutine.tid.expect("a thread"));
+    assert!(Path::new(&task).is_dir(), "{task}");
+}
+
+#[test]
+fn what_is_no_list_of_goroutines_is_refused() {
+    let path = Go::find().and_then(|go| go.build("parked")).expect("it compiles");
+    let program = Running::start(&path, &[]);
+    let mut runtime = read(&path);
+    let allp = runtime.globals.allp.clone();
+    for (allgs, expected) in
+        [(vec![], "cannot be found"), (allp, "something else"), (vec![8], "memory")]
+    {
+        runtime.globals.allgs = allgs;
+        let error = take(program.pid(), &runtime, 0).expect_err("no list").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
