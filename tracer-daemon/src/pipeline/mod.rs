@@ -16,7 +16,10 @@ use tracer_common::{
 };
 use tracer_store::{Batch, EventCount, words::loss_stage};
 
-use crate::{counts::Counts, target::go::GoRuntime};
+use crate::{
+    counts::Counts,
+    target::go::{GoRuntime, snapshot::Snapshot},
+};
 use losses::Losses;
 use order::Order;
 pub use track::Notice;
@@ -91,6 +94,11 @@ impl Pipeline {
         self.tracker.set_go(pid, runtime, bias, since);
     }
 
+    /// The goroutines and Ps that a process had when its memory was read, after [`Pipeline::set_go`].
+    pub fn set_existing(&mut self, pid: u32, snapshot: Snapshot) {
+        self.tracker.set_existing(pid, snapshot);
+    }
+
     /// Takes a record of the ring.
     pub fn push(&mut self, record: &[u8]) {
         match Event::decode(record) {
@@ -140,6 +148,7 @@ impl Pipeline {
         for event in self.order.release(until) {
             self.tracker.track(&event, &mut self.losses);
         }
+        self.tracker.advanced(until, &mut self.losses);
     }
 
     /// What happened that needs the outside.

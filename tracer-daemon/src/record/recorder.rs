@@ -18,7 +18,7 @@ use crate::{
     args::Recording,
     kernel::{Kernel, Ring},
     pipeline::{Notice, Pipeline, ProcessFacts},
-    target::ProcessInfo,
+    target::{ProcessInfo, go::snapshot},
 };
 
 /// How long events wait for earlier ones of other CPUs.
@@ -319,7 +319,7 @@ impl Recorder {
             self.pipeline.add_process(&facts(&info, &inspected), begins);
             let file = Path::new(&info.exe).file_name();
             self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            let told = self.trace_go(pid, &inspected);
+            let told = self.trace_go(pid, &inspected, begins.is_none());
             // An exec since then would leave the offsets of the old program in force for the new one.
             if inspected.is_current(pid) {
                 told.iter().for_each(|message| self.warn(message));
@@ -332,7 +332,7 @@ impl Recorder {
     }
 
     /// Puts probes on the Go runtime; returns what there is to say about it.
-    fn trace_go(&mut self, pid: u32, inspected: &go::Inspected) -> Vec<String> {
+    fn trace_go(&mut self, pid: u32, inspected: &go::Inspected, running: bool) -> Vec<String> {
         let refused = |reason: &dyn std::fmt::Display| {
             vec![format!("goroutines cannot be traced: {reason}; threads and system calls are")]
         };
@@ -351,7 +351,17 @@ impl Recorder {
         }
         let since = clock::monotonic();
         self.pipeline.set_go(pid, attachable.runtime(), attachable.bias(), since);
-        attachable.missing().iter().map(|missing| format!("not traced: {missing}")).collect()
+        let mut told: Vec<_> =
+            attachable.missing().iter().map(|missing| format!("not traced: {missing}")).collect();
+        if running {
+            match snapshot::take(pid, &attachable.runtime(), attachable.bias()) {
+                Ok(snapshot) => self.pipeline.set_existing(pid, snapshot),
+                Err(error) => told.push(format!(
+                    "goroutines that do nothing while they are traced are not recorded: {error}"
+                )),
+            }
+        }
+        told
     }
 
     fn say(&self, message: &str) {

@@ -1,7 +1,9 @@
 //! The pipeline on canned records: what goes in is bytes as a kernel program writes them.
 
+mod existing;
 mod goroutines;
 mod runtime;
+mod stacks;
 mod threads;
 
 use tracer_common::{
@@ -22,6 +24,7 @@ const START: u64 = 1_000;
 const MAIN: u64 = 0x1000;
 const GC_START: u64 = 0x2000;
 const MARK_DONE: u64 = 0x3000;
+const YIELD: u64 = 0x4000;
 const CHAN_RECEIVE: u8 = 19;
 const COROUTINE: u8 = 38;
 const GC_WORKER_ACTIVE: u8 = 29;
@@ -41,6 +44,7 @@ impl Bench {
             (MAIN, MAIN + 0x100, "main.work"),
             (GC_START, GC_START + 0x100, "runtime.gcStart.func2"),
             (MARK_DONE, MARK_DONE + 0x100, "runtime.gcMarkDone.func3"),
+            (YIELD, YIELD + 0x100, "runtime.Gosched"),
         ]);
         pipeline.set_go(PID, Arc::new(runtime), 0, START);
         Self { pipeline, rows: Batch::default(), strings: Vec::new() }
@@ -78,6 +82,8 @@ impl Bench {
         self.rows.open = batch.open;
         self.rows.goroutines.append(&mut batch.goroutines);
         self.rows.threads.append(&mut batch.threads);
+        self.rows.frames.append(&mut batch.frames);
+        self.rows.stacks.append(&mut batch.stacks);
         self.rows.losses.append(&mut batch.losses);
         self.rows.counts = batch.counts;
     }

@@ -105,6 +105,27 @@ impl Track {
         Self { row, open: None, left_syscall: None, first: true, switched_by: None }
     }
 
+    /// What is found out about its creation later than about itself.
+    pub fn was_created_by(
+        &mut self,
+        parent_ugid: Option<i64>,
+        create_stack: Option<i64>,
+        cx: &mut Context<'_>,
+    ) {
+        if self.row.created_ts.is_none() {
+            self.row.parent_ugid = self.row.parent_ugid.or(parent_ugid);
+            self.row.create_stack = self.row.create_stack.or(create_stack);
+            cx.entities.goroutine(self.row.clone());
+        }
+    }
+
+    /// The stack at which it is in its open interval.
+    pub fn at_stack(&mut self, stack_id: Option<i64>) {
+        if let Some((_, row)) = &mut self.open {
+            row.stack_id = stack_id;
+        }
+    }
+
     /// The open interval.
     pub fn open(&self) -> Option<GoroutineState> {
         self.open.map(|(_, row)| row)

@@ -18,6 +18,23 @@ use crate::target::go::GoRuntime;
 /// How long after a system call it may still turn out that the goroutine found no P (ns).
 const SYSCALL_SETTLES: u64 = 10_000_000;
 
+/// A goroutine that was found in the memory of its process.
+pub struct Met {
+    pub goid: u64,
+    /// Address of its start function in the file; 0 if it has none.
+    pub start: u64,
+    pub parent_goid: Option<u64>,
+    pub state: State,
+    /// Number of its wait reason.
+    pub reason: u8,
+    /// It waits because the GC stopped it.
+    pub preempted: bool,
+    /// Where it runs, if it does.
+    pub place: Option<Place>,
+    pub stack_id: Option<i64>,
+    pub create_stack: Option<i64>,
+}
+
 struct Process {
     runtime: Arc<GoRuntime>,
     /// Load address minus address in the file.
@@ -25,6 +42,8 @@ struct Process {
     /// All its goroutines are traced since (ns).
     since: i64,
     goroutines: FxHashMap<u64, Track>,
+    /// Those that ended while the ones that were there before are still being put in their place.
+    ended: Option<FxHashSet<u64>>,
 }
 
 impl Process {
@@ -69,8 +88,8 @@ pub struct Goroutines {
 impl Goroutines {
     pub fn set_runtime(&mut self, upid: i64, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
         let since = since.cast_signed();
-        let goroutines = FxHashMap::default();
-        self.processes.insert(upid, Process { runtime, bias, since, goroutines });
+        let (goroutines, ended) = (FxHashMap::default(), None);
+        self.processes.insert(upid, Process { runtime, bias, since, goroutines, ended });
     }
 
     /// The runtime of a process, and its load address minus the address in its file.
@@ -85,6 +104,72 @@ impl Goroutines {
     /// The goroutine that has this goid, if it is known.
     pub fn ugid(&self, upid: i64, goid: u64) -> Option<i64> {
         Some(self.processes.get(&upid)?.goroutines.get(&goid)?.row.ugid)
+    }
+
+    /// A goroutine was there before the recording, as its memory shows; no event told of it so far.
+    pub fn existed(&mut self, upid: i64, met: &Met, cx: &mut Context<'_>) {
+        let parent_ugid = met.parent_goid.and_then(|goid| self.ugid(upid, goid));
+        let utid = met.place.map_or(0, |place| place.utid);
+        let Some(process) = self.processes.get_mut(&upid) else {
+            return;
+        };
+        if let Some(track) = process.goroutines.get_mut(&met.goid) {
+            track.was_created_by(parent_ugid, met.create_stack, cx);
+            return;
+        }
+        // It ended while it was read.
+        if process.ended.as_ref().is_some_and(|ended| ended.contains(&met.goid)) {
+            return;
+        }
+        let mut state = met.state;
+        if state == State::Waiting && process.runtime.names.runs_nevertheless(met.reason) {
+            state = State::Running;
+        }
+        let reason = match state {
+            State::Waiting if met.preempted => Some(cx.strings.intern("preempted")),
+            State::Waiting => process.reason(met.reason, cx.strings),
+            _ => None,
+        };
+        let row = Goroutine {
+            parent_ugid,
+            create_stack: met.create_stack,
+            ..process.new_row(
+                &mut self.last_ugid,
+                upid,
+                met.goid,
+                met.start.wrapping_add(process.bias),
+            )
+        };
+        let mut track = Track::existed(row, cx);
+        let since = (!self.lost).then_some(process.since);
+        let place = met.place.unwrap_or(Place { utid: 0, proc: None });
+        let on_thread = matches!(state, State::Running | State::Syscall);
+        // A thread that only marks its goroutine as waiting was not looked for.
+        if met.place.is_some() || !on_thread {
+            let since = self.ran_since(since, state, utid);
+            track.backfill(since, state, reason, place, cx);
+            track.at_stack(met.stack_id);
+        }
+        if state == State::Syscall {
+            self.in_syscall.insert(utid, (upid, met.goid));
+        }
+        if let Some(process) = self.processes.get_mut(&upid) {
+            process.goroutines.insert(met.goid, track);
+        }
+    }
+
+    /// Goroutines that were there before the recording are going to be told of.
+    pub fn expect_existing(&mut self, upid: i64) {
+        if let Some(process) = self.processes.get_mut(&upid) {
+            process.ended = Some(FxHashSet::default());
+        }
+    }
+
+    /// All goroutines that were there before the recording have been told of.
+    pub fn all_are_known(&mut self, upid: i64) {
+        if let Some(process) = self.processes.get_mut(&upid) {
+            process.ended = None;
+        }
     }
 
     pub fn created(&mut self, upid: i64, utid: i64, event: &GoCreate, cx: &mut Context<'_>) {
@@ -158,6 +243,9 @@ impl Goroutines {
             return;
         };
         if matches!(event.new, DEAD | DEADEXTRA) {
+            if let Some(ended) = &mut process.ended {
+                ended.insert(event.goid);
+            }
             if let Some(mut track) = process.goroutines.remove(&event.goid) {
                 track.backfill(since, from, None, place, cx);
                 track.end(event.header.ts, place, cx);

@@ -5,6 +5,7 @@
 //! from the new state.
 
 mod entities;
+mod existing;
 mod goroutine;
 mod goroutines;
 mod procs;
@@ -22,8 +23,9 @@ use tracer_common::{
 use tracer_store::{Batch, Interner, Streams, words::loss_stage};
 
 use super::{ProcessFacts, losses::Losses};
-use crate::target::go::GoRuntime;
+use crate::target::go::{GoRuntime, snapshot::Snapshot};
 use entities::Entities;
+use existing::Existing;
 use goroutines::Goroutines;
 use procs::Procs;
 use runtime::Runtime;
@@ -76,6 +78,7 @@ pub struct Tracker {
     entities: Entities,
     strings: Interner,
     stacks: Stacks,
+    existing: Existing,
     closed: Streams,
     threads: Threads,
     syscalls: Syscalls,
@@ -91,6 +94,7 @@ impl Tracker {
             entities: Entities::default(),
             strings: Interner::new(),
             stacks: Stacks::default(),
+            existing: Existing::default(),
             closed: Streams::default(),
             threads: Threads::new(start_ts),
             syscalls: Syscalls::default(),
@@ -117,6 +121,14 @@ impl Tracker {
         self.goroutines.set_runtime(upid, runtime, bias, since);
     }
 
+    /// What the memory of a process showed, after [`Tracker::set_go`].
+    pub fn set_existing(&mut self, pid: u32, snapshot: Snapshot) {
+        let upid = self.entities.process(pid);
+        let Self { entities, goroutines, stacks, existing, .. } = self;
+        goroutines.expect_existing(upid);
+        existing.add(pid, upid, snapshot, goroutines, stacks, entities.executable(upid));
+    }
+
     /// A stack of a process, ahead of the events that name it.
     pub fn stack(&mut self, head: &GoStack, pcs: &[u64]) {
         let upid = self.entities.process(head.tgid);
@@ -141,6 +153,7 @@ impl Tracker {
             entities,
             strings,
             stacks,
+            existing,
             closed,
             threads,
             syscalls,
@@ -151,6 +164,7 @@ impl Tracker {
         } = self;
         let mut cx = Context { entities, strings, stacks, closed, losses };
         let header = event.header();
+        existing.settle(header.ts, goroutines, procs, &mut cx);
         match event {
             Event::SchedSwitch(e) => {
                 if let Some(pid) = threads.switch(e, &mut cx) {
@@ -257,6 +271,13 @@ impl Tracker {
             | Event::SysEnter(_)
             | Event::SysExit(_) => {}
         }
+    }
+
+    /// All events before `until` (ns) were tracked.
+    pub fn advanced(&mut self, until: u64, losses: &mut Losses) {
+        let Self { entities, strings, stacks, existing, closed, goroutines, procs, .. } = self;
+        let mut cx = Context { entities, strings, stacks, closed, losses };
+        existing.settle(until, goroutines, procs, &mut cx);
     }
 
     pub fn take_batch(&mut self, until: u64) -> Batch {

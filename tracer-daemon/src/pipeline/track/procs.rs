@@ -89,6 +89,18 @@ impl Procs {
         self.lost = true;
     }
 
+    /// A P was there before the recording, as the memory of the process shows; no event told of it so far.
+    pub fn existed(&mut self, upid: i64, proc: u32, holder: Holder, cx: &mut Context<'_>) {
+        let Some(process) = self.processes.get_mut(&upid).filter(|_| !self.lost) else {
+            return;
+        };
+        let Ok(proc) = i32::try_from(proc) else { return };
+        // A thread has one P: an event since then has told of another one.
+        if holder.is_none_or(|utid| process.held_by(utid).is_none()) {
+            process.backfill(upid, proc, holder, cx);
+        }
+    }
+
     /// A thread gets a P that nobody had; or its own one back, which was not seen to be taken.
     pub fn started(&mut self, upid: i64, utid: i64, event: &GoProc, cx: &mut Context<'_>) {
         const KIND: &str = "go_proc";

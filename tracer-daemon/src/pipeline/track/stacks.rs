@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use tracer_common::events::GoStack;
 use tracer_store::{Batch, Frame, Stack};
 
-use crate::target::go::GoRuntime;
+use crate::target::go::{Frame as CodeFrame, GoRuntime};
 
 /// Functions by which a goroutine gives its P away of its own accord.
 const YIELDS: [&str; 3] = ["runtime.Gosched", "runtime.goschedguarded", "runtime.goschedIfBusy"];
@@ -55,25 +55,31 @@ impl Stacks {
         bias: u64,
         module: Option<&Arc<str>>,
     ) {
-        let (id, skip) = (head.id, head.skip);
-        if self.known.contains_key(&(upid, id)) {
+        if self.known.contains_key(&(upid, head.id)) {
             return;
         }
         let in_file: Vec<u64> = pcs.iter().map(|pc| pc.wrapping_sub(bias)).collect();
-        let expanded = runtime.functions.expand(&in_file, skip);
+        let expanded = runtime.functions.expand(&in_file, head.skip);
         let yields = expanded.first().is_some_and(|frame| YIELDS.contains(&&*frame.function));
-        let mut frames = Vec::with_capacity(expanded.len());
-        for frame in expanded {
-            frames.push(self.frame(Place {
-                func: frame.function,
-                file: (!frame.file.is_empty()).then_some(frame.file),
-                line: (frame.line > 0).then_some(i64::from(frame.line)),
-                address: frame.pc.cast_signed(),
-                module: module.cloned(),
-            }));
-        }
-        let known = (!frames.is_empty()).then(|| Known { stack_id: self.stack(frames), yields });
-        self.known.insert((upid, id), known);
+        let known = self.store(&expanded, module).map(|stack_id| Known { stack_id, yields });
+        self.known.insert((upid, head.id), known);
+    }
+
+    /// The number in the database of a stack; none if it has no frames.
+    pub fn store(&mut self, frames: &[CodeFrame], module: Option<&Arc<str>>) -> Option<i64> {
+        let frames: Vec<i64> = frames
+            .iter()
+            .map(|frame| {
+                self.frame(Place {
+                    func: Arc::clone(&frame.function),
+                    file: (!frame.file.is_empty()).then(|| Arc::clone(&frame.file)),
+                    line: (frame.line > 0).then_some(i64::from(frame.line)),
+                    address: frame.pc.cast_signed(),
+                    module: module.cloned(),
+                })
+            })
+            .collect();
+        (!frames.is_empty()).then(|| self.stack(frames))
     }
 
     /// The stack with this number in the events of a process; `Err` if it was never told of.

@@ -1,0 +1,130 @@
+//! What was there when the recording began: goroutines and Ps that were read from the memory of the
+//! process, and of which no event tells.
+//!
+//! They are read while events already come, so each takes its place in the order of time. An event of
+//! the same goroutine is always right, because it may have happened while the goroutine was read.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tracer_common::goroutine_status::{COPYSTACK, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING};
+
+use super::{
+    Context,
+    goroutine::{Place, State},
+    goroutines::{Goroutines, Met},
+    procs::Procs,
+    stacks::Stacks,
+};
+use crate::target::go::snapshot::{SnapGoroutine, SnapProc, SnapStack, Snapshot};
+
+/// runtime/runtime2.go, _Pdead: a P that GOMAXPROCS does not allow any more.
+const P_DEAD: u32 = 4;
+
+/// What was read, and has not taken its place yet.
+#[derive(Default)]
+pub struct Existing {
+    goroutines: VecDeque<Found>,
+    procs: Option<FoundProcs>,
+}
+
+/// A goroutine that was read.
+struct Found {
+    pid: u32,
+    upid: i64,
+    goroutine: SnapGoroutine,
+    stack_id: Option<i64>,
+    create_stack: Option<i64>,
+}
+
+struct FoundProcs {
+    pid: u32,
+    upid: i64,
+    procs: Vec<SnapProc>,
+    at: u64,
+}
+
+impl Existing {
+    /// What was read of a process whose Go runtime is known already.
+    pub fn add(
+        &mut self,
+        pid: u32,
+        upid: i64,
+        snapshot: Snapshot,
+        goroutines: &Goroutines,
+        stacks: &mut Stacks,
+        module: Option<&Arc<str>>,
+    ) {
+        let Some((runtime, _)) = goroutines.runtime(upid) else {
+            return;
+        };
+        let mut found: Vec<Found> = Vec::with_capacity(snapshot.goroutines.len());
+        for goroutine in snapshot.goroutines {
+            let mut store = |pcs: &[u64]| stacks.store(&runtime.functions.expand(pcs, 0), module);
+            let stack_id = match &goroutine.stack {
+                SnapStack::Frames(pcs) => store(pcs),
+                SnapStack::Running | SnapStack::Changing | SnapStack::Unreadable => None,
+            };
+            let create_stack = (goroutine.go_pc != 0).then(|| store(&[goroutine.go_pc])).flatten();
+            found.push(Found { pid, upid, goroutine, stack_id, create_stack });
+        }
+        found.sort_by_key(|found| found.goroutine.read_until);
+        self.goroutines = found.into();
+        let (procs, at) = (snapshot.procs, snapshot.taken_until);
+        self.procs = Some(FoundProcs { pid, upid, procs, at });
+    }
+
+    /// Lets everything that was read before `ts` take its place.
+    pub fn settle(
+        &mut self,
+        ts: u64,
+        goroutines: &mut Goroutines,
+        procs: &mut Procs,
+        cx: &mut Context<'_>,
+    ) {
+        while let Some(found) =
+            self.goroutines.pop_front_if(|found| found.goroutine.read_until < ts)
+        {
+            settle_goroutine(&found, goroutines, cx);
+        }
+        if self.goroutines.is_empty()
+            && let Some(found) = self.procs.take_if(|found| found.at < ts)
+        {
+            for proc in found.procs.iter().filter(|proc| proc.status != P_DEAD) {
+                let holder = proc.tid.map(|tid| cx.entities.thread_of(found.pid, tid));
+                procs.existed(found.upid, proc.id, holder, cx);
+            }
+            goroutines.all_are_known(found.upid);
+        }
+    }
+}
+
+fn settle_goroutine(found: &Found, goroutines: &mut Goroutines, cx: &mut Context<'_>) {
+    let one = &found.goroutine;
+    let state = match one.status {
+        RUNNABLE => State::Runnable,
+        RUNNING | COPYSTACK => State::Running,
+        SYSCALL => State::Syscall,
+        WAITING | PREEMPTED => State::Waiting,
+        _ => return,
+    };
+    let on_thread = matches!(state, State::Running | State::Syscall);
+    let utid = one.tid.filter(|_| on_thread).map(|tid| cx.entities.thread_of(found.pid, tid));
+    // Where it is must be known, or nothing can be said of it.
+    let place = match utid {
+        Some(utid) => Some(Place { utid, proc: one.proc.map(i64::from) }),
+        None if on_thread => return,
+        None => None,
+    };
+    let met = Met {
+        goid: one.goid,
+        start: one.start_pc,
+        parent_goid: one.parent_goid,
+        state,
+        reason: one.wait_reason,
+        preempted: one.status == PREEMPTED,
+        place,
+        stack_id: found.stack_id,
+        create_stack: found.create_stack,
+    };
+    goroutines.existed(found.upid, &met, cx);
+}
