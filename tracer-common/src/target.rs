@@ -10,6 +10,9 @@ pub const FULL: u32 = 4;
 /// enters a system call.
 pub const STACKS: u32 = 8;
 
+/// Bit of [`Target::flags`]: a new goroutine gets its number only after its status (up to Go 1.23).
+pub const GOID_LATE: u32 = 16;
+
 /// How many processes can be traced at once.
 pub const MAX_TARGETS: usize = 1024;
 
@@ -17,21 +20,26 @@ pub const MAX_TARGETS: usize = 1024;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// [`ARM_ON_EXEC`] and [`GO`].
+    /// [`ARM_ON_EXEC`] and the others.
     pub flags: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Number of the wait reason `GC worker (idle)`, with which workers of the GC wait for work.
+    pub gc_worker_reason: u32,
     /// Address in the process of runtime.ready, whose frame tells how many frames of a waker's stack are
     /// the runtime's.
     pub ready_start: u64,
     /// Where runtime.ready ends; equal to its start if its frame is not as expected.
     pub ready_end: u64,
+    /// Address in the process of runtime.park_m, in versions of Go whose goroutines wait only if that
+    /// function says so; 0 in those that give a reason to the others, too.
+    pub park_start: u64,
+    /// Where runtime.park_m ends.
+    pub park_end: u64,
     /// Where the Go runtime keeps things; zero unless [`GO`] is set.
     pub go: GoOffsets,
 }
 
 const _: () = assert!(
-    size_of::<Target>() == 24 + size_of::<GoOffsets>() && align_of::<Target>() == 8,
+    size_of::<Target>() == 40 + size_of::<GoOffsets>() && align_of::<Target>() == 8,
     "the kernel compares and copies every byte: there may be no padding"
 );
 
@@ -72,10 +80,14 @@ go_offsets! {
     m_procid: "m.procid";
     m_curg: "m.curg";
     m_p: "m.p";
+    m_oldp: "m.oldp, up to Go 1.25, where a thread has no P in a system call";
     m_wait_trace_skip: "m.waitTraceSkip";
     p_id: "p.id";
+    p_status: "p.status";
     p_gc_mark_worker_mode: "p.gcMarkWorkerMode";
     gc_heap_live: "gcController.heapLive";
     gc_heap_marked: "gcController.heapMarked";
     gc_percent_heap_goal: "gcController.gcPercentHeapGoal";
+    tls_g: "runtime.tlsg, where a thread keeps its g: how far below the thread pointer";
+    reserved: "Always 0";
 }

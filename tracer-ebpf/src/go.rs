@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_probe_read_user;
 use tracer_common::{
     events::NO_PROC,
-    goroutine_status::MASK,
+    goroutine_status::{MASK, SYSCALL},
     target::{ABSENT, GoOffsets, Target},
 };
 
@@ -104,6 +104,23 @@ pub fn machine(go: &GoOffsets, m: u64) -> Result<Machine, i32> {
     Ok(Machine { curg: words[0], proc })
 }
 
+/// p.gcMarkWorkerMode of the P that an m holds; 0 if it holds none.
+#[inline(always)]
+pub fn worker_mode(go: &GoOffsets, m: u64) -> Result<u32, i32> {
+    let p: u64 = read(m + u64::from(go.m_p))?;
+    if p == 0 { Ok(0) } else { read(p + u64::from(go.p_gc_mark_worker_mode)) }
+}
+
+/// The P that a thread had when it entered a system call, and may have back: nobody uses it yet.
+#[inline(always)]
+fn old_proc(go: &GoOffsets, m: u64) -> Result<i32, i32> {
+    /// runtime2.go
+    const PSYSCALL: u32 = 2;
+    let p: u64 = read(m + u64::from(go.m_oldp))?;
+    let free = p != 0 && read::<u32>(p + u64::from(go.p_status))? == PSYSCALL;
+    if free { p_id(go, p) } else { Ok(NO_PROC) }
+}
+
 /// gcController.heapLive and gcController.gcPercentHeapGoal, in bytes.
 #[inline(always)]
 pub fn heap(go: &GoOffsets, controller: u64) -> Result<(u64, u64), i32> {
@@ -118,8 +135,8 @@ pub fn heap(go: &GoOffsets, controller: u64) -> Result<(u64, u64), i32> {
 #[inline(always)]
 pub fn current(target: &Target, task: Task) -> Option<(Goroutine, Machine)> {
     let go = &target.go;
-    // Go keeps g in the word below the thread pointer (runtime/tls_amd64.s, ELF TLS).
-    let g: u64 = read(task.fsbase().wrapping_sub(8)).ok()?;
+    // Go keeps g below the thread pointer (runtime/tls_amd64.s, ELF TLS).
+    let g: u64 = read(task.fsbase().wrapping_sub(u64::from(go.tls_g))).ok()?;
     if g == 0 {
         return None;
     }
@@ -127,7 +144,7 @@ pub fn current(target: &Target, task: Task) -> Option<(Goroutine, Machine)> {
     if m == 0 {
         return None;
     }
-    let machine = machine(go, m).ok()?;
+    let mut machine = machine(go, m).ok()?;
     // A thread that is not the runtime's may have anything in that word: believe it only if the m
     // leads back to this g.
     if g != machine.curg && read::<u64>(m + u64::from(go.m_g0)).ok()? != g {
@@ -136,5 +153,9 @@ pub fn current(target: &Target, task: Task) -> Option<(Goroutine, Machine)> {
     if machine.curg == 0 {
         return None;
     }
-    Some((goroutine(go, machine.curg).ok()?, machine))
+    let goroutine = goroutine(go, machine.curg).ok()?;
+    if machine.proc == NO_PROC && goroutine.status == SYSCALL && go.m_oldp != ABSENT {
+        machine.proc = old_proc(go, m).ok()?;
+    }
+    Some((goroutine, machine))
 }

@@ -54,11 +54,18 @@ pub struct Place {
     pub function: &'static str,
     /// First minor version of Go for which this holds.
     pub since: u32,
+    /// Last one.
+    pub until: u32,
+}
+
+/// The last version, if one is given.
+const fn last(given: &[u32]) -> u32 {
+    if given.is_empty() { u32::MAX } else { given[0] }
 }
 
 macro_rules! go_probes {
     ($( $level:ident $name:ident gives $gives:literal {
-        $( $program:literal at $site:ident $(($callee:literal))? of $function:literal $(since $since:literal)?; )+
+        $( $program:literal at $site:ident $(($callee:literal))? of $function:literal $(since $since:literal)? $(until $until:literal)?; )+
     } )*) => {
         /// Something that is seen by a program on a function of the Go runtime.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +84,7 @@ macro_rules! go_probes {
                     site: Site::$site $(($callee))?,
                     function: $function,
                     since: 0 $( + $since )?,
+                    until: const { last(&[$( $until )?]) },
                 }, )+], )* }
             }
 
@@ -96,12 +104,12 @@ macro_rules! go_probes {
 impl GoProbe {
     /// Where it belongs in Go 1.`minor`; none if that version has no such thing.
     pub fn place(self, minor: u32) -> Option<&'static Place> {
-        self.places().iter().find(|place| place.since <= minor)
+        self.places().iter().find(|place| (place.since..=place.until).contains(&minor))
     }
 
     /// Whether a program that has no use for the function does not have it at all.
     pub const fn may_be_absent(self) -> bool {
-        matches!(self, Self::CoroSwitch)
+        matches!(self, Self::CoroSwitch | Self::NewCoro)
     }
 
     /// Names of all programs, each once.
@@ -117,6 +125,12 @@ impl GoProbe {
 go_probes! {
     Go CasGStatus gives "goroutine states" {
         "go_casgstatus" at Entry of "runtime.casgstatus";
+    }
+    Go NewProc gives "the creation of goroutines" {
+        "go_newproc" at LastCall("runtime.runqput") of "runtime.newproc.func1" until 23;
+    }
+    Go NewCoro gives "the creation of coroutines" {
+        "go_newcoro" at Returns of "runtime.newcoro" since 23 until 23;
     }
     Go PreemptPark gives "goroutines stopped by the GC" {
         "go_preempt_park" at Entry of "runtime.preemptPark";

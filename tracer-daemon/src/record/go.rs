@@ -7,8 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use procfs::process::{MMPermissions, MMapPath, Process};
-use tracer_common::target::{FULL, GO, STACKS, Target};
+use tracer_common::target::{FULL, GO, GOID_LATE, STACKS, Target};
 
 use crate::{
     kernel::{GoProbe, Kernel, KernelError, Level, Place, Site},
@@ -54,7 +53,8 @@ impl Inspected {
         // Not /proc/PID/exe: if the process has replaced its program meanwhile, that is another file,
         // in which nothing was verified.
         let executable = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        for &(program, offset) in &go.sites {
+        let wanted = go.sites.iter().filter(|(level, ..)| *level <= options.level);
+        for &(_, program, offset) in wanted {
             if let Err(error) = kernel.attach_go(program, Path::new(&executable), offset, pid) {
                 kernel.detach_go();
                 return Err(error);
@@ -64,12 +64,25 @@ impl Inspected {
         // system calls are seen before its other changes would seem to jump.
         let stacks = if options.stacks { STACKS } else { 0 };
         let full = if options.level == Level::Full { FULL } else { 0 };
-        let (ready_start, ready_end) = go.ready.map_or((0, 0), |(start, end)| {
-            (start.wrapping_add(go.bias), end.wrapping_add(go.bias))
-        });
-        let flags = GO | stacks | full;
-        let go = go.runtime.offsets();
-        kernel.trace(pid, Target { flags, reserved: 0, ready_start, ready_end, go })
+        let in_process = |range: Option<(u64, u64)>| {
+            let moved = |at: u64| at.wrapping_add(go.bias);
+            range.map_or((0, 0), |(start, end)| (moved(start), moved(end)))
+        };
+        let (ready_start, ready_end) = in_process(go.ready);
+        let (park_start, park_end) = in_process(go.runtime.park());
+        let goid_late = if go.runtime.minor <= 23 { GOID_LATE } else { 0 };
+        kernel.trace(
+            pid,
+            Target {
+                flags: GO | stacks | full | goid_late,
+                gc_worker_reason: u32::from(go.runtime.gc_worker_reason()),
+                ready_start,
+                ready_end,
+                park_start,
+                park_end,
+                go: go.runtime.offsets(),
+            },
+        )
     }
 }
 
@@ -87,51 +100,49 @@ pub struct Attachable {
     runtime: Arc<GoRuntime>,
     /// Start and end of runtime.ready, if its frame tells how much of a stack to skip.
     ready: Option<(u64, u64)>,
-    /// Programs and their offsets in the file.
-    sites: Vec<(&'static str, u64)>,
-    /// What cannot be traced, and why.
-    missing: Vec<String>,
+    /// Programs, from which level on, and their offsets in the file.
+    sites: Vec<(Level, &'static str, u64)>,
+    /// What cannot be traced, from which level on, and why.
+    missing: Vec<(Level, String)>,
     /// Load address minus address in the file.
     bias: u64,
 }
 
-/// Looks at the executable of a process that is to be traced at `level`.
+/// Looks at the executable of a process.
 ///
 /// # Errors
 /// When it is not a program of x86_64: then its system calls would get wrong names.
-pub fn inspect(pid: u32, level: Level) -> Result<Inspected, ElfError> {
+pub fn inspect(pid: u32) -> Result<Inspected, ElfError> {
     let file = ElfFile::open(&ProcessInfo::exe_link(pid))?;
     let elf = file.parse()?;
     let go_version = go::version(&elf);
-    let go = go_version.clone().map(|version| attachable(pid, &elf, version, level));
+    let go = go_version.clone().map(|version| attachable(pid, &elf, version));
     let build_id = elf.build_id();
     Ok(Inspected { build_id, go_version, go, file: file.into_file() })
 }
 
-fn attachable(
-    pid: u32,
-    elf: &Executable<'_>,
-    version: String,
-    level: Level,
-) -> Result<Attachable, String> {
+fn attachable(pid: u32, elf: &Executable<'_>, version: String) -> Result<Attachable, String> {
     let runtime = GoRuntime::read(elf, &version).map_err(|e| e.to_string())?;
     let mut sites = Vec::new();
     let mut missing = Vec::new();
     for &probe in GoProbe::ALL {
-        let Some(place) = probe.place(runtime.minor).filter(|_| probe.level() <= level) else {
+        let Some(place) = probe.place(runtime.minor) else {
             continue;
         };
+        let level = probe.level();
         match offsets_of(&runtime, elf, place) {
-            Ok(offsets) => sites.extend(offsets.into_iter().map(|at| (place.program, at))),
+            Ok(offsets) => {
+                sites.extend(offsets.into_iter().map(|at| (level, place.program, at)));
+            }
             // Without it there is nothing to tell of goroutines.
             Err(error @ GoError::Function { .. }) if probe == GoProbe::CasGStatus => {
                 return Err(error.to_string());
             }
             Err(GoError::Function { reason: SiteError::Missing, .. }) if probe.may_be_absent() => {}
-            Err(error) => missing.push(format!("{} ({error})", probe.gives())),
+            Err(error) => missing.push((level, format!("{} ({error})", probe.gives()))),
         }
     }
-    let bias = load_bias(pid, elf).ok_or("its executable is not mapped where its segments say")?;
+    let bias = ProcessInfo::load_bias(pid, elf.entry()).map_err(|e| e.to_string())?;
     let ready = runtime.ready(elf);
     Ok(Attachable { runtime: Arc::new(runtime), ready, sites, missing, bias })
 }
@@ -149,23 +160,6 @@ fn offsets_of(
     }
 }
 
-/// How far the executable was moved from the addresses in its file.
-fn load_bias(pid: u32, elf: &Executable<'_>) -> Option<u64> {
-    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
-    let exe = fs::metadata(ProcessInfo::exe_link(pid)).ok()?;
-    let inode = exe.ino();
-    let maps = process.maps().ok()?;
-    let code = maps.iter().find(|map| {
-        map.inode == inode
-            && map.perms.contains(MMPermissions::EXECUTE)
-            && matches!(map.pathname, MMapPath::Path(_))
-    })?;
-    let (address, offset) = elf.code_segment()?;
-    // Both start and offset of a mapping are whole pages; the segment begins somewhere in it.
-    let mapped = code.address.0.checked_add(offset.checked_sub(code.offset)?)?;
-    mapped.checked_sub(address)
-}
-
 impl Attachable {
     /// The runtime, for names.
     pub fn runtime(&self) -> Arc<GoRuntime> {
@@ -177,8 +171,9 @@ impl Attachable {
         self.bias
     }
 
-    /// What cannot be traced, and why.
-    pub fn missing(&self) -> &[String] {
-        &self.missing
+    /// What cannot be traced at a level, and why.
+    pub fn missing(&self, level: Level) -> impl Iterator<Item = &str> {
+        let wanted = self.missing.iter().filter(move |(from, _)| *from <= level);
+        wanted.map(|(_, what)| what.as_str())
     }
 }

@@ -47,7 +47,7 @@ pub fn attach(args: &Attach) -> Result<ExitCode> {
     let signals = Signals::block().context("cannot watch for signals")?;
     // Before a database is made for it.
     ProcessInfo::read(args.pid)?;
-    go::inspect(args.pid, args.recording.level)?;
+    go::inspect(args.pid)?;
     let mut recorder = Recorder::new(&args.recording)?;
     recorder.attach(args.pid)?;
     let end = args.duration.map(|duration| Instant::now() + duration);

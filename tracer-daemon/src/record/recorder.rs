@@ -315,7 +315,7 @@ impl Recorder {
     fn look_at_program(&mut self, pid: u32, begins: Option<u64>) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let info = ProcessInfo::read(pid)?;
-            let inspected = go::inspect(pid, self.options.level)?;
+            let inspected = go::inspect(pid)?;
             self.pipeline.add_process(&facts(&info, &inspected), begins);
             let file = Path::new(&info.exe).file_name();
             self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -351,8 +351,10 @@ impl Recorder {
         }
         let since = clock::monotonic();
         self.pipeline.set_go(pid, attachable.runtime(), attachable.bias(), since);
-        let mut told: Vec<_> =
-            attachable.missing().iter().map(|missing| format!("not traced: {missing}")).collect();
+        let mut told: Vec<_> = attachable
+            .missing(self.options.level)
+            .map(|missing| format!("not traced: {missing}"))
+            .collect();
         if running {
             match snapshot::take(pid, &attachable.runtime(), attachable.bias()) {
                 Ok(snapshot) => self.pipeline.set_existing(pid, snapshot),

@@ -1,10 +1,16 @@
 //! An executable file: its segments, sections and symbols.
 
-use std::{collections::HashMap, fs::File, io, path::Path};
+use std::{
+    cell::OnceCell, collections::HashMap, fs::File, io, ops::Range, os::unix::fs::FileExt as _,
+    path::Path,
+};
 
 use object::{
-    Architecture, Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, RelocationTarget,
-    SegmentFlags, elf::PF_X,
+    Architecture, Endianness, Object, ObjectSection, ObjectSymbol, ReadCache, ReadRef,
+    elf::{
+        DT_NULL, DT_RELA, DT_RELASZ, PF_W, PF_X, PT_DYNAMIC, PT_LOAD, PT_TLS, R_X86_64_RELATIVE,
+    },
+    read::elf::{FileHeader as _, ProgramHeader as _},
 };
 use thiserror::Error;
 
@@ -34,11 +40,24 @@ impl From<io::Error> for ElfError {
     }
 }
 
+/// Size of the header of a 64-bit ELF file.
+const HEADER_SIZE: usize = 64;
+/// Place and size of the fields of the header that say where the section table is: e_shoff, and from
+/// e_shentsize to e_shstrndx.
+const SECTION_FIELDS: [Range<usize>; 2] = [0x28..0x30, 0x3a..0x40];
+/// No section of a Go program is larger than this, and no more than this is looked through.
+const MAX_SIZE: u64 = 1 << 30;
+/// How much is looked through at once.
+const CHUNK: usize = 1 << 20;
+
 /// Where the bytes of an ELF file are; [`Executable`] borrows from it and reads only what is asked
 /// for (Go programs are large).
 pub struct ElfFile {
     file: File,
     cache: ReadCache<File>,
+    /// The header as if there were no section table, for files whose section table is damaged: a
+    /// program runs without it.
+    without_sections: Box<[u8]>,
 }
 
 impl ElfFile {
@@ -49,7 +68,11 @@ impl ElfFile {
     pub fn open(path: &Path) -> Result<Self, ElfError> {
         let file = File::open(path)?;
         let cache = ReadCache::new(file.try_clone()?);
-        Ok(Self { file, cache })
+        let mut header = vec![0; HEADER_SIZE];
+        // A file that is too short fails when it is parsed.
+        let _ = file.read_exact_at(&mut header, 0);
+        SECTION_FIELDS.into_iter().for_each(|field| header[field].fill(0));
+        Ok(Self { file, cache, without_sections: header.into() })
     }
 
     /// The open file itself: what was read is in this one, whatever a path leads to later.
@@ -62,21 +85,97 @@ impl ElfFile {
     /// # Errors
     /// When it is not an ELF file for x86_64.
     pub fn parse(&self) -> Result<Executable<'_>, ElfError> {
-        let file =
-            object::File::parse(&self.cache).map_err(|e| ElfError::Invalid(e.to_string()))?;
+        let whole = Bytes { cache: &self.cache, header: None };
+        let patched = Bytes { header: Some(&self.without_sections), ..whole };
+        let file = object::File::parse(whole)
+            .or_else(|error| object::File::parse(patched).map_err(|_| error))
+            .map_err(|e| ElfError::Invalid(e.to_string()))?;
         if file.architecture() != Architecture::X86_64 {
             return Err(ElfError::Architecture(format!("{:?}", file.architecture())));
         }
-        Ok(Executable { file })
+        let object::File::Elf64(elf) = &file else {
+            return Err(ElfError::Architecture(format!("{:?}", file.format())));
+        };
+        let endian = elf.endian();
+        let segment = |header: &object::elf::ProgramHeader64<Endianness>| Segment {
+            kind: header.p_type(endian).0,
+            flags: header.p_flags(endian).0,
+            address: header.p_vaddr(endian),
+            size: header.p_memsz(endian),
+            offset: header.p_offset(endian),
+            size_in_file: header.p_filesz(endian),
+            align: header.p_align(endian),
+        };
+        let segments = elf.elf_program_headers().iter().map(segment).collect();
+        let entry = elf.elf_header().e_entry(endian);
+        Ok(Executable { on_disk: &self.file, file, segments, entry, relocations: OnceCell::new() })
+    }
+}
+
+/// The bytes of a file, with a header of its own if there is one.
+#[derive(Clone, Copy)]
+struct Bytes<'a> {
+    cache: &'a ReadCache<File>,
+    header: Option<&'a [u8]>,
+}
+
+impl<'a> ReadRef<'a> for Bytes<'a> {
+    fn len(self) -> Result<u64, ()> {
+        self.cache.len()
+    }
+
+    fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'a [u8], ()> {
+        match self.header {
+            Some(header) if offset < HEADER_SIZE as u64 => {
+                let start = usize::try_from(offset).map_err(drop)?;
+                let end = start.checked_add(usize::try_from(size).map_err(drop)?).ok_or(())?;
+                header.get(start..end).ok_or(())
+            }
+            _ => self.cache.read_bytes_at(offset, size),
+        }
+    }
+
+    fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'a [u8], ()> {
+        self.cache.read_bytes_at_until(range, delimiter)
+    }
+}
+
+/// A program header.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    kind: u32,
+    flags: u32,
+    address: u64,
+    size: u64,
+    offset: u64,
+    size_in_file: u64,
+    align: u64,
+}
+
+impl Segment {
+    /// The place in the file of a virtual address.
+    fn offset_of(&self, address: u64) -> Option<u64> {
+        let within = address.checked_sub(self.address)?;
+        (within < self.size_in_file).then(|| self.offset.checked_add(within))?
     }
 }
 
 /// An ELF executable for x86_64.
 pub struct Executable<'a> {
-    file: object::File<'a, &'a ReadCache<File>>,
+    on_disk: &'a File,
+    file: object::File<'a, Bytes<'a>>,
+    segments: Vec<Segment>,
+    entry: u64,
+    /// Where the loader writes an address, and which, as addresses in the file; by place.
+    relocations: OnceCell<Vec<(u64, u64)>>,
 }
 
 impl<'a> Executable<'a> {
+    /// The file, for what needs all of it.
+    pub fn object(&self) -> &impl Object<'a> {
+        &self.file
+    }
+
     /// GNU build id in hexadecimal, or Go's own build id.
     pub fn build_id(&self) -> Option<String> {
         let gnu = self.file.build_id().ok().flatten();
@@ -84,13 +183,13 @@ impl<'a> Executable<'a> {
             // ELF note: name size, description size, type, "Go\0\0", description.
             let note = self.section(".note.go.buildid")?;
             let size = u32::from_le_bytes(note.get(4..8)?.try_into().ok()?) as usize;
-            String::from_utf8(note.get(16..16 + size)?.to_vec()).ok()
+            String::from_utf8(note.get(16..16usize.checked_add(size)?)?.to_vec()).ok()
         })
     }
 
     /// Bytes of the section with this name.
     pub fn section(&self, name: &str) -> Option<&'a [u8]> {
-        self.file.section_by_name(name)?.data().ok()
+        self.file.section_by_name(name).filter(|s| s.size() <= MAX_SIZE)?.data().ok()
     }
 
     /// Address and size of the section with this name.
@@ -111,50 +210,115 @@ impl<'a> Executable<'a> {
 
     /// `size` bytes at a virtual address, as they are in the file.
     pub fn bytes_at(&self, address: u64, size: u64) -> Option<&'a [u8]> {
-        self.file.segments().find_map(|s| s.data_range(address, size).ok().flatten())
+        self.bytes_from(address, size).filter(|bytes| bytes.len() as u64 == size)
     }
 
     /// The bytes from a virtual address on, as they are in the file: `size` of them, or fewer if its
     /// segment ends before.
     pub fn bytes_from(&self, address: u64, size: u64) -> Option<&'a [u8]> {
+        use object::ObjectSegment as _;
         self.file.segments().find_map(|s| {
             let (_, in_file) = s.file_range();
             let rest = s.address().checked_add(in_file)?.checked_sub(address)?;
-            s.data_range(address, size.min(rest)).ok().flatten()
+            s.data_range(address, size.min(rest).min(MAX_SIZE)).ok().flatten()
         })
     }
 
     /// The machine word at a virtual address; in a position-independent file the one that the
     /// dynamic linker will write there, relative to the load address.
     pub fn word_at(&self, address: u64) -> Option<u64> {
-        let word = u64::from_le_bytes(self.bytes_at(address, 8)?.try_into().ok()?);
-        if word != 0 {
-            return Some(word);
+        let relocations = self.relocations();
+        if let Ok(found) = relocations.binary_search_by_key(&address, |&(place, _)| place) {
+            return Some(relocations[found].1);
         }
-        let relocation = |(at, relocation): (u64, object::Relocation)| {
-            (at == address && relocation.target() == RelocationTarget::Absolute)
-                .then(|| relocation.addend().cast_unsigned())
-        };
-        Some(self.file.dynamic_relocations()?.find_map(relocation).unwrap_or(word))
+        Some(u64::from_le_bytes(self.bytes_at(address, 8)?.try_into().ok()?))
     }
 
-    /// Address and file offset of the first executable segment.
-    pub fn code_segment(&self) -> Option<(u64, u64)> {
-        let code = |s: &object::Segment<'_, '_, _>| matches!(s.flags(), SegmentFlags::Elf { p_flags, .. } if p_flags.0 & PF_X.0 != 0);
-        self.file.segments().find(code).map(|s| (s.address(), s.file_range().0))
+    /// Addresses in writable segments where this machine word is, or will be.
+    pub fn places_of(&self, word: u64) -> Vec<u64> {
+        let relocated = self.relocations().iter().filter(|&&(_, to)| to == word);
+        let mut places: Vec<u64> = relocated.map(|&(place, _)| place).collect();
+        places.extend(self.search(&word.to_le_bytes(), 8, |flags| flags & PF_W.0 != 0));
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// Addresses of a pattern in the file's loaded segments with these flags, by its alignment.
+    ///
+    /// Up to a thousand of them: what is searched for is there once.
+    pub fn search(&self, pattern: &[u8], align: usize, flags: impl Fn(u32) -> bool) -> Vec<u64> {
+        let mut found = Vec::new();
+        let loaded = self.segments.iter().filter(|s| s.kind == PT_LOAD.0 && flags(s.flags));
+        // A chunk goes on a bit into the next one, for a pattern that lies across the border.
+        let mut chunk = vec![0; CHUNK + pattern.len()];
+        for segment in loaded {
+            let size = segment.size_in_file.min(MAX_SIZE);
+            let mut done = 0;
+            while done < size && found.len() < 1000 {
+                let wanted = chunk.len().min(usize::try_from(size - done).unwrap_or(usize::MAX));
+                let Some(place) = segment.offset.checked_add(done) else { break };
+                let Ok(()) = self.on_disk.read_exact_at(&mut chunk[..wanted], place) else { break };
+                let Some(address) = segment.address.checked_add(done) else { break };
+                let skip = address.wrapping_neg() as usize % align;
+                let places = (skip..wanted.min(CHUNK)).step_by(align);
+                let here = places.filter(|&at| chunk[at..wanted].starts_with(pattern));
+                found.extend(here.map(|at| address.wrapping_add(at as u64)));
+                done += CHUNK as u64;
+            }
+        }
+        found
+    }
+
+    fn relocations(&self) -> &[(u64, u64)] {
+        self.relocations.get_or_init(|| self.read_relocations().unwrap_or_default())
+    }
+
+    /// The relocations that add the load address, from the dynamic segment: it is there even where
+    /// sections are not.
+    fn read_relocations(&self) -> Option<Vec<(u64, u64)>> {
+        let dynamic = self.segments.iter().find(|s| s.kind == PT_DYNAMIC.0)?;
+        let entries = self.bytes_from(dynamic.address, dynamic.size_in_file)?;
+        let (mut table, mut size) = (None, None);
+        for entry in entries.chunks_exact(16) {
+            let (tag, value) = (word(entry, 0)?, word(entry, 8)?);
+            match i64::try_from(tag).ok()? {
+                tag if tag == i64::from(DT_NULL.0) => break,
+                tag if tag == i64::from(DT_RELA.0) => table = Some(value),
+                tag if tag == i64::from(DT_RELASZ.0) => size = Some(value),
+                _ => {}
+            }
+        }
+        // Entries of 24 bytes: where, what (type in the lower half), and the addend.
+        let entries = self.bytes_from(table?, size?)?.chunks_exact(24);
+        let relative = entries.filter_map(|entry| {
+            let is_relative = word(entry, 8)? & 0xffff_ffff == u64::from(R_X86_64_RELATIVE.0);
+            is_relative.then_some((word(entry, 0)?, word(entry, 16)?))
+        });
+        let mut relocations: Vec<_> = relative.collect();
+        relocations.sort_unstable();
+        Some(relocations)
+    }
+
+    /// Where the program begins, as the auxiliary vector has it once the load address is added.
+    pub fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// Size and alignment of the thread-local data, if there is any.
+    pub fn thread_local(&self) -> Option<(u64, u64)> {
+        self.segments.iter().find(|s| s.kind == PT_TLS.0).map(|s| (s.size, s.align))
     }
 
     /// The place in the file of a virtual address in an executable segment.
     pub fn code_offset(&self, address: u64) -> Option<u64> {
-        self.file.segments().find_map(|segment| {
-            let SegmentFlags::Elf { p_flags, .. } = segment.flags() else {
-                return None;
-            };
-            let (offset, size) = segment.file_range();
-            let within = address.checked_sub(segment.address())?;
-            (p_flags.0 & PF_X.0 != 0 && within < size).then_some(offset + within)
-        })
+        let code = self.segments.iter().filter(|s| s.kind == PT_LOAD.0 && s.flags & PF_X.0 != 0);
+        code.into_iter().find_map(|segment| segment.offset_of(address))
     }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 
 #[cfg(test)]

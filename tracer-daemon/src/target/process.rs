@@ -11,6 +11,9 @@ use thiserror::Error;
 /// Inode of the first pid namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO).
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
 
+/// Executables are moved by whole pages.
+const PAGE: u64 = 4096;
+
 /// Why a process cannot be traced.
 #[derive(Debug, Error)]
 pub enum ProcessError {
@@ -146,6 +149,19 @@ impl ProcessInfo {
         PathBuf::from(format!("/proc/{pid}/exe"))
     }
 
+    /// How far the executable was moved from the addresses in its file, which has its first
+    /// instruction at `entry`. The kernel tells the process itself in its auxiliary vector, whatever
+    /// the file is called, wherever it lies, and whether it is still there.
+    ///
+    /// # Errors
+    /// When the process has ended, or runs another file.
+    pub fn load_bias(pid: u32, entry: u64) -> Result<u64, ProcessError> {
+        let auxv = open(pid)?.auxv().map_err(|e| proc_error(pid, &e))?;
+        let moved = auxv.get(&nix::libc::AT_ENTRY).and_then(|at| at.checked_sub(entry));
+        let reason = "the executable does not begin where the kernel says".to_owned();
+        moved.filter(|bias| bias % PAGE == 0).ok_or(ProcessError::Proc { pid, reason })
+    }
+
     /// Its threads now; threads that end meanwhile are left out.
     ///
     /// # Errors
@@ -178,5 +194,23 @@ fn proc_error(pid: u32, error: &ProcError) -> ProcessError {
             ProcessError::NotFound(pid)
         }
         other => ProcessError::Proc { pid, reason: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::target::ElfFile;
+
+    #[test]
+    fn tells_how_far_this_test_was_moved() {
+        let file = ElfFile::open(Path::new("/proc/self/exe")).expect("readable");
+        let entry = file.parse().expect("an executable").entry();
+        let bias = ProcessInfo::load_bias(std::process::id(), entry).expect("it runs");
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("readable");
+        assert!(maps.starts_with(&format!("{bias:x}-")), "{bias:x} in {maps}");
+        assert!(ProcessInfo::load_bias(std::process::id(), entry + 1).is_err());
     }
 }

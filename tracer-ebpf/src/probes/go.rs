@@ -1,14 +1,15 @@
-//! Uprobes in the Go runtime: states of goroutines, and what all uprobes need. Each sits at the `push %rbp` behind the stack check, where the
-//! arguments of Go's register ABI (AX, BX, CX) and g (R14) are still as the caller left them.
+//! Uprobes in the Go runtime: states of goroutines, and what all uprobes need. Where nothing else is
+//! said, a probe sits at the `push %rbp` behind the stack check, where the arguments of Go's register
+//! ABI (AX, BX, CX) and g (R14) are still as the caller left them.
 
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
 use aya_log_ebpf::warn;
 use tracer_common::{
-    events::{GoCreate, GoStatus, GoSwitch, NO_PROC, Record},
+    events::{GoCreate, GoStatus, GoSwitch, GoWorker, NO_PROC, Record},
     goroutine_status::{
         COPYSTACK, DEAD, IDLE, MASK, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING,
     },
-    target::{GO, GoOffsets, Target},
+    target::{GO, GOID_LATE, GoOffsets, Target},
 };
 
 use super::process::current_tgid;
@@ -58,10 +59,31 @@ pub fn go_casgstatus(ctx: ProbeContext) -> u32 {
         return 0;
     }
     let gp = regs(&ctx).rax;
+    if old == RUNNING && new == WAITING && !parks(target, regs(&ctx)) {
+        return 0;
+    }
     if old == DEAD {
-        return finish::<GoCreate>(&ctx, created(target, regs(&ctx).r14, gp, new));
+        if target.flags & GOID_LATE != 0 {
+            return 0;
+        }
+        let start = |curg| parent(target, curg);
+        return finish::<GoCreate>(&ctx, created(target, regs(&ctx).r14, gp, new, start));
     }
     finish::<GoStatus>(&ctx, status(target, regs(&ctx), gp, old, new))
+}
+
+/// Whether a goroutine that is marked as waiting does wait, as far as the caller of casgstatus tells: in
+/// versions that set no reason before it, only runtime.park_m means it.
+#[inline(always)]
+fn parks(target: &Target, regs: &pt_regs) -> bool {
+    if target.park_start == target.park_end {
+        return true;
+    }
+    match go::word(regs.rsp) {
+        Ok(caller) => (target.park_start..target.park_end).contains(&caller),
+        // Its status is looked at again with every other event.
+        Err(_) => true,
+    }
 }
 
 /// runtime.preemptPark(gp *g): it changes the status without casgstatus.
@@ -72,14 +94,45 @@ pub fn go_preempt_park(ctx: ProbeContext) -> u32 {
     finish::<GoStatus>(&ctx, status(target, regs(&ctx), gp, RUNNING, PREEMPTED))
 }
 
+/// Where runtime.newproc, on the system stack, calls runtime.runqput(pp *p, gp *g, next bool).
+#[uprobe]
+pub fn go_newproc(ctx: ProbeContext) -> u32 {
+    let Some(target) = go_target() else { return 0 };
+    let start = |curg| parent(target, curg);
+    let regs = regs(&ctx);
+    finish::<GoCreate>(&ctx, created(target, regs.r14, regs.rbx, RUNNABLE, start))
+}
+
+/// The return of runtime.newcoro(func(*coro)) *coro; coro.gp is its first field.
+#[uprobe]
+pub fn go_newcoro(ctx: ProbeContext) -> u32 {
+    let Some(target) = go_target() else { return 0 };
+    let regs = regs(&ctx);
+    let start = |_| stack::here(regs, 0);
+    let result = go::word(regs.rax).and_then(|gp| created(target, regs.r14, gp, WAITING, start));
+    finish::<GoCreate>(&ctx, result)
+}
+
+/// The stack of a goroutine that creates another one on the system stack.
 #[inline(always)]
-fn created(target: &Target, current: u64, gp: u64, new: u8) -> Result<(), i32> {
+fn parent(target: &Target, curg: u64) -> Option<stack::Start> {
+    // Go does not show systemstack_switch and newproc.
+    stack::parked(&target.go, curg, 2)
+}
+
+#[inline(always)]
+fn created(
+    target: &Target,
+    current: u64,
+    gp: u64,
+    new: u8,
+    start: impl FnOnce(u64) -> Option<stack::Start>,
+) -> Result<(), i32> {
     let go = &target.go;
     let machine = go::machine(go, go::m_of(go, current)?)?;
     let g = go::goroutine(go, gp)?;
     let (parent_goid, gopc) = go::created_by(go, gp)?;
-    // Go does not show systemstack_switch and newproc.
-    let stack = stack::number(target, stack::parked(go, machine.curg, 2));
+    let stack = stack::number(target, start(machine.curg));
     emit(|header| GoCreate {
         header,
         goid: g.goid,
@@ -125,6 +178,19 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
         proc: machine.proc,
         stack,
     });
+    if old == RUNNABLE && new == RUNNING && u32::from(g.reason) == target.gc_worker_reason {
+        worker(go, m, g.goid)?;
+    }
+    Ok(())
+}
+
+/// A goroutine that waited for work of the GC runs: what kind of worker it is.
+#[inline(always)]
+fn worker(go: &GoOffsets, m: u64, goid: u64) -> Result<(), i32> {
+    let mode = go::worker_mode(go, m)?;
+    if mode != 0 {
+        emit(|header| GoWorker { header, goid, mode, reserved: 0 });
+    }
     Ok(())
 }
 

@@ -5,7 +5,10 @@ use tracer_common::events::{
     GoAssistBegin, GoAssistEnd, GoGcBegin, GoGcEnd, GoHeap, GoHeapGoal, GoStwBegin, GoStwEnd,
     Record,
 };
-use tracer_common::{Header, target::GoOffsets};
+use tracer_common::{
+    Header,
+    target::{GoOffsets, Target},
+};
 
 use super::go::{current_goid, finish, go_target, regs};
 use crate::{emit::emit, go};
@@ -13,8 +16,7 @@ use crate::{emit::emit, go};
 /// Submits a record that needs no more than the goroutine on whose behalf it happens.
 #[inline(always)]
 fn by_goroutine<R: Record>(ctx: &ProbeContext, fill: impl FnOnce(Header, u64) -> R) -> u32 {
-    let Some(target) = go_target() else { return 0 };
-    let go = &target.go;
+    let Some(Target { go, .. }) = go_target() else { return 0 };
     let result = current_goid(ctx, go).map(|goid| emit(|header| fill(header, goid)));
     finish::<R>(ctx, result)
 }
@@ -34,8 +36,7 @@ pub fn go_stw_begin_without_reason(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn stw_begin(ctx: &ProbeContext, reason: i64) -> u32 {
-    let Some(target) = go_target() else { return 0 };
-    let go = &target.go;
+    let Some(Target { go, .. }) = go_target() else { return 0 };
     let result = stw_asked(ctx, go).map(|(goid, caller)| {
         emit(|header| GoStwBegin { header, goid, reason, caller });
     });
@@ -81,8 +82,7 @@ pub fn go_assist_end(ctx: ProbeContext) -> u32 {
 /// runtime.(*gcControllerState).update(dHeapLive, dHeapScan int64)
 #[uprobe]
 pub fn go_heap(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
-    let go = &target.go;
+    let Some(Target { go, .. }) = go_target() else { return 0 };
     let delta = regs(&ctx).rbx;
     if delta == 0 {
         return 0;
@@ -97,8 +97,7 @@ pub fn go_heap(ctx: ProbeContext) -> u32 {
 /// runtime.(*gcControllerState).resetLive(bytesMarked uint64): what the cycle has found alive.
 #[uprobe]
 pub fn go_heap_marked(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
-    let go = &target.go;
+    let Some(Target { go, .. }) = go_target() else { return 0 };
     let live = regs(&ctx).rbx;
     let result = go::heap(go, regs(&ctx).rax)
         .map(|(_, percent_goal)| emit(|header| GoHeap { header, live, percent_goal }));

@@ -76,6 +76,8 @@ pub struct Goroutines {
     processes: FxHashMap<i64, Process>,
     /// Goroutine in a system call on each thread, by utid.
     in_syscall: FxHashMap<i64, (i64, u64)>,
+    /// Goroutine (goid) whose system call was the last one on each thread, by utid.
+    left_syscall: FxHashMap<i64, u64>,
     /// When threads left a system call that they had entered before the recording, by utid.
     left_unknown: FxHashMap<i64, i64>,
     /// Goroutines (upid, goid) that ended in a switch, and whose end is still to be told.
@@ -325,16 +327,27 @@ impl Goroutines {
     }
 
     /// A thread with a goroutine gets a P: if the goroutine comes back from a system call, it has
-    /// lost its P there. Go's trace has it runnable for a moment, and so have we.
+    /// lost its P there.
     pub fn got_proc(&mut self, upid: i64, utid: i64, event: &GoProc, cx: &mut Context<'_>) {
-        const KIND: &str = "go_proc";
-        let ts = event.header.ts;
-        let Some(track) = self.track(upid, event.goid).filter(|track| track.seeks_proc()) else {
+        let place = Place::new(utid, event.proc);
+        self.found_proc(upid, event.goid, event.header.ts, place, cx);
+    }
+
+    /// A thread has taken its P back, at the end of its last system call, from another one.
+    pub fn took_proc(&mut self, upid: i64, utid: i64, proc: i32, ts: u64, cx: &mut Context<'_>) {
+        if let Some(&goid) = self.left_syscall.get(&utid) {
+            self.found_proc(upid, goid, ts, Place::new(utid, proc), cx);
+        }
+    }
+
+    /// Go's trace has a goroutine that lost its P in a system call, and found one, runnable for a
+    /// moment, and so have we.
+    fn found_proc(&mut self, upid: i64, goid: u64, ts: u64, place: Place, cx: &mut Context<'_>) {
+        let Some(track) = self.track(upid, goid).filter(|track| track.seeks_proc()) else {
             return;
         };
-        let place = Place::new(utid, event.proc);
         let change = |from, to| Change {
-            kind: KIND,
+            kind: "go_proc",
             ts,
             from,
             to,
@@ -403,6 +416,7 @@ impl Goroutines {
             && let Some(track) = self.track(upid, goid)
         {
             track.leave_syscall(ts);
+            self.left_syscall.insert(utid, goid);
         }
     }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use tracer_common::{
     Event, EventKind,
-    events::{CONTEXT_TASK, GoStack},
+    events::{CONTEXT_TASK, GoStack, NO_PROC},
 };
 use tracer_store::{Batch, Interner, Streams, words::loss_stage};
 
@@ -116,7 +116,7 @@ impl Tracker {
 
     pub fn set_go(&mut self, pid: u32, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
         let upid = self.entities.process(pid);
-        self.procs.add_process(upid, since);
+        self.procs.add_process(upid, runtime.minor, since);
         self.runtime.add_process(upid, Arc::clone(&runtime), bias, since);
         self.goroutines.set_runtime(upid, runtime, bias, since);
     }
@@ -208,8 +208,11 @@ impl Tracker {
                 let upid = cx.entities.process(e.tgid);
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 threads.runs(header, utid, &mut cx);
-                procs.enter_syscall(utid, e);
                 let stack = cx.stack(upid, e.stack).map(|known| known.stack_id);
+                if let Some(ts) = procs.seen(upid, utid, e.proc, header.ts, &mut cx) {
+                    goroutines.took_proc(upid, utid, e.proc, ts, &mut cx);
+                }
+                procs.enter_syscall(utid, e);
                 let ugid = goroutines.enter_syscall(upid, utid, e, stack, &mut cx);
                 syscalls.enter(utid, ugid, e, stack, &mut cx);
             }
@@ -217,6 +220,7 @@ impl Tracker {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 let entered = syscalls.exit(utid, e, &mut cx);
                 goroutines.exit_syscall(utid, header.ts, entered);
+                procs.exit_syscall(utid, header.ts);
             }
             // All others come from a Go runtime.
             _ => {
@@ -234,6 +238,16 @@ impl Tracker {
         let Self { entities, strings, stacks, closed, goroutines, procs, runtime, .. } = self;
         let cx = &mut Context { entities, strings, stacks, closed, losses };
         let ts = event.header().ts;
+        let proc = match event {
+            Event::GoStatus(e) => e.proc,
+            Event::GoCreate(e) => e.proc,
+            Event::GoSwitch(e) => e.proc,
+            Event::GoProcStop(e) if e.taken == 0 => e.proc,
+            _ => NO_PROC,
+        };
+        if let Some(ts) = procs.seen(upid, utid, proc, ts, cx) {
+            goroutines.took_proc(upid, utid, proc, ts, cx);
+        }
         match event {
             Event::GoStatus(e) => goroutines.status(upid, utid, e, cx),
             Event::GoCreate(e) => goroutines.created(upid, utid, e, cx),
@@ -267,9 +281,9 @@ impl Tracker {
             | Event::SchedExec(_)
             | Event::SchedExit(_)
             | Event::ThreadName(_)
-            | Event::GoStack(_)
             | Event::SysEnter(_)
-            | Event::SysExit(_) => {}
+            | Event::SysExit(_)
+            | Event::GoStack(_) => {}
         }
     }
 

@@ -10,25 +10,31 @@ use super::{Context, dur};
 /// More Ps than any program has; a count above it was not one.
 const MAX_PROCS: i32 = 1 << 16;
 
-/// What is known of one P: the interval that is open.
-struct Proc {
-    row: ProcState,
-}
-
 struct Process {
     /// All its Ps are traced since (ns).
     since: u64,
-    procs: FxHashMap<i32, Proc>,
+    /// The open interval of every P that was heard of; none if what it does is not known.
+    procs: FxHashMap<i32, Option<ProcState>>,
     /// GOMAXPROCS, once it is known.
     count: Option<i32>,
+    /// Threads that come back from a system call may take their old P from another one that is in
+    /// one, unseen (up to Go 1.25).
+    reacquires: bool,
+}
+
+/// The last system call of a thread that Go's scheduler knows of.
+#[derive(Clone, Copy, Default)]
+struct Call {
+    entered: u64,
+    left: Option<u64>,
 }
 
 /// The Ps of each process, by upid.
 #[derive(Default)]
 pub struct Procs {
     processes: FxHashMap<i64, Process>,
-    /// When a thread last entered a system call that Go's scheduler knows of, by utid (ns).
-    entered: FxHashMap<i64, u64>,
+    /// By utid.
+    calls: FxHashMap<i64, Call>,
     /// The first event of a P may be one before which others were lost.
     lost: bool,
 }
@@ -43,12 +49,12 @@ impl Process {
         let state = cx.strings.intern(if holder.is_some() { word::RUNNING } else { word::IDLE });
         let ts = ts.cast_signed();
         let row = ProcState { ts, dur: None, upid, proc: i64::from(proc), state, utid: holder };
-        self.procs.insert(proc, Proc { row });
+        self.procs.insert(proc, Some(row));
     }
 
-    /// Ends the interval of a P that is open, if it is known.
+    /// Ends the interval of a P that is open, if one is.
     fn end(&mut self, proc: i32, ts: u64, cx: &mut Context<'_>) {
-        if let Some(Proc { row }) = self.procs.remove(&proc) {
+        if let Some(row) = self.procs.get_mut(&proc).and_then(Option::take) {
             cx.closed.proc_state.push(ProcState { dur: dur(row.ts, ts), ..row });
         }
     }
@@ -60,29 +66,30 @@ impl Process {
         }
     }
 
-    fn holder(&self, proc: i32) -> Option<Holder> {
-        self.procs.get(&proc).map(|known| known.row.utid)
+    fn open(&self, proc: i32) -> Option<ProcState> {
+        self.procs.get(&proc).copied().flatten()
     }
 
     /// The P of a thread, as far as it is known.
     fn held_by(&self, utid: i64) -> Option<i32> {
-        let mut held = self.procs.iter().filter(|(_, known)| known.row.utid == Some(utid));
-        held.next().map(|(&proc, _)| proc)
+        let holds = |row: &Option<ProcState>| row.is_some_and(|row| row.utid == Some(utid));
+        self.procs.iter().find(|(_, row)| holds(row)).map(|(&proc, _)| proc)
     }
 
     /// What is known of a P is wrong: its open interval is dropped.
     fn forget(&mut self, proc: i32, kind: &'static str, ts: u64, cx: &mut Context<'_>) {
-        if let Some(Proc { row }) = self.procs.remove(&proc) {
+        if let Some(row) = self.procs.get_mut(&proc).and_then(Option::take) {
             cx.drop_interval(kind, ts, &row);
         }
     }
 }
 
 impl Procs {
-    /// The Ps of a process are traced since `since` (ns).
-    pub fn add_process(&mut self, upid: i64, since: u64) {
+    /// The Ps of a process, built with Go 1.`minor`, are traced since `since` (ns).
+    pub fn add_process(&mut self, upid: i64, minor: u32, since: u64) {
         let procs = FxHashMap::default();
-        self.processes.insert(upid, Process { since, procs, count: None });
+        let process = Process { since, procs, count: None, reacquires: minor <= 25 };
+        self.processes.insert(upid, process);
     }
 
     pub fn events_were_lost(&mut self) {
@@ -119,21 +126,42 @@ impl Procs {
         process.change(upid, event.proc, Some(utid), ts, cx);
     }
 
+    /// An event of a thread tells that it has a P. If it has taken that back from another thread
+    /// after a system call, returns when.
+    pub fn seen(
+        &mut self,
+        upid: i64,
+        utid: i64,
+        proc: i32,
+        ts: u64,
+        cx: &mut Context<'_>,
+    ) -> Option<u64> {
+        let process = self.processes.get_mut(&upid).filter(|process| process.reacquires)?;
+        let row = process.open(proc)?;
+        let other = row.utid.filter(|&holder| holder != utid)?;
+        let left = self.calls.get(&utid).and_then(|call| call.left)?;
+        let entered = self.calls.get(&other).map_or(0, |call| call.entered);
+        let taken = left.max(entered).max(row.ts.cast_unsigned()).min(ts);
+        // Go's trace has it idle for a moment, and so have we.
+        process.change(upid, proc, None, taken, cx);
+        process.change(upid, proc, Some(utid), taken, cx);
+        Some(taken)
+    }
+
     /// A thread gives its P up, or one in a system call loses it.
     pub fn stopped(&mut self, upid: i64, utid: i64, event: &GoProcStop, cx: &mut Context<'_>) {
         const KIND: &str = "go_proc_stop";
         let ts = event.header.ts;
+        let own = event.taken == 0;
         let Some(process) = self.processes.get_mut(&upid) else {
             return;
         };
-        let own = event.taken == 0;
-        match process.holder(event.proc) {
+        match process.open(event.proc).map(|row| row.utid) {
             // It has been told already that the P lost its thread.
             Some(None) if !own => return,
-            Some(Some(holder)) if own && holder != utid => {
+            Some(holder) if own && holder != Some(utid) => {
                 process.forget(event.proc, KIND, ts, cx);
             }
-            Some(None) => process.forget(event.proc, KIND, ts, cx),
             None if own && !self.lost => process.backfill(upid, event.proc, Some(utid), cx),
             _ => {}
         }
@@ -159,15 +187,16 @@ impl Procs {
             cx.drop_interval(KIND, ts, event);
             return;
         }
-        let running = process.procs.iter().filter_map(|(&proc, known)| {
-            (proc != event.proc).then_some((proc, known.row.utid?, known.row.ts))
+        let running = process.procs.iter().filter_map(|(&proc, row)| {
+            let row = (*row)?;
+            (proc != event.proc).then_some((proc, row.utid?, row.ts))
         });
         for (proc, holder, since) in running.collect::<Vec<_>>() {
             let Some(stopped) = stopped else {
                 process.forget(proc, KIND, ts, cx);
                 continue;
             };
-            let entered = self.entered.get(&holder).copied().unwrap_or(0);
+            let entered = self.calls.get(&holder).map_or(0, |call| call.entered);
             let left = stopped.max(since).cast_unsigned().max(entered).min(ts);
             process.change(upid, proc, None, left, cx);
         }
@@ -177,7 +206,7 @@ impl Procs {
             process.end(proc, ts, cx);
         }
         for proc in (0..event.count).filter(|&proc| proc != event.proc) {
-            if !process.procs.contains_key(&proc) {
+            if process.open(proc).is_none() {
                 process.change(upid, proc, None, ts, cx);
             }
         }
@@ -194,13 +223,20 @@ impl Procs {
     /// A thread enters a system call: its P may be taken from now on.
     pub fn enter_syscall(&mut self, utid: i64, event: &SysEnter) {
         if event.gstatus == u32::from(SYSCALL) {
-            self.entered.insert(utid, event.header.ts);
+            self.calls.insert(utid, Call { entered: event.header.ts, left: None });
+        }
+    }
+
+    /// A thread leaves a system call.
+    pub fn exit_syscall(&mut self, utid: i64, ts: u64) {
+        if let Some(call) = self.calls.get_mut(&utid) {
+            call.left.get_or_insert(ts);
         }
     }
 
     /// A thread has ended.
     pub fn thread_ended(&mut self, utid: i64) {
-        self.entered.remove(&utid);
+        self.calls.remove(&utid);
     }
 
     /// The process ended or replaced its program: so do its Ps.
@@ -218,6 +254,6 @@ impl Procs {
 
     pub fn open(&self, streams: &mut Streams) {
         let procs = self.processes.values().flat_map(|process| process.procs.values());
-        streams.proc_state.extend(procs.map(|proc| proc.row));
+        streams.proc_state.extend(procs.flatten());
     }
 }

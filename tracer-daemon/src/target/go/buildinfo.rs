@@ -1,17 +1,28 @@
 //! The version that Go's linker leaves in every program (debug/buildinfo).
 
+use object::elf::PF_W;
+
 use super::Executable;
 
 const MAGIC: &[u8] = b"\xff Go buildinf:";
+/// The linker aligns it so.
+const ALIGN: usize = 16;
 const HEADER: usize = 32;
 /// Flag: the strings follow the header, instead of pointers to them (since Go 1.18).
 const INLINE: u8 = 2;
+/// More than a version takes: the list of modules behind it is not of interest.
+const SIZE: u64 = 1024;
+/// Longest version: a development version with experiments has about 100 characters.
+const MAX_VERSION: usize = 256;
 
 /// Such as `go1.27.3`; none if there is no build information that can be read.
 pub fn version(elf: &Executable<'_>) -> Option<String> {
-    parse(elf.section(".go.buildinfo")?)
+    // Without section headers it is still in the data: the linker puts it first.
+    elf.section(".go.buildinfo").and_then(parse).or_else(|| {
+        let places = elf.search(MAGIC, ALIGN, |flags| flags & PF_W.0 != 0);
+        places.into_iter().find_map(|at| parse(elf.bytes_from(at, SIZE)?))
+    })
 }
-
 fn parse(section: &[u8]) -> Option<String> {
     let at = section.windows(MAGIC.len()).position(|window| window == MAGIC)?;
     let info = &section[at..];
@@ -20,7 +31,9 @@ fn parse(section: &[u8]) -> Option<String> {
     }
     let (length, rest) = varint(info.get(HEADER..)?)?;
     let text = rest.get(..usize::try_from(length).ok()?)?;
-    String::from_utf8(text.to_vec()).ok().filter(|version| !version.is_empty())
+    // It is shown: no control characters, and not a page of it.
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= MAX_VERSION)?;
+    (!text.is_empty() && !text.contains(char::is_control)).then(|| text.to_owned())
 }
 
 /// A number in base 128, least significant group first (encoding/binary.Uvarint).
@@ -59,6 +72,7 @@ mod tests {
         for len in 0..good.len() {
             assert_eq!(parse(&good[..len]), None, "{len} bytes were accepted");
         }
+        assert_eq!(parse(&section(b"go1.27\x1b[31m")), None);
         let mut long = good;
         long[HEADER] = 0x7f;
         assert_eq!(parse(&long), None);

@@ -24,8 +24,9 @@ pub const fn is_readable_in_one_go(l: &Layout) -> bool {
         && (l.m_p - l.m_curg).is_multiple_of(8)
 }
 
-/// The part that kernel programs need.
-pub fn for_kernel(l: &Layout) -> GoOffsets {
+/// The part that kernel programs need, in a program whose threads keep their g `tls_g` bytes below
+/// the thread pointer.
+pub fn for_kernel(l: &Layout, tls_g: u32) -> GoOffsets {
     GoOffsets {
         g_m: l.g_m,
         g_sched_sp: l.g_sched_sp,
@@ -47,11 +48,15 @@ pub fn for_kernel(l: &Layout) -> GoOffsets {
         m_procid: l.m_procid,
         m_curg: l.m_curg,
         m_p: l.m_p,
+        m_oldp: l.m_oldp,
         m_wait_trace_skip: l.m_wait_trace_skip,
         p_id: l.p_id,
+        p_status: l.p_status,
         p_gc_mark_worker_mode: l.p_gc_mark_worker_mode,
         gc_heap_live: l.gc_heap_live,
         gc_heap_marked: l.gc_heap_marked,
         gc_percent_heap_goal: l.gc_percent_heap_goal,
+        tls_g,
+        reserved: 0,
     }
 }

@@ -4,13 +4,15 @@ mod buildinfo;
 mod globals;
 mod inner_site;
 pub mod layout;
+mod module;
 mod pclntab;
 mod site;
 pub mod snapshot;
 mod spill;
+mod thread_local;
 
 use thiserror::Error;
-use tracer_common::target::GoOffsets;
+use tracer_common::target::{ABSENT, GoOffsets};
 
 use self::layout::{Distance, Layout};
 use super::Executable;
@@ -32,6 +34,9 @@ pub enum GoError {
     /// The table of functions is not as this version writes it.
     #[error("its table of functions cannot be used: {0}")]
     Functions(#[from] TableError),
+    /// The place of `runtime.tlsg` is unknown.
+    #[error("it cannot be told where its threads keep their goroutine")]
+    ThreadLocal,
     /// A function without which nothing works is missing or unlike its measured form.
     #[error("{function}: {reason}")]
     Function {
@@ -51,6 +56,8 @@ pub struct GoRuntime {
     pub layout: Layout,
     /// Words for the runtime's numbers.
     pub names: &'static Names,
+    /// How far below the thread pointer a thread keeps its g, in bytes.
+    pub tls_g: u32,
     /// All functions by address.
     pub functions: Functions,
     /// Where its variables may be.
@@ -70,6 +77,7 @@ impl GoRuntime {
             minor: layout::newest().minor,
             layout: layout::newest().layout,
             names: &layout::newest().names,
+            tls_g: 8,
             functions: Functions::for_tests(functions),
             globals: Globals::default(),
         }
@@ -84,11 +92,13 @@ impl GoRuntime {
             return Err(GoError::Version(version.to_owned()));
         };
         let functions = Functions::read(elf, &known.layout, known.minor)?;
+        let tls_g = thread_local::distance(elf, &functions).ok_or(GoError::ThreadLocal)?;
         let globals = Globals::find(elf, &functions);
         Ok(Self {
             minor: known.minor,
             layout: known.layout,
             names: &known.names,
+            tls_g,
             functions,
             globals,
         })
@@ -96,7 +106,26 @@ impl GoRuntime {
 
     /// What the kernel programs need to know of it.
     pub fn offsets(&self) -> GoOffsets {
-        layout::for_kernel(&self.layout)
+        let mut offsets = layout::for_kernel(&self.layout, self.tls_g);
+        if self.minor >= 26 {
+            // There a thread keeps its P in a system call; without one, it has been taken.
+            offsets.m_oldp = ABSENT;
+        }
+        offsets
+    }
+
+    /// Number of the wait reason with which workers of the GC wait for work; 0, which none of them
+    /// has, if it is not known.
+    pub fn gc_worker_reason(&self) -> u8 {
+        let is_it = |&number: &u8| self.names.wait_reason(number) == Some("GC worker (idle)");
+        (1..=u8::MAX).find(is_it).unwrap_or(0)
+    }
+
+    /// Start and end of `runtime.park_m` before Go 1.21, where only its caller tells a goroutine that
+    /// waits from one that is marked so while it is on the system stack: later versions set a wait reason
+    /// first.
+    pub fn park(&self) -> Option<(u64, u64)> {
+        if self.minor < 21 { self.functions.range("runtime.park_m") } else { None }
     }
 
     /// Start and end of `runtime.ready`, if its frame is such that the kernel programs can read from it how

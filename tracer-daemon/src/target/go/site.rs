@@ -4,6 +4,10 @@
 //! the instruction instead of stepping over a copy of it. One byte off and the traced process
 //! would die, so every instruction up to there is decoded and must be one of the few that Go's
 //! compiler puts in a prologue (cmd/internal/obj/x86/obj6.go, stacksplit and preprocess).
+//!
+//! Before Go 1.21 functions have no `push`: they make room (`sub $N,%rsp`), save the frame pointer at
+//! its end and set it. There the probe sits at the `sub`, where registers and stack are the same as at
+//! a `push`; the kernel steps over a copy of it, which takes longer.
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use thiserror::Error;
@@ -54,7 +58,7 @@ impl SiteError {
     }
 }
 
-/// Address of the `push %rbp` of the function from `start` to `end`.
+/// Address of the `push %rbp` of the function from `start` to `end`, or of what it had in its place.
 pub fn find(elf: &Executable<'_>, start: u64, end: u64) -> Result<u64, SiteError> {
     let size = end.saturating_sub(start).min(MAX_BYTES);
     let bytes = elf.bytes_at(start, size).ok_or(SiteError::NotCode)?;
@@ -77,11 +81,57 @@ fn find_push(bytes: &[u8], start: u64, end: u64) -> Result<u64, SiteError> {
                 && instruction.op1_register() == Register::RSP;
             return if frame { Ok(push) } else { Err(SiteError::unexpected(&instruction)) };
         }
+        if let Some(size) = room(&instruction) {
+            let sub = instruction.ip();
+            decoder.decode_out(&mut instruction);
+            if saves_frame_pointer(&instruction, size) {
+                decoder.decode_out(&mut instruction);
+                if sets_frame_pointer(&instruction, size) {
+                    return Ok(sub);
+                }
+            }
+            return Err(SiteError::unexpected(&instruction));
+        }
         if !in_prologue(&instruction, start, end) {
             break;
         }
     }
     Err(SiteError::unexpected(&instruction))
+}
+
+/// `sub $N,%rsp`, or `add $-N,%rsp`: N.
+fn room(instruction: &Instruction) -> Option<u64> {
+    if instruction.op0_kind() != OpKind::Register || instruction.op0_register() != Register::RSP {
+        return None;
+    }
+    let size = match instruction.code() {
+        Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 => instruction.immediate(1),
+        // 128 does not fit into a byte, but -128 does.
+        Code::Add_rm64_imm8 => instruction.immediate(1).wrapping_neg(),
+        _ => return None,
+    };
+    (8..1 << 20).contains(&size).then_some(size)
+}
+
+/// `mov %rbp,N-8(%rsp)`.
+fn saves_frame_pointer(instruction: &Instruction, size: u64) -> bool {
+    instruction.code() == Code::Mov_rm64_r64
+        && instruction.op1_register() == Register::RBP
+        && is_last_word(instruction, size)
+}
+
+/// `lea N-8(%rsp),%rbp`.
+fn sets_frame_pointer(instruction: &Instruction, size: u64) -> bool {
+    instruction.code() == Code::Lea_r64_m
+        && instruction.op0_register() == Register::RBP
+        && is_last_word(instruction, size)
+}
+
+/// Whether the operand in memory is the last word of a frame of this size.
+fn is_last_word(instruction: &Instruction, size: u64) -> bool {
+    instruction.memory_base() == Register::RSP
+        && instruction.memory_index() == Register::None
+        && instruction.memory_displacement64() == size - 8
 }
 
 /// `cmp GUARD(%r14),%rsp`, or for large frames `lea -N(%rsp),%r12; cmp GUARD(%r14),%r12`, then
@@ -132,6 +182,34 @@ mod tests {
     #[test]
     fn finds_it_at_the_start_of_a_nosplit_function() {
         assert_eq!(find_push(&CHECKED[6..], START, END), Ok(START));
+    }
+
+    /// sub $0x40,%rsp; mov %rbp,0x38(%rsp); lea 0x38(%rsp),%rbp
+    const WITHOUT_PUSH: &[u8] =
+        &[0x48, 0x83, 0xec, 0x40, 0x48, 0x89, 0x6c, 0x24, 0x38, 0x48, 0x8d, 0x6c, 0x24, 0x38];
+
+    #[test]
+    fn finds_the_frame_of_go_1_20() {
+        assert_eq!(find_push(WITHOUT_PUSH, START, END), Ok(START));
+        let checked = [&CHECKED[..6], WITHOUT_PUSH].concat();
+        assert_eq!(find_push(&checked, START, END), Ok(START + 6));
+    }
+
+    #[test]
+    fn refuses_every_other_frame() {
+        // Some bits mean nothing, such as those that extend registers where there are none.
+        let mut same = 0;
+        for at in 0..WITHOUT_PUSH.len() {
+            for bit in 0..8 {
+                let mut bytes = WITHOUT_PUSH.to_vec();
+                bytes[at] ^= 1 << bit;
+                if let Ok(found) = find_push(&bytes, START, END) {
+                    assert_eq!(found, START, "byte {at} bit {bit}");
+                    same += 1;
+                }
+            }
+        }
+        assert!(same <= 8, "{same} of 112 changes are not seen");
     }
 
     #[test]

@@ -19,24 +19,27 @@ use thiserror::Error;
 
 use self::{
     frames::{Cache, Kinds},
-    table::{TEXT_START, Table},
+    table::Table,
 };
 pub use self::{
     frames::{Frame, Kind},
     unwind::Step,
 };
-use super::{Executable, layout::Layout};
+use super::{Executable, layout::Layout, module::Module};
 
 /// Go 1.27 gave methods type parameters, and with them names with two lists of types.
 const GENERIC_METHODS: u32 = 27;
 /// More than the last item of the functions' data takes: an inline tree of 60,000 calls.
 const LAST_DATA_SIZE: u64 = 1 << 20;
 
+/// More than the table of any program takes, for programs whose table has no section of its own.
+const MAX_TABLE_SIZE: u64 = 512 << 20;
+
 /// Why the table cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum TableError {
-    /// There is no section with it.
-    #[error("there is none (no section .gopclntab)")]
+    /// There is neither a section with it, nor anything that begins like it.
+    #[error("there is none")]
     Missing,
     /// Another format.
     #[error("its magic number {0:#x} is not that of Go 1.18 and later")]
@@ -47,40 +50,6 @@ pub enum TableError {
     /// It is unclear to which address its offsets are relative.
     #[error("the start of the code cannot be found")]
     NoTextStart,
-}
-
-/// What the offsets in the table are relative to, as addresses in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bases {
-    /// `runtime.text`: the start of Go's code.
-    pub text: u64,
-    /// `go:func.*`: the data of functions. Without it inlined calls are not seen.
-    pub gofunc: Option<u64>,
-}
-
-impl Bases {
-    /// Looks for them in the symbol table, the module data and the header of the table.
-    fn find(elf: &Executable<'_>, table: u64, layout: &Layout) -> Result<Self, TableError> {
-        // Before Go 1.20 it was go.func.*.
-        let symbols =
-            elf.symbols(&["runtime.text", "go:func.*", "go.func.*", "runtime.firstmoduledata"]);
-        let symbol = |name: &str| symbols.get(name).copied();
-        let module = elf
-            .section_range(".go.module")
-            .map(|(address, _)| address)
-            .or_else(|| symbol("runtime.firstmoduledata"));
-        let word = |address| elf.word_at(address).filter(|&word| word != 0);
-        let of_module = |offset: u64| word(module?.checked_add(offset)?);
-        let text = symbol("runtime.text")
-            .or_else(|| of_module(layout.moduledata_text.into()))
-            .or_else(|| word(table.checked_add(TEXT_START)?))
-            .filter(|&text| elf.code_offset(text).is_some())
-            .ok_or(TableError::NoTextStart)?;
-        let gofunc = symbol("go:func.*")
-            .or_else(|| symbol("go.func.*"))
-            .or_else(|| of_module(layout.moduledata_gofunc.into()));
-        Ok(Self { text, gofunc })
-    }
 }
 
 /// All functions of a program by address, as the file has them (not moved by the loader).
@@ -104,17 +73,15 @@ impl Functions {
         layout: &Layout,
         minor: u32,
     ) -> Result<Self, TableError> {
-        let section = [".gopclntab", ".data.rel.ro.gopclntab"]
-            .iter()
-            .find_map(|name| Some((elf.section(name)?, elf.section_range(name)?.0)));
-        let (bytes, address) = section.ok_or(TableError::Missing)?;
+        let module = Module::find(elf, layout)?;
+        let size = module.table_size.unwrap_or(MAX_TABLE_SIZE);
+        let bytes = elf.bytes_from(module.table, size).ok_or(TableError::Missing)?;
         let mut table = Table::parse(bytes)?;
-        let bases = Bases::find(elf, address, layout)?;
-        if let Some(gofunc) = bases.gofunc {
+        if let Some(gofunc) = module.gofunc {
             let size = u64::from(table.last_data()) + LAST_DATA_SIZE;
             table.set_data(elf.bytes_from(gofunc, size).unwrap_or_default());
         }
-        Ok(Self::new(table, bases.text, minor >= GENERIC_METHODS))
+        Ok(Self::new(table, module.text, minor >= GENERIC_METHODS))
     }
 
     fn new(table: Table, text: u64, generic_methods: bool) -> Self {

@@ -12,8 +12,6 @@ const MAGIC_1_20: u32 = 0xffff_fff1;
 const MAX_FUNCTIONS: u64 = 16 << 20;
 /// More values than any function has in one of its tables.
 const MAX_VALUES: usize = 1 << 20;
-/// Where the header has the start of the code; the linker of Go 1.26 and later leaves it 0.
-pub const TEXT_START: u64 = 24;
 
 /// internal/abi/symtab.go, PCDATA_InlTreeIndex: which inlined call an instruction belongs to.
 const PCDATA_INL_TREE_INDEX: usize = 2;
