@@ -8,6 +8,7 @@ mod command_line;
 mod daisy;
 mod disk_full;
 mod etcd;
+mod kernel_stacks;
 mod kill9;
 mod loss;
 mod oracle;

@@ -28,6 +28,11 @@ pub const NO_PROC: i32 = -1;
 /// Bit of `SysEnter::nr`: a call of the 32-bit interface (int 0x80), with that one's number.
 pub const COMPAT_CALL: u32 = 1 << 31;
 
+/// `SchedSwitch::kernel_stack`: it was not asked for.
+pub const NO_KERNEL_STACK: i32 = -1;
+/// `SchedSwitch::kernel_stack`: the map of kernel stacks had no room for it.
+pub const LOST_KERNEL_STACK: i32 = -2;
+
 /// `SchedWaking::context`: the waker is the current thread.
 pub const CONTEXT_TASK: u32 = 0;
 /// `SchedWaking::context`: an interrupt or timer woke it, the current thread is unrelated.
@@ -48,8 +53,8 @@ events! {
         next_tgid: u32, "pid";
         /// 1 if the thread was taken off the CPU rather than having given it up.
         preempt: u32, "0 or 1";
-        /// Always 0.
-        reserved: u32, "always 0";
+        /// Kernel stack of the thread that leaves, in the map KERNEL_STACKS_SEEN; -1 if it was not asked for, -2 if there was no room.
+        kernel_stack: i32, "id";
         /// Time on CPUs of the thread that leaves, in all its life (se.sum_exec_runtime).
         prev_runtime: u64, "ns";
         /// Name of the thread that gets the CPU.

@@ -9,9 +9,11 @@ pub const FULL: u32 = 4;
 /// Bit of [`Target::flags`]: stacks are walked where a goroutine is created, blocks, is unblocked or
 /// enters a system call.
 pub const STACKS: u32 = 8;
-
 /// Bit of [`Target::flags`]: a new goroutine gets its number only after its status (up to Go 1.23).
 pub const GOID_LATE: u32 = 16;
+
+/// Bit of [`Target::flags`]: kernel stacks are recorded where threads leave the CPU.
+pub const KERNEL_STACKS: u32 = 32;
 
 /// How many processes can be traced at once.
 pub const MAX_TARGETS: usize = 1024;

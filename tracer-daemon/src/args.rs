@@ -45,6 +45,9 @@ pub struct Recording {
     /// Do not record stacks: about a third cheaper for a program that blocks often
     #[arg(long)]
     pub no_stacks: bool,
+    /// Record where in the kernel threads leave the CPU
+    #[arg(long)]
+    pub kernel_stacks: bool,
     /// Print neither the status line nor the summary, only what cannot be traced
     #[arg(long, short)]
     pub quiet: bool,

@@ -1,7 +1,7 @@
 //! Every map, and the one question that all probes ask first: is this process traced?
 
 use aya_ebpf::{
-    btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf, StackTrace},
     macros::btf_map,
 };
 use tracer_common::{
@@ -28,6 +28,10 @@ pub static UNREADABLE: PerCpuArray<u64, KIND_LIMIT> = PerCpuArray::new();
 /// Stacks that user space has, by number. One that was evicted is submitted again.
 #[btf_map]
 pub static STACKS_SEEN: LruHashMap<u64, u8, 65_536> = LruHashMap::new();
+
+/// Kernel stacks by number.
+#[btf_map]
+pub static KERNEL_STACKS_SEEN: StackTrace<16_384> = StackTrace::new();
 
 /// Traced processes by tgid.
 #[btf_map]

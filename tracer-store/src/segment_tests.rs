@@ -95,6 +95,7 @@ fn a_usual_trace_takes_few_bytes_a_row() {
                 cpu,
                 waker_utid: None,
                 next_utid: None,
+                stack_id: None,
             }
         })
         .collect();

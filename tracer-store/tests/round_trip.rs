@@ -23,6 +23,7 @@ async fn every_column_of_every_stream_comes_back() {
         cpu: Some(3),
         waker_utid: Some(2),
         next_utid: None,
+        stack_id: Some(3),
     };
     let goroutine_state = GoroutineState {
         ts: 11,

@@ -5,6 +5,7 @@ mod btf;
 mod counters;
 mod programs;
 mod ring;
+mod stacks;
 
 use std::{num::NonZeroU32, path::Path};
 
@@ -25,6 +26,7 @@ use tracing::{debug, warn};
 use crate::counts::Counts;
 pub use programs::{GoProbe, Level, Place, Site};
 pub use ring::Ring;
+pub use stacks::{KernelFrame, KernelStacks};
 
 /// The kernel object that ebpf-builder made, aligned as the loader needs it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACERD_EBPF_OBJECT"));
@@ -83,6 +85,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     targets: HashMap<MapData, u32, TargetValue>,
     counters: counters::Counters,
+    stacks: KernelStacks,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     tracepoints: Vec<BtfTracePointLink>,
     uprobes: Vec<UProbeLink>,
@@ -135,10 +138,12 @@ impl Kernel {
         let targets = HashMap::try_from(take_map(&mut ebpf, "TARGETS")?)
             .map_err(|e| KernelError::Map { map: "TARGETS", reason: e.to_string() })?;
         let counters = counters::Counters::new(&mut ebpf)?;
+        let stacks = KernelStacks::new(&mut ebpf)?;
         let kernel = Self {
             ebpf,
             targets,
             counters,
+            stacks,
             logger,
             tracepoints: Vec::new(),
             uprobes: Vec::new(),
@@ -227,6 +232,11 @@ impl Kernel {
     /// When a map cannot be read.
     pub fn counts(&self) -> Result<Counts, KernelError> {
         self.counters.read()
+    }
+
+    /// The frames of a kernel stack, innermost first; none if there is no such stack.
+    pub fn stack(&mut self, id: u32) -> Vec<KernelFrame> {
+        self.stacks.frames(id)
     }
 
     /// Passes on what kernel programs logged.

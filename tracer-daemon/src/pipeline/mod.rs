@@ -18,6 +18,7 @@ use tracer_store::{Batch, EventCount, words::loss_stage};
 
 use crate::{
     counts::Counts,
+    kernel::KernelFrame,
     target::go::{GoRuntime, snapshot::Snapshot},
 };
 use losses::Losses;
@@ -110,6 +111,9 @@ impl Pipeline {
             }
             Ok(event) => {
                 self.received[event.kind() as usize] += 1;
+                if let Event::SchedSwitch(switch) = &event {
+                    self.tracker.want_kernel_stack(switch.kernel_stack);
+                }
                 if !self.order.push(event) {
                     self.losses.add(event.kind().name(), loss_stage::ORDER, 1);
                 }
@@ -119,6 +123,17 @@ impl Pipeline {
                 self.losses.add("unknown", loss_stage::DECODE, 1);
             }
         }
+    }
+
+    /// Stacks of the kernel that events named since the last call, and that are to be told of by
+    /// [`Pipeline::add_kernel_stack`] before those events are tracked.
+    pub fn take_wanted_stacks(&mut self) -> Vec<i32> {
+        self.tracker.take_wanted_stacks()
+    }
+
+    /// A stack of the kernel, innermost frame first.
+    pub fn add_kernel_stack(&mut self, id: i32, frames: Vec<KernelFrame>) {
+        self.tracker.add_kernel_stack(id, frames);
     }
 
     /// The kernel's counts; must be told before the events that came after a loss are tracked.

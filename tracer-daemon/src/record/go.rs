@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use tracer_common::target::{FULL, GO, GOID_LATE, STACKS, Target};
+use tracer_common::target::{FULL, GO, GOID_LATE, KERNEL_STACKS, STACKS, Target};
 
 use crate::{
     kernel::{GoProbe, Kernel, KernelError, Level, Place, Site},
@@ -74,7 +74,7 @@ impl Inspected {
         kernel.trace(
             pid,
             Target {
-                flags: GO | stacks | full | goid_late,
+                flags: GO | stacks | full | goid_late | options.flags(),
                 gc_worker_reason: u32::from(go.runtime.gc_worker_reason()),
                 ready_start,
                 ready_end,
@@ -93,6 +93,15 @@ pub struct Options {
     pub level: Level,
     /// Whether with stacks.
     pub stacks: bool,
+    /// Whether with stacks of the kernel where threads leave the CPU.
+    pub kernel_stacks: bool,
+}
+
+impl Options {
+    /// Flags of a [`Target`], whatever it runs.
+    pub fn flags(self) -> u32 {
+        if self.kernel_stacks { KERNEL_STACKS } else { 0 }
+    }
 }
 
 /// A Go runtime that probes can be put on.

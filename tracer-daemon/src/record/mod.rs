@@ -14,7 +14,7 @@ use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use tracer_common::target::{ARM_ON_EXEC, Target};
+use tracer_common::target::ARM_ON_EXEC;
 
 use crate::{
     args::{Attach, Run},
@@ -71,7 +71,7 @@ pub fn run(args: &Run) -> Result<ExitCode> {
     let mut launched = Launched::prepare(&args.command, &signals)?;
     let mut recorder = Recorder::new(&args.recording)?;
     let pid = launched.pid();
-    recorder.begin(pid, Target { flags: ARM_ON_EXEC, ..Target::default() })?;
+    recorder.begin(pid, ARM_ON_EXEC)?;
     launched.exec()?;
     recorder.executed(pid)?;
     launched.release()?;

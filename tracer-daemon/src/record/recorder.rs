@@ -98,7 +98,11 @@ impl Recorder {
             store,
             status: StatusLine::new(!args.quiet),
             quiet: args.quiet,
-            options: go::Options { level: args.level, stacks: !args.no_stacks },
+            options: go::Options {
+                level: args.level,
+                stacks: !args.no_stacks,
+                kernel_stacks: args.kernel_stacks,
+            },
             pid: 0,
             name: String::new(),
             ended: false,
@@ -122,7 +126,7 @@ impl Recorder {
 
     /// Begins with a process that runs.
     pub fn attach(&mut self, pid: u32) -> Result<()> {
-        self.begin(pid, Target::default())?;
+        self.begin(pid, 0)?;
         self.look_at_program(pid, None)?;
         let threads = ProcessInfo::threads(pid)?;
         let listed = clock::monotonic();
@@ -133,14 +137,15 @@ impl Recorder {
         Ok(())
     }
 
-    /// Attaches the tracepoints for a process.
-    pub fn begin(&mut self, pid: u32, target: Target) -> Result<()> {
+    /// Attaches the tracepoints for a process, which has these flags of its [`Target`] in the beginning.
+    pub fn begin(&mut self, pid: u32, flags: u32) -> Result<()> {
         self.pid = pid;
         self.kernel.attach_tracepoints()?;
         self.begun = clock::monotonic();
         self.tracked_until = self.begun;
         self.pipeline = Pipeline::new(self.begun);
-        self.kernel.trace(pid, target)?;
+        let flags = flags | self.options.flags();
+        self.kernel.trace(pid, Target { flags, ..Target::default() })?;
         Ok(())
     }
 
@@ -238,6 +243,7 @@ impl Recorder {
         // Taken before the ring is read: whatever is older is then in the pipeline.
         let until = clock::monotonic().saturating_sub(HOLD.as_nanos() as u64);
         let taken = self.ring.drain(BURST, |record| self.pipeline.push(record));
+        self.kernel_stacks();
         let mut complete = false;
         match self.kernel.counts() {
             Ok(counts) => {
@@ -256,11 +262,19 @@ impl Recorder {
         more
     }
 
+    /// Looks up the stacks of the kernel that events named.
+    fn kernel_stacks(&mut self) {
+        for id in self.pipeline.take_wanted_stacks() {
+            self.pipeline.add_kernel_stack(id, self.kernel.stack(id.cast_unsigned()));
+        }
+    }
+
     /// After detaching: waits for probes that are still running on other CPUs.
     fn drain_all(&mut self) {
         let deadline = Instant::now() + LAST_RECORDS;
         loop {
             self.ring.drain(usize::MAX, |record| self.pipeline.push(record));
+            self.kernel_stacks();
             let Ok(counts) = self.kernel.counts() else {
                 return;
             };
@@ -300,7 +314,7 @@ impl Recorder {
             return;
         }
         self.kernel.detach_go();
-        let looked = self.kernel.trace(pid, Target::default()).map_err(anyhow::Error::from);
+        let looked = self.kernel.trace(pid, self.without_runtime()).map_err(anyhow::Error::from);
         if let Err(error) = looked.and_then(|()| self.look_at_program(pid, None)) {
             // What cannot be understood is not recorded.
             self.kernel.untrace(pid);
@@ -326,7 +340,7 @@ impl Recorder {
                 return Ok(());
             }
             self.kernel.detach_go();
-            self.kernel.trace(pid, Target::default())?;
+            self.kernel.trace(pid, self.without_runtime())?;
         }
         bail!("{pid} goes on replacing its program: try again when it has settled")
     }
@@ -364,6 +378,11 @@ impl Recorder {
             }
         }
         told
+    }
+
+    /// How a process is traced of whose runtime nothing is known.
+    fn without_runtime(&self) -> Target {
+        Target { flags: self.options.flags(), ..Target::default() }
     }
 
     fn say(&self, message: &str) {

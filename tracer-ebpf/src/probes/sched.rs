@@ -2,13 +2,25 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use tracer_common::events::{
-    CONTEXT_INTERRUPT, CONTEXT_TASK, CONTEXT_UNKNOWN, SchedSwitch, SchedWaking,
+use aya_ebpf::{
+    macros::btf_tracepoint,
+    programs::{BtfTracePointContext, tracing::StackIdContext as _},
+};
+use tracer_common::{
+    events::{
+        CONTEXT_INTERRUPT, CONTEXT_TASK, CONTEXT_UNKNOWN, LOST_KERNEL_STACK, NO_KERNEL_STACK,
+        SchedSwitch, SchedWaking,
+    },
+    target::KERNEL_STACKS,
 };
 
 use super::irq;
-use crate::{emit::emit, globals, maps::traced, task::Task};
+use crate::{
+    emit::emit,
+    globals,
+    maps::{KERNEL_STACKS_SEEN, traced},
+    task::Task,
+};
 
 /// trace_sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next,
 /// unsigned int prev_state)
@@ -17,9 +29,16 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let prev = Task::new(ctx.arg::<*const c_void>(1));
     let next = Task::new(ctx.arg::<*const c_void>(2));
     let (prev_tgid, next_tgid) = (prev.tgid(), next.tgid());
-    if traced(prev_tgid).is_none() && traced(next_tgid).is_none() {
+    let leaves = traced(prev_tgid);
+    if leaves.is_none() && traced(next_tgid).is_none() {
         return 0;
     }
+    let kernel_stack = match leaves {
+        Some(target) if target.flags & KERNEL_STACKS != 0 => {
+            ctx.get_stackid(&KERNEL_STACKS_SEEN, 0).map_or(LOST_KERNEL_STACK, |id| id as i32)
+        }
+        _ => NO_KERNEL_STACK,
+    };
     let preempt = ctx.arg::<u64>(0) as u32 & 1;
     let prev_state = ctx.arg::<u64>(3) as u32;
     let prev_runtime = prev.runtime();
@@ -32,7 +51,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         next_tid,
         next_tgid,
         preempt,
-        reserved: 0,
+        kernel_stack,
         prev_runtime,
         next_comm,
     });

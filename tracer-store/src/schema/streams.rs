@@ -26,6 +26,8 @@ tables! {
         waker_utid: Option<i64>;
         /// The thread that got the CPU, when this interval began by leaving one.
         next_utid: Option<i64>;
+        /// Where in the kernel it left the CPU, see `stack`; recorded with `--kernel-stacks`.
+        stack_id: Option<i64>;
     }
 
     /// What each goroutine did, one row per interval between two changes of its state.

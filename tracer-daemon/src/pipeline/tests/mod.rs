@@ -134,7 +134,7 @@ fn switch(ts: u64, prev: u32, prev_state: u32, next: u32, prev_runtime: u64) -> 
         next_tid: next,
         next_tgid: tgid(next),
         preempt: 0,
-        reserved: 0,
+        kernel_stack: -1,
         prev_runtime,
         next_comm: *b"someone\0\0\0\0\0\0\0\0\0",
     }

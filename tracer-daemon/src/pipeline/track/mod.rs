@@ -18,12 +18,15 @@ use std::sync::Arc;
 
 use tracer_common::{
     Event, EventKind,
-    events::{CONTEXT_TASK, GoStack, NO_PROC},
+    events::{CONTEXT_TASK, GoStack, NO_KERNEL_STACK, NO_PROC},
 };
 use tracer_store::{Batch, Interner, Streams, words::loss_stage};
 
 use super::{ProcessFacts, losses::Losses};
-use crate::target::go::{GoRuntime, snapshot::Snapshot};
+use crate::{
+    kernel::KernelFrame,
+    target::go::{GoRuntime, snapshot::Snapshot},
+};
 use entities::Entities;
 use existing::Existing;
 use goroutines::Goroutines;
@@ -62,6 +65,15 @@ impl Context<'_> {
     fn drop_interval(&mut self, kind: &'static str, ts: u64, interval: &dyn std::fmt::Debug) {
         tracing::debug!("{kind} at {ts} does not fit {interval:?}");
         self.losses.add(kind, loss_stage::STATE, 1);
+    }
+
+    /// The stack of the kernel that an event names by number; one that was lost is counted.
+    fn kernel_stack(&mut self, id: i32) -> Option<i64> {
+        let stack_id = self.stacks.kernel(id);
+        if stack_id.is_none() && id != NO_KERNEL_STACK {
+            self.losses.add("kernel_stack", loss_stage::STATE, 1);
+        }
+        stack_id
     }
 
     /// The stack that an event of a process names by number; one that was lost on its way is counted.
@@ -137,6 +149,19 @@ impl Tracker {
             let module = self.entities.executable(upid);
             self.stacks.add(upid, head, pcs, runtime, bias, module);
         }
+    }
+
+    /// An event names a stack of the kernel.
+    pub fn want_kernel_stack(&mut self, id: i32) {
+        self.stacks.want_kernel(id);
+    }
+
+    pub fn take_wanted_stacks(&mut self) -> Vec<i32> {
+        self.stacks.take_wanted()
+    }
+
+    pub fn add_kernel_stack(&mut self, id: i32, frames: Vec<KernelFrame>) {
+        self.stacks.add_kernel(id, frames);
     }
 
     pub fn events_were_lost(&mut self) {

@@ -7,7 +7,10 @@ use rustc_hash::FxHashMap;
 use tracer_common::events::GoStack;
 use tracer_store::{Batch, Frame, Stack};
 
-use crate::target::go::{Frame as CodeFrame, GoRuntime};
+use crate::{
+    kernel::KernelFrame,
+    target::go::{Frame as CodeFrame, GoRuntime},
+};
 
 /// Functions by which a goroutine gives its P away of its own accord.
 const YIELDS: [&str; 3] = ["runtime.Gosched", "runtime.goschedguarded", "runtime.goschedIfBusy"];
@@ -38,6 +41,10 @@ pub struct Stacks {
     known: FxHashMap<(i64, u64), Option<Known>>,
     /// A stack has one number however often it is told of.
     by_frames: FxHashMap<Vec<i64>, i64>,
+    /// Stacks of the kernel by their number in events.
+    kernel: FxHashMap<i32, Option<i64>>,
+    /// Of those, the ones that events named and nobody has told of.
+    wanted: Vec<i32>,
     frames: FxHashMap<Place, i64>,
     new_frames: Vec<Frame>,
     new_stacks: Vec<Stack>,
@@ -88,6 +95,41 @@ impl Stacks {
             return Ok(None);
         }
         self.known.get(&(upid, id)).copied().ok_or(Unknown)
+    }
+
+    /// An event names a stack of the kernel.
+    pub fn want_kernel(&mut self, id: i32) {
+        if id >= 0 && !self.kernel.contains_key(&id) {
+            self.kernel.insert(id, None);
+            self.wanted.push(id);
+        }
+    }
+
+    /// Stacks of the kernel that are to be told of.
+    pub fn take_wanted(&mut self) -> Vec<i32> {
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// A stack of the kernel, innermost frame first.
+    pub fn add_kernel(&mut self, id: i32, frames: Vec<KernelFrame>) {
+        let module: Arc<str> = "[kernel]".into();
+        let frames = frames.into_iter().map(|frame| {
+            self.frame(Place {
+                func: frame.function,
+                file: None,
+                line: None,
+                address: frame.address.cast_signed(),
+                module: Some(Arc::clone(&module)),
+            })
+        });
+        let frames: Vec<i64> = frames.collect();
+        let stack_id = (!frames.is_empty()).then(|| self.stack(frames));
+        self.kernel.insert(id, stack_id);
+    }
+
+    /// The stack of the kernel with this number in events.
+    pub fn kernel(&self, id: i32) -> Option<i64> {
+        self.kernel.get(&id).copied().flatten()
     }
 
     /// Moves the rows since the last call into a batch.

@@ -233,6 +233,7 @@ impl Threads {
             utid,
             state: cx.strings.intern(state.word()),
             next_utid: Some(next),
+            stack_id: cx.kernel_stack(event.kernel_stack),
             ..ThreadState::default()
         };
         if state == State::Dead {
