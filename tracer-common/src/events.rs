@@ -239,6 +239,8 @@ events! {
         count: i32, "count";
         /// P that the thread holds, or -1.
         proc: i32, "P id";
+        /// The stack of that goroutine, see `go_stack`; 0 for none.
+        stack: u64, "stack id";
     }
     /// A goroutine asks to stop the world.
     GoStwBegin = 11, "go_stw_begin" => "stw" {
@@ -248,6 +250,8 @@ events! {
         reason: i64, "stop reason number";
         /// The return address: who asks.
         caller: u64, "address in the process";
+        /// Its stack, see `go_stack`; 0 for none.
+        stack: u64, "stack id";
     }
     /// The world starts again.
     GoStwEnd = 12, "go_stw_end" => "stw" {
@@ -258,6 +262,8 @@ events! {
     GoGcBegin = 34, "go_gc_begin" => "gc" {
         /// The goroutine that begins it (0: none).
         goid: u64, "goid";
+        /// Its stack, see `go_stack`; 0 for none.
+        stack: u64, "stack id";
     }
     /// A garbage collection cycle ends (mark termination).
     GoGcEnd = 13, "go_gc_end" => "gc" {
@@ -280,11 +286,17 @@ events! {
     GoAssistBegin = 36, "go_assist_begin" => "gc_assist" {
         /// The goroutine.
         goid: u64, "goid";
+        /// How far its stack reaches down, from where it begins.
+        depth: u64, "bytes";
+        /// Its stack, see `go_stack`; 0 for none.
+        stack: u64, "stack id";
     }
     /// A goroutine goes on after it was asked to help the garbage collector, whether it has or not.
     GoAssistEnd = 37, "go_assist_end" => "gc_assist" {
         /// The goroutine.
         goid: u64, "goid";
+        /// How far its stack reaches down, from where it begins: less than when the assist began, unless something within it is meant.
+        depth: u64, "bytes";
     }
     /// A goroutine that has just started to run is a worker of the garbage collector.
     GoWorker = 38, "go_worker" => "goroutine_state" {

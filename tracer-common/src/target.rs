@@ -62,6 +62,7 @@ macro_rules! go_offsets {
 }
 
 go_offsets! {
+    g_stack_hi: "g.stack.hi";
     g_m: "g.m";
     g_sched_sp: "g.sched.sp";
     g_sched_pc: "g.sched.pc";
@@ -88,7 +89,6 @@ go_offsets! {
     p_status: "p.status";
     p_gc_mark_worker_mode: "p.gcMarkWorkerMode";
     gc_heap_live: "gcController.heapLive";
-    gc_heap_marked: "gcController.heapMarked";
     gc_percent_heap_goal: "gcController.gcPercentHeapGoal";
     tls_g: "runtime.tlsg, where a thread keeps its g: how far below the thread pointer";
     reserved: "Always 0";

@@ -56,6 +56,19 @@ pub fn wait_skip(go: &GoOffsets, m: u64) -> Result<u16, i32> {
     Ok(read::<u64>(m + u64::from(go.m_wait_trace_skip))? as u16)
 }
 
+/// Stack pointer of a goroutine whose thread runs on the system stack.
+#[inline(always)]
+pub fn parked_sp(go: &GoOffsets, g: u64) -> Result<u64, i32> {
+    read(g + u64::from(go.g_sched_sp))
+}
+
+/// How far the stack of a goroutine reaches down from where it begins, in bytes; that stays when
+/// the runtime moves the stack.
+#[inline(always)]
+pub fn stack_depth(go: &GoOffsets, g: u64, sp: u64) -> Result<u64, i32> {
+    Ok(read::<u64>(g + u64::from(go.g_stack_hi))?.wrapping_sub(sp))
+}
+
 /// Goroutine id of a g, 0 for none.
 #[inline(always)]
 pub fn goid(go: &GoOffsets, g: u64) -> Result<u64, i32> {

@@ -1,6 +1,6 @@
 //! Uprobes in the Go runtime: garbage collection, stops of the world, and the size of the heap.
 
-use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
 use tracer_common::events::{
     GoAssistBegin, GoAssistEnd, GoGcBegin, GoGcEnd, GoHeap, GoHeapGoal, GoStwBegin, GoStwEnd,
     Record,
@@ -11,7 +11,7 @@ use tracer_common::{
 };
 
 use super::go::{current_goid, finish, go_target, regs};
-use crate::{emit::emit, go};
+use crate::{emit::emit, go, stack};
 
 /// Submits a record that needs no more than the goroutine on whose behalf it happens.
 #[inline(always)]
@@ -21,32 +21,31 @@ fn by_goroutine<R: Record>(ctx: &ProbeContext, fill: impl FnOnce(Header, u64) ->
     finish::<R>(ctx, result)
 }
 
-/// runtime.stopTheWorldWithSema(reason stwReason)
+/// runtime.stopTheWorldWithSema(reason stwReason), on the system stack
 #[uprobe]
 pub fn go_stw_begin(ctx: ProbeContext) -> u32 {
     let reason = i64::from(regs(&ctx).rax as u8);
-    stw_begin(&ctx, reason)
+    finish::<GoStwBegin>(&ctx, stw_begin(regs(&ctx), reason))
 }
 
 /// runtime.stopTheWorldWithSema(), up to Go 1.20
 #[uprobe]
 pub fn go_stw_begin_without_reason(ctx: ProbeContext) -> u32 {
-    stw_begin(&ctx, -1)
+    finish::<GoStwBegin>(&ctx, stw_begin(regs(&ctx), -1))
 }
 
 #[inline(always)]
-fn stw_begin(ctx: &ProbeContext, reason: i64) -> u32 {
-    let Some(Target { go, .. }) = go_target() else { return 0 };
-    let result = stw_asked(ctx, go).map(|(goid, caller)| {
-        emit(|header| GoStwBegin { header, goid, reason, caller });
-    });
-    finish::<GoStwBegin>(ctx, result)
-}
-
-#[inline(always)]
-fn stw_asked(ctx: &ProbeContext, go: &GoOffsets) -> Result<(u64, u64), i32> {
+fn stw_begin(regs: &pt_regs, reason: i64) -> Result<(), i32> {
+    let Some(target) = go_target() else { return Ok(()) };
+    let go = &target.go;
+    let machine = go::machine(go, go::m_of(go, regs.r14)?)?;
+    let goid = go::goid(go, machine.curg)?;
     // At the push of the frame pointer the return address is on top of the stack.
-    Ok((current_goid(ctx, go)?, go::word(regs(ctx).rsp)?))
+    let caller = go::word(regs.rsp)?;
+    // Go does not show systemstack_switch and the function that stops the world.
+    let stack = stack::number(target, stack::parked(go, machine.curg, 2));
+    emit(|header| GoStwBegin { header, goid, reason, caller, stack });
+    Ok(())
 }
 
 /// Where runtime.startTheWorldWithSema calls runtime.wakep: the world runs.
@@ -58,7 +57,13 @@ pub fn go_stw_end(ctx: ProbeContext) -> u32 {
 /// runtime.gcBgMarkStartWorkers(): the first thing that a GC cycle does.
 #[uprobe]
 pub fn go_gc_begin(ctx: ProbeContext) -> u32 {
-    by_goroutine(&ctx, |header, goid| GoGcBegin { header, goid })
+    let Some(target) = go_target() else { return 0 };
+    let result = current_goid(&ctx, &target.go).map(|goid| {
+        // Go does not show gcStart.
+        let stack = stack::number(target, stack::here(regs(&ctx), 1));
+        emit(|header| GoGcBegin { header, goid, stack });
+    });
+    finish::<GoGcBegin>(&ctx, result)
 }
 
 /// Where runtime.gcMarkTermination calls runtime.casgstatus for the last time: the cycle is over.
@@ -67,16 +72,46 @@ pub fn go_gc_end(ctx: ProbeContext) -> u32 {
     by_goroutine(&ctx, |header, goid| GoGcEnd { header, goid })
 }
 
-/// runtime.gcAssistAlloc1(gp *g, scanWork int64): on the system stack of the goroutine's thread.
+/// runtime.gcAssistAlloc1(gp *g, scanWork int64), on the system stack
 #[uprobe]
 pub fn go_assist_begin(ctx: ProbeContext) -> u32 {
-    by_goroutine(&ctx, |header, goid| GoAssistBegin { header, goid })
+    let Some(target) = go_target() else { return 0 };
+    finish::<GoAssistBegin>(&ctx, assist_begin(target, regs(&ctx).r14))
+}
+
+#[inline(always)]
+fn assist_begin(target: &Target, current: u64) -> Result<(), i32> {
+    let go = &target.go;
+    let curg = go::machine(go, go::m_of(go, current)?)?.curg;
+    if curg == 0 {
+        return Ok(());
+    }
+    let goid = go::goid(go, curg)?;
+    let depth = go::stack_depth(go, curg, go::parked_sp(go, curg)?)?;
+    // Go does not show systemstack_switch.
+    let stack = stack::number(target, stack::parked(go, curg, 1));
+    emit(|header| GoAssistBegin { header, goid, depth, stack });
+    Ok(())
 }
 
 /// Every return of runtime.gcAssistAlloc.
 #[uprobe]
 pub fn go_assist_end(ctx: ProbeContext) -> u32 {
-    by_goroutine(&ctx, |header, goid| GoAssistEnd { header, goid })
+    let Some(target) = go_target() else { return 0 };
+    finish::<GoAssistEnd>(&ctx, assist_end(&target.go, regs(&ctx)))
+}
+
+#[inline(always)]
+fn assist_end(go: &GoOffsets, regs: &pt_regs) -> Result<(), i32> {
+    let curg = go::machine(go, go::m_of(go, regs.r14)?)?.curg;
+    // On the system stack nobody has to help.
+    if curg == 0 || curg != regs.r14 {
+        return Ok(());
+    }
+    let goid = go::goid(go, curg)?;
+    let depth = go::stack_depth(go, curg, regs.rsp)?;
+    emit(|header| GoAssistEnd { header, goid, depth });
+    Ok(())
 }
 
 /// runtime.(*gcControllerState).update(dHeapLive, dHeapScan int64)

@@ -7,7 +7,7 @@ use tracer_common::{
 };
 
 use super::go::{finish, go_target, regs};
-use crate::{emit::emit, go};
+use crate::{emit::emit, go, stack};
 
 /// runtime.wirep(pp *p), or up to Go 1.25 runtime.acquirep(pp *p): there wirep is also called at the
 /// end of every system call for the P that the thread has never lost.
@@ -67,11 +67,14 @@ fn taken(ctx: &ProbeContext, p: u64) -> u32 {
 /// runtime.procresize(nprocs int32): called whenever the world starts again.
 #[uprobe]
 pub fn go_procresize(ctx: ProbeContext) -> u32 {
-    let Some(Target { go, .. }) = go_target() else { return 0 };
+    let Some(target) = go_target() else { return 0 };
+    let go = &target.go;
     let count = regs(&ctx).rax as i32;
     let result = machine_of(go, regs(&ctx).r14).and_then(|machine| {
         let (goid, proc) = (go::goid(go, machine.curg)?, machine.proc);
-        emit(|header| GoMaxProcs { header, goid, count, proc });
+        // Go does not show systemstack_switch.
+        let stack = stack::number(target, stack::parked(go, machine.curg, 1));
+        emit(|header| GoMaxProcs { header, goid, count, proc, stack });
         Ok(())
     });
     finish::<GoMaxProcs>(&ctx, result)

@@ -28,11 +28,11 @@ fn stops(ts: u64, tid: u32, proc: i32, taken: u32) -> GoProcStop {
 }
 
 fn counted(ts: u64, tid: u32, count: i32, proc: i32) -> GoMaxProcs {
-    GoMaxProcs { header: header::<GoMaxProcs>(ts, tid), goid: 1, count, proc }
+    GoMaxProcs { header: header::<GoMaxProcs>(ts, tid), goid: 1, count, proc, stack: 0 }
 }
 
 fn stop_world(ts: u64, reason: i64, caller: u64) -> GoStwBegin {
-    GoStwBegin { header: header::<GoStwBegin>(ts, PID), goid: 1, reason, caller }
+    GoStwBegin { header: header::<GoStwBegin>(ts, PID), goid: 1, reason, caller, stack: 0 }
 }
 
 fn start_world(ts: u64) -> GoStwEnd {
@@ -147,7 +147,7 @@ fn an_interval_of_a_p_that_does_not_fit_is_dropped() {
 #[test]
 fn a_cycle_begins_before_the_world_is_stopped_for_it() {
     let mut bench = Bench::with_running(1);
-    bench.push(GoGcBegin { header: header::<GoGcBegin>(1_300, PID), goid: 1 });
+    bench.push(GoGcBegin { header: header::<GoGcBegin>(1_300, PID), goid: 1, stack: 0 });
     bench.push(stop_world(1_310, 2, 0));
     bench.push(start_world(1_320));
     bench.push(GoGcEnd { header: header::<GoGcEnd>(1_400, PID), goid: 1 });
@@ -179,13 +179,21 @@ fn before_go_1_21_the_caller_tells_why_the_world_stops() {
 #[test]
 fn an_assist_ends_when_the_goroutine_goes_on() {
     let mut bench = Bench::with_running(5);
-    let begin = |ts| GoAssistBegin { header: header::<GoAssistBegin>(ts, PID), goid: 5 };
-    let end = |ts| GoAssistEnd { header: header::<GoAssistEnd>(ts, PID), goid: 5 };
+    let begin = |ts| {
+        let header = header::<GoAssistBegin>(ts, PID);
+        GoAssistBegin { header, goid: 5, depth: 100, stack: 0 }
+    };
+    let end = |ts, depth| {
+        let header = header::<GoAssistEnd>(ts, PID);
+        GoAssistEnd { header, goid: 5, depth }
+    };
     // It needs not help.
-    bench.push(end(1_250));
+    bench.push(end(1_250, 90));
     bench.push(begin(1_300));
+    // What it allocates while it helps is another matter.
+    bench.push(end(1_320, 200));
     bench.push(begin(1_350));
-    bench.push(end(1_400));
+    bench.push(end(1_400, 90));
     bench.push(begin(1_500));
     bench.run(2_000);
     let [assist] = bench.rows.closed.gc_assist[..] else { panic!("one assist") };

@@ -19,7 +19,14 @@ struct Process {
     gc: Option<Gc>,
     stw: Option<Stw>,
     /// Goroutines that help the GC, by goid.
-    assists: FxHashMap<u64, GcAssist>,
+    assists: FxHashMap<u64, Assist>,
+}
+
+/// A goroutine helps the GC.
+struct Assist {
+    row: GcAssist,
+    /// Depth of its stack then, in bytes.
+    depth: u64,
 }
 
 impl Process {
@@ -71,7 +78,8 @@ impl Runtime {
         };
         let ts = event.header.ts.cast_signed();
         let reason = process.stw_reason(event, cx);
-        let row = Stw { ts, dur: None, upid, reason, utid: Some(utid), ugid, ..Stw::default() };
+        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let row = Stw { ts, dur: None, upid, reason, utid: Some(utid), ugid, stack_id };
         if let Some(other) = process.stw.replace(row) {
             cx.drop_interval("go_stw_end", event.header.ts, &other);
         }
@@ -98,7 +106,8 @@ impl Runtime {
         cx: &mut Context<'_>,
     ) {
         let ts = event.header.ts;
-        let row = Gc { ts: ts.cast_signed(), upid, utid: Some(utid), ugid, ..Gc::default() };
+        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let row = Gc { ts: ts.cast_signed(), dur: None, upid, utid: Some(utid), ugid, stack_id };
         if let Some(process) = self.processes.get_mut(&upid)
             && let Some(other) = process.gc.replace(row)
         {
@@ -126,17 +135,24 @@ impl Runtime {
             cx.drop_interval("go_assist_begin", ts, event);
             return;
         };
+        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
         if let Some(process) = self.processes.get_mut(&upid) {
             let row =
-                GcAssist { ts: ts.cast_signed(), ugid, utid: Some(utid), ..Default::default() };
-            process.assists.entry(event.goid).or_insert(row);
+                GcAssist { ts: ts.cast_signed(), dur: None, ugid, utid: Some(utid), stack_id };
+            process.assists.entry(event.goid).or_insert(Assist { row, depth: event.depth });
         }
     }
 
-    /// A goroutine was asked to help; if it has, that is over.
+    /// A goroutine was asked to help; if it has, that is over. While it helps it may be asked again,
+    /// for something that it allocates deeper in its stack.
     pub fn assist_ends(&mut self, upid: i64, event: &GoAssistEnd, cx: &mut Context<'_>) {
-        let process = self.processes.get_mut(&upid);
-        if let Some(row) = process.and_then(|process| process.assists.remove(&event.goid)) {
+        let Some(process) = self.processes.get_mut(&upid) else {
+            return;
+        };
+        let ends = |assist: &Assist| event.depth < assist.depth;
+        if process.assists.get(&event.goid).is_some_and(ends)
+            && let Some(Assist { row, .. }) = process.assists.remove(&event.goid)
+        {
             cx.closed.gc_assist.push(GcAssist { dur: dur(row.ts, event.header.ts), ..row });
         }
     }
@@ -170,7 +186,8 @@ impl Runtime {
         if let Some(process) = self.processes.remove(&upid) {
             cx.closed.gc.extend(process.gc);
             cx.closed.stw.extend(process.stw);
-            cx.closed.gc_assist.extend(process.assists.into_values());
+            let assists = process.assists.into_values();
+            cx.closed.gc_assist.extend(assists.map(|assist| assist.row));
         }
     }
 
@@ -178,7 +195,7 @@ impl Runtime {
         for process in self.processes.values() {
             streams.gc.extend(process.gc);
             streams.stw.extend(process.stw);
-            streams.gc_assist.extend(process.assists.values());
+            streams.gc_assist.extend(process.assists.values().map(|assist| assist.row));
         }
     }
 }

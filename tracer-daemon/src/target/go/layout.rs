@@ -28,6 +28,7 @@ pub const fn is_readable_in_one_go(l: &Layout) -> bool {
 /// the thread pointer.
 pub fn for_kernel(l: &Layout, tls_g: u32) -> GoOffsets {
     GoOffsets {
+        g_stack_hi: l.g_stack_hi,
         g_m: l.g_m,
         g_sched_sp: l.g_sched_sp,
         g_sched_pc: l.g_sched_pc,
@@ -54,7 +55,6 @@ pub fn for_kernel(l: &Layout, tls_g: u32) -> GoOffsets {
         p_status: l.p_status,
         p_gc_mark_worker_mode: l.p_gc_mark_worker_mode,
         gc_heap_live: l.gc_heap_live,
-        gc_heap_marked: l.gc_heap_marked,
         gc_percent_heap_goal: l.gc_percent_heap_goal,
         tls_g,
         reserved: 0,
