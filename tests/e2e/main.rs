@@ -7,6 +7,7 @@ mod bad_input;
 mod command_line;
 mod daisy;
 mod disk_full;
+mod dump;
 mod etcd;
 mod kernel_stacks;
 mod kill9;

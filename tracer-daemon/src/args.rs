@@ -26,6 +26,9 @@ pub enum Command {
     Attach(Attach),
     /// Run a command and trace it from its first instruction to its end: tracerd run -- CMD ARGS...
     Run(Run),
+    /// Print the goroutines of a running Go program as it would itself at SIGQUIT, without stopping it
+    #[command(visible_alias = "goroutines")]
+    Dump(Dump),
 }
 
 /// Where and how to record.
@@ -91,4 +94,24 @@ pub struct Run {
     /// Command and its arguments, after --
     #[arg(required = true, last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+/// `tracerd dump`.
+#[derive(Debug, ClapArgs)]
+pub struct Dump {
+    /// Process whose goroutines are printed
+    #[arg(value_parser = pid)]
+    pub pid: u32,
+    /// Also the goroutines and frames of the runtime itself, as with GOTRACEBACK=system
+    #[arg(long, short)]
+    pub all: bool,
+    /// Goroutines with the same state and stack as one, the most frequent first
+    #[arg(long, short, conflicts_with = "json")]
+    pub group: bool,
+    /// A JSON document, with threads, Ps, the heap and times
+    #[arg(long)]
+    pub json: bool,
+    /// Print only the goroutines, and not how many there were
+    #[arg(long, short)]
+    pub quiet: bool,
 }

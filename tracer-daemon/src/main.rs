@@ -2,6 +2,7 @@
 
 mod args;
 mod counts;
+mod dump;
 mod kernel;
 mod pipeline;
 mod record;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Attach(attach) => record::attach(&attach),
         Command::Run(run) => record::run(&run),
+        Command::Dump(args) => dump::dump(&args),
     };
     match result {
         Ok(code) => code,

@@ -23,7 +23,7 @@ use crate::{
 use launch::Launched;
 use recorder::{Recorder, Stop};
 use signals::Signals;
-pub use status::tell;
+pub use status::{count, tell};
 
 /// How a traced command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,14 +50,6 @@ impl Memory {
         batch.get(0).map(<[u8]>::to_vec).ok_or(MemoryError::Unmapped(address))
     }
 
-    /// Reads the machine word at an address.
-    ///
-    /// # Errors
-    /// As for [`Memory::read`].
-    pub fn word(&self, address: u64) -> Result<u64, MemoryError> {
-        Ok(word(&self.read(address, 8)?, 0))
-    }
-
     /// Reads many ranges (address and size) with few system calls. Those that are not mapped are
     /// missing in the result.
     ///
@@ -140,14 +132,14 @@ mod tests {
             assert_eq!(batch.get(i).map(|bytes| word(bytes, 0)), expected);
         }
         assert_eq!(batch.get(3000), None);
-        assert_eq!(memory.word(at(5)).ok(), Some(5));
-        assert!(matches!(memory.word(8), Err(MemoryError::Unmapped(8))));
+        assert_eq!(memory.read(at(5), 8).ok(), Some(5u64.to_le_bytes().to_vec()));
+        assert!(matches!(memory.read(8, 8), Err(MemoryError::Unmapped(8))));
         assert!(memory.read_all(&[]).is_ok());
     }
 
     #[test]
     fn a_process_that_does_not_exist_is_an_error() {
         let memory = Memory::of(i32::MAX.cast_unsigned());
-        assert!(matches!(memory.word(8), Err(MemoryError::Ended)));
+        assert!(matches!(memory.read(8, 8), Err(MemoryError::Ended)));
     }
 }

@@ -14,6 +14,7 @@ use nix::{
     sys::time::TimeSpec,
     time::{ClockId, clock_gettime},
 };
+use serde::Serialize;
 use thiserror::Error;
 
 use super::GoRuntime;
@@ -102,7 +103,7 @@ pub enum SnapStack {
 }
 
 /// A P at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SnapProc {
     /// Its number.
     pub id: u32,
@@ -114,7 +115,7 @@ pub struct SnapProc {
 }
 
 /// The heap at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SnapHeap {
     /// Bytes that the runtime counts as alive: marked by the last garbage collection, or allocated
     /// since.

@@ -1,0 +1,230 @@
+//! `tracerd dump`, compared with what the Go runtime prints of itself at SIGQUIT right after.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tracer_tests::{
+    go::Go,
+    harness::{Process, SOON, run, tracerd, wait_until},
+};
+
+/// Goroutines in the shape of a traceback, by number: the header, and the lines below it.
+type Goroutines = BTreeMap<u64, Vec<String>>;
+
+/// Reads a traceback. Values of arguments, which `tracerd` does not show, become `...`.
+fn parse(text: &str) -> Goroutines {
+    let mut goroutines = Goroutines::new();
+    let mut last = None;
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("goroutine ") {
+            last = rest.split(' ').next().and_then(|goid| goid.parse().ok());
+        }
+        if line.is_empty() {
+            last = None;
+        }
+        let Some(goid) = last else { continue };
+        let is_call = !line.starts_with(['\t', '.']) && line.ends_with(')');
+        let line = match line.rfind('(').filter(|_| is_call) {
+            Some(arguments) => format!("{}(...)", &line[..arguments]),
+            None => line.to_owned(),
+        };
+        goroutines.entry(goid).or_default().push(line);
+    }
+    goroutines
+}
+
+/// The program `parked`, when all its goroutines wait.
+fn parked(path: &Path, flags: &[&str]) -> Result<Process> {
+    let process = Process::start(Command::new(path).args(flags))?;
+    let main_sleeps = || {
+        let dump = dump(process.pid(), &[]).unwrap_or_default();
+        // It prints "ready", then sleeps for good; before, it sleeps for a moment.
+        dump.contains("goroutine 1 [sleep]:") && dump.contains("\nmain.recursive(")
+    };
+    wait_until("the program is ready", SOON, main_sleeps)?;
+    std::thread::sleep(Duration::from_millis(300));
+    Ok(process)
+}
+
+fn dump(pid: i32, flags: &[&str]) -> Result<String> {
+    let mut command = tracerd(&["dump", &pid.to_string()])?;
+    Ok(run(command.args(flags), SOON)?.ok()?.stdout)
+}
+
+fn compare(path: &Path, what: &str) -> Result<()> {
+    let process = parked(path, &[])?;
+    let found = parse(&dump(process.pid(), &[])?);
+    process.signal(Signal::SIGQUIT)?;
+    let mut expected = parse(&process.wait(SOON)?.stderr);
+    // The goroutine of the thread that got the signal, which is none of the program's.
+    expected.remove(&0);
+    ensure!(found.len() > 25, "{what}: only {} goroutines", found.len());
+    let goids = |goroutines: &Goroutines| goroutines.keys().copied().collect::<Vec<_>>();
+    ensure!(
+        goids(&found) == goids(&expected),
+        "{what}: {:?} are not {:?}",
+        goids(&found),
+        goids(&expected)
+    );
+    for (goid, mut lines) in found {
+        let mut expected = expected.remove(&goid).unwrap_or_default();
+        // Go 1.19 and 1.20 do not show the outer end of a deep stack.
+        if let Some(end) = expected.iter().position(|line| line.contains("additional frames")) {
+            ensure!(lines.iter().any(|line| line.ends_with(" frames elided...")), "{lines:?}");
+            expected.truncate(end.min(100));
+            lines.truncate(expected.len());
+        }
+        ensure!(lines == expected, "{what}: not the same:\n{lines:#?}\n{expected:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_dump_is_what_sigquit_prints() -> Result<()> {
+    for minor in Go::minors() {
+        compare(&Go::of(minor)?.build("parked")?, minor)?;
+        compare(&Go::of(minor)?.build_stripped("parked")?, &format!("{minor}, stripped"))?;
+    }
+    compare(&Go::find()?.build_pie("parked")?, "position-independent")
+}
+
+#[test]
+fn the_runtimes_own_goroutines_are_shown_on_request() -> Result<()> {
+    let process = parked(&Go::find()?.build("parked")?, &["-spin"])?;
+    let (some, all) = (dump(process.pid(), &[])?, dump(process.pid(), &["--all"])?);
+    ensure!(!some.contains("runtime.bgsweep") && all.contains("runtime.bgsweep("), "{all}");
+    ensure!(!some.contains("runtime.gopark") && all.contains("runtime.gopark("), "{all}");
+    ensure!(parse(&all).len() > parse(&some).len());
+    ensure!(some.contains("goroutine running on other thread; stack unavailable"), "{some}");
+    Ok(())
+}
+
+#[test]
+fn goroutines_with_the_same_stack_are_one_group() -> Result<()> {
+    let process = parked(&Go::find()?.build("parked")?, &["-n", "2000"])?;
+    let groups = dump(process.pid(), &["--group"])?;
+    let first = groups.lines().next().unwrap_or_default();
+    ensure!(first.starts_with("2,000 goroutines [chan receive]: "), "{first}");
+    ensure!(first.ends_with(" and 1,995 more"), "{first}");
+    ensure!(groups.lines().nth(1) == Some("main.receives(...)"), "{groups}");
+    // In the document is each of them.
+    let document: Value = serde_json::from_str(&dump(process.pid(), &["--json"])?)?;
+    let goroutines = document["goroutines"].as_array().context("no array")?;
+    let receive = goroutines.iter().filter(|g| {
+        g["frames"][0]["function"] == "main.receives" && g["created_by"]["function"] == "main.main"
+    });
+    ensure!(receive.count() == 2001, "{}", goroutines.len());
+    ensure!(document["heap"]["live"].as_u64().is_some_and(|live| live > 0), "{}", document["heap"]);
+    Ok(())
+}
+
+/// Answers of the server `httpload` to one client, which asks again and again.
+struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn connect(address: &str) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SOON))?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// How long an answer takes.
+    fn ask(&mut self) -> Result<Duration> {
+        let start = Instant::now();
+        self.stream.get_mut().write_all(b"GET /?n=21 HTTP/1.1\r\nHost: test\r\n\r\n")?;
+        let mut line = String::new();
+        while line.trim_end() != "42" {
+            line.clear();
+            ensure!(self.stream.read_line(&mut line)? > 0, "the server has hung up");
+        }
+        Ok(start.elapsed())
+    }
+
+    /// The answer time that all but a hundredth are below, of those within `time`.
+    fn p99(&mut self, time: Duration) -> Result<Duration> {
+        let start = Instant::now();
+        let mut took = Vec::new();
+        while start.elapsed() < time {
+            took.push(self.ask()?);
+        }
+        took.sort_unstable();
+        took.get(took.len() * 99 / 100).copied().context("no answer")
+    }
+}
+
+#[test]
+fn ten_thousand_goroutines_of_a_server_take_less_than_a_second() -> Result<()> {
+    const CONNECTIONS: usize = 10_000;
+    const LISTENING: Duration = Duration::from_secs(4);
+    let mut server = Command::new(Go::find()?.build("httpload")?)
+        .args(["-c", "0"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let pid = i32::try_from(server.id())?;
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().context("piped")?).read_line(&mut line)?;
+    let address = line.split(['=', ' ']).nth(1).context("no address")?;
+
+    let result = (|| -> Result<()> {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = Client::connect(address)?;
+            client.ask()?;
+            clients.push(client);
+        }
+        let mut client = clients.pop().context("there are 10,000")?;
+        let before = client.p99(LISTENING)?;
+        let start = Instant::now();
+        let text = dump(pid, &[])?;
+        let took = start.elapsed();
+        let parked = parse(&text).values().filter(|lines| lines[0].contains("[IO wait")).count();
+        ensure!(parked >= CONNECTIONS - 1, "only {parked} goroutines wait for the network");
+        // With room for a machine that does something else as well.
+        ensure!(took < Duration::from_secs(1), "the dump took {took:?}");
+
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let during = std::thread::scope(|scope| -> Result<Duration> {
+            let dumps = scope.spawn(|| -> Result<u32> {
+                let mut dumps = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    dump(pid, &["--group"])?;
+                    dumps += 1;
+                }
+                Ok(dumps)
+            });
+            let during = client.p99(LISTENING);
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            let dumps = dumps.join().map_err(|_| anyhow::anyhow!("a dump panicked"))??;
+            ensure!(dumps > 0, "no dump ended");
+            during
+        })?;
+        println!("dump: {took:?}; p99 before {before:?}, during dumps {during:?}");
+        // A stop of the server for the time of a dump would show.
+        ensure!(during < before + took / 2, "p99 was {before:?}, and {during:?} during dumps");
+        Ok(())
+    })();
+    server.kill()?;
+    server.wait()?;
+    result
+}
+
+#[test]
+fn what_is_no_go_program_is_refused() -> Result<()> {
+    let process = Process::start(Command::new("sleep").arg("60"))?;
+    let ended = run(&mut tracerd(&["dump", &process.pid().to_string()])?, SOON)?;
+    ensure!(ended.code() == 1 && ended.stdout.is_empty(), "{ended:?}");
+    ensure!(ended.stderr.contains("is not a Go program"), "{ended:?}");
+    Ok(())
+}
