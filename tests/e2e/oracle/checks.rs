@@ -14,9 +14,9 @@ use tracer_tests::oracle::{
 use super::recorded::{Recorded, at_least};
 
 /// What is not recorded yet. Each goes from here when it is.
-const LATER: &[Family] = &[Family::Sweep, Family::Labels, Family::User];
-/// Both will be compared, once there is an export.
-pub const SOURCES: &[Source] = &[Source::Rows];
+const LATER: &[Family] = &[];
+/// What is compared with the trace of Go.
+pub const SOURCES: &[Source] = &[Source::Rows, Source::Export];
 
 /// Where our side of a comparison comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub fn check(recorded: &Recorded, source: Source) -> Result<()> {
         frames(recorded, &ours, &mut wrong);
         profiles(recorded, &ours, &mut wrong);
     }
-    anyhow::ensure!(wrong.is_empty(), "{} ({source:?}):\n{wrong}", recorded.label);
+    anyhow::ensure!(wrong.is_empty(), "{source:?}:\n{wrong}");
     Ok(())
 }
 
@@ -113,7 +113,8 @@ fn states(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
 fn frames(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
     for (kind, stacks) in stacks::compare(&recorded.go, ours) {
         let counts = format!("{} of {} stacks at {kind} are equal", stacks.equal, stacks.compared);
-        let is_promised = kind == "create" || kind.starts_with("block: ");
+        let is_promised =
+            ["create", stacks::START].contains(&kind.as_str()) || kind.starts_with("block: ");
         if is_promised && !stacks.are_equal_in(99) {
             let _ = writeln!(wrong, "{counts}:");
             for mismatch in stacks.mismatches.iter().take(3) {

@@ -2,7 +2,7 @@
 //!
 //! All of it takes about an hour: most of it is left to `cargo xtask test --full`.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tracer_tests::go::Variant;
 
 use super::compare;
@@ -20,18 +20,28 @@ macro_rules! tests {
             )+
         }
     };
-    ($module:ident: $minor:literal $variant:ident in full: $($program:ident)+) => {
-        mod $module {
-            use super::*;
-            $(
-                #[test]
-                #[ignore = "part of cargo xtask test --full"]
-                fn $program() -> Result<()> {
-                    compare(stringify!($program), $minor, Variant::$variant)
-                }
-            )+
+}
+
+/// One test of all the programs, built with one version in one way.
+macro_rules! full {
+    ($name:ident: $minor:literal $variant:ident: $($program:ident)+) => {
+        #[test]
+        #[ignore = "part of cargo xtask test --full"]
+        fn $name() -> Result<()> {
+            all(&[$(stringify!($program)),+], $minor, Variant::$variant)
         }
     };
+}
+
+/// Compares all of the programs, and says of each what is wrong.
+fn all(programs: &[&str], minor: &str, variant: Variant) -> Result<()> {
+    let wrong: Vec<String> = programs
+        .iter()
+        .filter_map(|program| compare(program, minor, variant).err())
+        .map(|error| format!("{error:#}"))
+        .collect();
+    ensure!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), programs.len(), wrong.join("\n"));
+    Ok(())
 }
 
 tests! { go1_27: "1.27" Plain:
@@ -41,117 +51,117 @@ tests! { go1_27: "1.27" Plain:
 tests! { go1_27_stripped: "1.27" Stripped:
     gcheavy
 }
-tests! { go1_27_stripped_full: "1.27" Stripped in full:
+full! { full_go1_27_stripped: "1.27" Stripped:
     daisy pingpong httpload mutex busy coroutine blocking selecttimer tcpecho lockosthread
     cgo panicking usertrace sched
 }
 tests! { go1_27_pie: "1.27" Pie:
     httpload
 }
-tests! { go1_27_pie_full: "1.27" Pie in full:
+full! { full_go1_27_pie: "1.27" Pie:
     daisy pingpong mutex gcheavy busy coroutine blocking selecttimer tcpecho lockosthread
     cgo panicking usertrace sched
 }
 tests! { go1_27_noinline: "1.27" NoInline:
     tcpecho
 }
-tests! { go1_27_noinline_full: "1.27" NoInline in full:
+full! { full_go1_27_noinline: "1.27" NoInline:
     daisy pingpong httpload mutex gcheavy busy coroutine blocking selecttimer lockosthread
     cgo panicking usertrace sched
 }
 tests! { go1_27_trimpath: "1.27" TrimPath:
     daisy
 }
-tests! { go1_27_trimpath_full: "1.27" TrimPath in full:
+full! { full_go1_27_trimpath: "1.27" TrimPath:
     pingpong httpload mutex gcheavy busy coroutine blocking selecttimer tcpecho lockosthread
     cgo panicking usertrace sched
 }
-tests! { go1_25_full: "1.25" Plain in full:
+full! { full_go1_25: "1.25" Plain:
     daisy pingpong httpload mutex gcheavy busy coroutine blocking selecttimer tcpecho
     lockosthread cgo panicking usertrace sched
 }
 tests! { go1_25_stripped: "1.25" Stripped:
     httpload gcheavy cgo blocking
 }
-tests! { go1_25_stripped_full: "1.25" Stripped in full:
+full! { full_go1_25_stripped: "1.25" Stripped:
     daisy pingpong mutex busy coroutine selecttimer tcpecho lockosthread panicking usertrace
     sched
 }
-tests! { go1_25_pie_full: "1.25" Pie in full:
+full! { full_go1_25_pie: "1.25" Pie:
     httpload gcheavy cgo
 }
-tests! { go1_25_noinline_full: "1.25" NoInline in full:
+full! { full_go1_25_noinline: "1.25" NoInline:
     mutex httpload
 }
-tests! { go1_25_trimpath_full: "1.25" TrimPath in full:
+full! { full_go1_25_trimpath: "1.25" TrimPath:
     daisy
 }
 tests! { go1_23: "1.23" Plain:
     mutex coroutine usertrace
 }
-tests! { go1_23_full: "1.23" Plain in full:
+full! { full_go1_23: "1.23" Plain:
     daisy pingpong httpload gcheavy busy blocking selecttimer tcpecho lockosthread cgo
     panicking sched
 }
 tests! { go1_23_stripped: "1.23" Stripped:
     tcpecho sched
 }
-tests! { go1_23_stripped_full: "1.23" Stripped in full:
+full! { full_go1_23_stripped: "1.23" Stripped:
     daisy pingpong httpload mutex gcheavy busy coroutine blocking selecttimer lockosthread
     cgo panicking usertrace
 }
-tests! { go1_23_pie_full: "1.23" Pie in full:
+full! { full_go1_23_pie: "1.23" Pie:
     httpload gcheavy cgo
 }
-tests! { go1_23_noinline_full: "1.23" NoInline in full:
+full! { full_go1_23_noinline: "1.23" NoInline:
     mutex httpload
 }
-tests! { go1_23_trimpath_full: "1.23" TrimPath in full:
+full! { full_go1_23_trimpath: "1.23" TrimPath:
     daisy
 }
 tests! { go1_21: "1.21" Plain:
     daisy gcheavy
 }
-tests! { go1_21_full: "1.21" Plain in full:
+full! { full_go1_21: "1.21" Plain:
     pingpong httpload mutex busy blocking selecttimer tcpecho lockosthread cgo panicking
     usertrace sched
 }
 tests! { go1_21_stripped: "1.21" Stripped:
     httpload blocking
 }
-tests! { go1_21_stripped_full: "1.21" Stripped in full:
+full! { full_go1_21_stripped: "1.21" Stripped:
     daisy pingpong mutex gcheavy busy selecttimer tcpecho lockosthread cgo panicking
     usertrace sched
 }
-tests! { go1_21_pie_full: "1.21" Pie in full:
+full! { full_go1_21_pie: "1.21" Pie:
     httpload gcheavy cgo
 }
-tests! { go1_21_noinline_full: "1.21" NoInline in full:
+full! { full_go1_21_noinline: "1.21" NoInline:
     mutex httpload
 }
-tests! { go1_21_trimpath_full: "1.21" TrimPath in full:
+full! { full_go1_21_trimpath: "1.21" TrimPath:
     daisy
 }
 tests! { go1_19: "1.19" Plain:
     mutex panicking
 }
-tests! { go1_19_full: "1.19" Plain in full:
+full! { full_go1_19: "1.19" Plain:
     daisy pingpong httpload gcheavy busy blocking selecttimer tcpecho lockosthread cgo
     usertrace sched
 }
 tests! { go1_19_stripped: "1.19" Stripped:
     gcheavy tcpecho
 }
-tests! { go1_19_stripped_full: "1.19" Stripped in full:
+full! { full_go1_19_stripped: "1.19" Stripped:
     daisy pingpong httpload mutex busy blocking selecttimer lockosthread cgo panicking
     usertrace sched
 }
-tests! { go1_19_pie_full: "1.19" Pie in full:
+full! { full_go1_19_pie: "1.19" Pie:
     httpload gcheavy cgo
 }
-tests! { go1_19_noinline_full: "1.19" NoInline in full:
+full! { full_go1_19_noinline: "1.19" NoInline:
     mutex httpload
 }
-tests! { go1_19_trimpath_full: "1.19" TrimPath in full:
+full! { full_go1_19_trimpath: "1.19" TrimPath:
     daisy
 }

@@ -1,6 +1,6 @@
 //! Every kind of event against the Go runtime's own trace of the same run.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use tracer_tests::go::Variant;
 
 mod checks;
@@ -12,6 +12,15 @@ use recorded::record;
 
 /// Records a program that records itself, and compares the database and the export with that.
 fn compare(name: &str, minor: &str, variant: Variant) -> Result<()> {
-    let recorded = record(name, minor, variant)?;
-    SOURCES.iter().try_for_each(|source| check(&recorded, *source))
+    let compare = || {
+        let recorded = record(name, minor, variant)?;
+        let wrong: Vec<String> = SOURCES
+            .iter()
+            .filter_map(|source| check(&recorded, *source).err())
+            .map(|error| format!("{error:#}"))
+            .collect();
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    };
+    compare().with_context(|| format!("{name}, Go {minor}, {variant:?}"))
 }

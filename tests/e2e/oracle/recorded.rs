@@ -34,7 +34,7 @@ const fn program(
 /// Every program that is compared.
 pub const PROGRAMS: [Program; 15] = [
     program("daisy", &["-n", "300"], &[("create", 302), ("destroy", 302)]),
-    program("pingpong", &["-d", "20ms"], &[("block: chan send", 100)]),
+    program("pingpong", &["-d", "20ms"], &[("unblock", 100)]),
     program(
         "httpload",
         &["-d", "500ms", "-pause", "500us"],
@@ -95,18 +95,18 @@ pub fn record(name: &str, minor: &str, variant: Variant) -> Result<Recorded> {
     let program = PROGRAMS.iter().find(|program| program.name == name).context("no program")?;
     let label = format!("{name}, Go {minor}, {variant:?}");
     let number: u32 = minor.trim_start_matches("1.").parse()?;
-    ensure!(number >= program.since, "{label}: it needs Go 1.{}", program.since);
+    ensure!(number >= program.since, "it needs Go 1.{}", program.since);
     let database = Database::new()?;
     let file = database.dir().join("go.trace");
     let executable = Go::of(minor)?.build_variant(name, variant)?;
     let mut command = vec![executable.to_str().context("an odd path")?];
     command.extend(program.flags);
     command.extend(["-trace", file.to_str().context("an odd path")?]);
-    let ended = database.record(&[], &command, Duration::from_secs(300))?;
-    ensure!(ended.code() == program.exit_code, "{label}: {ended:#?}");
+    let ended = database.record(&["--level", "full"], &command, Duration::from_secs(300))?;
+    ensure!(ended.code() == program.exit_code, "{ended:#?}");
     database.is_complete()?;
     let is_v1 = number < 22;
-    let go = events(read(&Go::find()?, &file)?, is_v1).with_context(|| label.clone())?;
+    let go = events(read(&Go::find()?, &file)?, is_v1).context("from Go's trace")?;
     Ok(Recorded { label, database, go, is_v1 })
 }
 

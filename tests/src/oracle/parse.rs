@@ -71,7 +71,9 @@ impl Parser {
             self.frames.push(Frame { function, file, line });
         } else if !line.is_empty() {
             ensure!(self.part != Part::None, "neither an event nor a stack");
-            let (function, _) = line.trim_start().split_once(" @ 0x").context("no frame")?;
+            // Older traces have frames without a name, at address 0.
+            let frame = line.strip_prefix('\t').context("no frame")?;
+            let (function, _) = frame.split_once(" @ 0x").context("no frame")?;
             self.function = Some(self.string(function));
         }
         Ok(())
@@ -371,6 +373,14 @@ mod tests {
         let line = r#"M=1 P=2 G=7 Log Time=4 Task=2 Category="a \"b\"" Message="\\x\n\u00e9\xff""#;
         let (category, message) = ("a \"b\"".into(), "\\x\n\u{e9}\u{fffd}".into());
         assert_eq!(only(line), What::Log { task: 2, category, message });
+    }
+
+    #[test]
+    fn frames_may_have_no_name() {
+        let text = "M=1 P=0 G=1 StateTransition Time=1 GoID=1 Running->Waiting Reason=\"\"\n\
+            Stack=\n\t @ 0x0\n\t\t:0\n";
+        let events = parse(text).expect("it is well formed");
+        assert_eq!(events[0].stack[0].to_string(), " :0");
     }
 
     #[test]

@@ -9,6 +9,14 @@ use std::{
 
 use super::event::{Event, State, What};
 
+/// How much the length of an interval may differ, in ns: the runtime reads its clock some
+/// instructions before or after the probe, and the time that the kernel takes for the probe goes to
+/// one side or the other. In intervals of a few microseconds that is more than 2 %.
+pub const SKEW: i64 = 2500;
+
+/// What an interrupt between the two may add, in ns.
+const INTERRUPT: i64 = 20_000;
+
 /// A profile that Go's tool makes of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -49,13 +57,29 @@ impl Kind {
     }
 }
 
-/// A profile: time in ns, by function. A function that is on a stack twice counts once.
+/// How long, and how often.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Time {
+    /// The sum of the intervals, in ns.
+    pub ns: i64,
+    /// The number of intervals.
+    pub intervals: i64,
+}
+
+impl Time {
+    fn add(&mut self, ns: i64) {
+        self.ns += ns;
+        self.intervals += 1;
+    }
+}
+
+/// A profile: time by function. A function that is on a stack twice counts once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profile {
     /// All of the time.
-    pub total: i64,
+    pub total: Time,
     /// That of the stacks which a function is on.
-    pub functions: BTreeMap<Arc<str>, i64>,
+    pub functions: BTreeMap<Arc<str>, Time>,
 }
 
 /// The profile of the intervals that begin and end in these events. The stack of an interval is that
@@ -67,11 +91,11 @@ pub fn profile(kind: Kind, events: &[Event]) -> Profile {
         let What::Goroutine { goid, to, reason, .. } = &event.what else { continue };
         if let Some(begin) = open.remove(goid) {
             let time = event.time - begin.time;
-            profile.total += time;
+            profile.total.add(time);
             let functions: BTreeSet<&Arc<str>> =
                 begin.stack.iter().map(|frame| &frame.function).collect();
             for function in functions {
-                *profile.functions.entry(Arc::clone(function)).or_default() += time;
+                profile.functions.entry(Arc::clone(function)).or_default().add(time);
             }
         }
         if kind.begins_with(*to, reason) {
@@ -86,21 +110,29 @@ pub fn profile(kind: Kind, events: &[Event]) -> Profile {
 pub struct Difference {
     /// Its name.
     pub function: Arc<str>,
-    /// The time in ns that Go tells, and the one that we tell.
-    pub times: (i64, i64),
+    /// The time that Go tells, and the one that we tell.
+    pub times: (Time, Time),
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (go, ours) = self.times;
-        write!(f, "{}: Go {} us, ours {} us", self.function, go / 1000, ours / 1000)
+        write!(
+            f,
+            "{}: Go {} us in {} intervals, ours {} us in {}",
+            self.function,
+            go.ns / 1000,
+            go.intervals,
+            ours.ns / 1000,
+            ours.intervals
+        )
     }
 }
 
-/// The functions whose times differ by more than 2 %. Functions that have neither 1 % of the total
-/// nor 10 ms are left out.
+/// The functions whose times differ by more than 2 %, [`SKEW`] an interval and one interrupt.
+/// Functions that have neither 1 % of the total nor 10 ms are left out.
 pub fn compare(go: &Profile, ours: &Profile) -> Vec<Difference> {
-    let least = (go.total.max(ours.total) / 100).min(10_000_000);
+    let least = (go.total.ns.max(ours.total.ns) / 100).min(10_000_000);
     let functions: BTreeSet<&Arc<str>> = go.functions.keys().chain(ours.functions.keys()).collect();
     let mut differences: Vec<Difference> = functions
         .into_iter()
@@ -109,10 +141,12 @@ pub fn compare(go: &Profile, ours: &Profile) -> Vec<Difference> {
             Difference { function: Arc::clone(function), times: (time(go), time(ours)) }
         })
         .filter(|Difference { times: (go, ours), .. }| {
-            *go.max(ours) >= least && (go - ours).abs() * 50 > *go.max(ours)
+            let longer = go.ns.max(ours.ns);
+            let skew = go.intervals.max(ours.intervals) * SKEW;
+            longer >= least && (go.ns - ours.ns).abs() > longer / 50 + skew + INTERRUPT
         })
         .collect();
-    differences.sort_by_key(|Difference { times: (go, ours), .. }| -(go - ours).abs());
+    differences.sort_by_key(|Difference { times: (go, ours), .. }| -(go.ns - ours.ns).abs());
     differences
 }
 
@@ -146,19 +180,22 @@ mod tests {
     fn time_goes_to_its_kind_and_once_to_a_function() {
         let events = waits(3000, 7000);
         let time = |kind| profile(kind, &events).functions.get("main.a").copied();
-        assert_eq!(time(Kind::Sync), Some(3000));
-        assert_eq!(time(Kind::Net), Some(7000));
+        assert_eq!(time(Kind::Sync), Some(Time { ns: 3000, intervals: 1 }));
+        assert_eq!(time(Kind::Net), Some(Time { ns: 7000, intervals: 1 }));
         assert_eq!(time(Kind::Syscall), None);
-        assert_eq!(profile(Kind::Sched, &events).total, 1000);
+        assert_eq!(profile(Kind::Sched, &events).total, Time { ns: 1000, intervals: 2 });
     }
 
     #[test]
     fn more_than_two_in_a_hundred_is_a_difference() {
         let of = |lock| profile(Kind::Sync, &waits(lock, 1));
-        let (go, near, far) = (of(1_000_000), of(1_019_000), of(1_030_000));
+        let (go, near, far) = (of(10_000_000), of(10_190_000), of(10_300_000));
         assert_eq!(compare(&go, &near), []);
         let differences = compare(&go, &far);
         assert_eq!(differences.len(), 1);
-        assert_eq!(differences[0].to_string(), "main.a: Go 1000 us, ours 1030 us");
+        let text = "main.a: Go 10000 us in 1 intervals, ours 10300 us in 1";
+        assert_eq!(differences[0].to_string(), text);
+        // 80 % of a short one are less than the skew.
+        assert_eq!(compare(&of(3000), &of(5400)), []);
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use super::{
     census::transition,
-    event::{Event, Stack, State, What, no_stack},
+    event::{Event, Stack, State, What},
 };
 
 /// A stack that the two sides see differently, and how often they do.
@@ -55,36 +55,45 @@ impl Stacks {
 }
 
 /// Which stack of a transition Go's tracer records: that of the goroutine, or of whoever changed it.
-fn of(event: &Event) -> Option<(i64, String, [Stack; 2])> {
-    let What::Goroutine { goid, from, to, reason, stack } = &event.what else {
+fn of(event: &Event) -> Option<(i64, String, Stack)> {
+    let What::Goroutine { goid, from, to, reason, .. } = &event.what else {
         return None;
     };
-    match (from, to) {
-        (State::Undetermined, _) => None,
-        // The first of the two is where the new one begins.
-        (State::NotExist, State::Runnable) => {
-            Some((*goid, "create".into(), [stack.clone(), event.stack.clone()]))
+    let kind = match (from, to) {
+        (State::NotExist, State::Runnable) | (State::Waiting, State::Runnable) => {
+            transition(*from, *to, "")
         }
         (State::Running, State::Waiting | State::Runnable | State::Syscall) => {
-            Some((*goid, transition(*from, *to, reason), [no_stack(), event.stack.clone()]))
+            transition(*from, *to, reason)
         }
-        (State::Waiting, State::Runnable) => {
-            Some((*goid, "unblock".into(), [no_stack(), event.stack.clone()]))
+        _ => return None,
+    };
+    Some((*goid, kind, event.stack.clone()))
+}
+
+/// Where a new goroutine begins.
+fn start(event: &Event) -> Option<(i64, String, Stack)> {
+    match &event.what {
+        What::Goroutine { goid, from: State::NotExist, stack, .. } if !stack.is_empty() => {
+            Some((*goid, START.into(), stack.clone()))
         }
         _ => None,
     }
 }
 
-fn by_goroutine(events: &[Event]) -> BTreeMap<(i64, String), Vec<[Stack; 2]>> {
+fn by_goroutine(events: &[Event]) -> BTreeMap<(i64, String), Vec<Stack>> {
     let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (goid, kind, stacks) in events.iter().filter_map(of) {
-        all.entry((goid, kind)).or_default().push(stacks);
+    for (goid, kind, stack) in events.iter().flat_map(|event| [of(event), start(event)]).flatten() {
+        all.entry((goid, kind)).or_default().push(stack);
     }
     all
 }
 
+/// The kind of the frame that a new goroutine begins in.
+pub const START: &str = "start function";
+
 /// Compares the stacks of each goroutine's n-th event of a kind, by kind: `create`, `unblock`,
-/// `block: sync`... Those of a goroutine of which the two sides have different numbers of events of
+/// `block: sync`..., and [`START`]. Those of a goroutine of which the two sides have different numbers of events of
 /// the kind are left out: which belong together is not known.
 pub fn compare(go: &[Event], ours: &[Event]) -> BTreeMap<String, Stacks> {
     let ours = by_goroutine(ours);
@@ -96,7 +105,7 @@ pub fn compare(go: &[Event], ours: &[Event]) -> BTreeMap<String, Stacks> {
         let stacks = result.entry(kind.clone()).or_default();
         for (go, ours) in go.iter().zip(ours) {
             stacks.compared += 1;
-            if let Some((go, ours)) = go.iter().zip(ours).find(|(go, ours)| go != ours) {
+            if go != ours {
                 let key = (kind.clone(), go.clone(), ours.clone());
                 *mismatches.entry(key).or_default() += 1;
             } else {

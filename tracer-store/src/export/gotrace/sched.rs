@@ -468,9 +468,7 @@ impl<'r, 'w> Sched<'r, 'w> {
         if self.runs_on(goid).is_some() {
             self.event(m, Ev::GoDestroy, &[])?;
         } else {
-            if self.p_in_syscall(m).is_some() {
-                self.release_p(m)?;
-            }
+            self.release_p(m)?;
             self.event(m, Ev::GoDestroySyscall, &[])?;
         }
         self.leave_m(goid, State::Waiting);

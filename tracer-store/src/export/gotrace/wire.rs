@@ -206,7 +206,9 @@ impl<'w> Wire<'w> {
         strings: impl Iterator<Item = (u64, &'s str)>,
         stacks: impl Iterator<Item = &'s [u8]>,
     ) -> Result<()> {
-        for (m, batch) in std::mem::take(&mut self.batches) {
+        let mut batches: Vec<_> = std::mem::take(&mut self.batches).into_iter().collect();
+        batches.sort_unstable_by_key(|(m, _)| *m);
+        for (m, batch) in batches {
             self.batch(m, batch.begun, &batch.bytes)?;
         }
         let strings = strings.map(|(id, text)| {
