@@ -10,4 +10,4 @@ mod version;
 
 pub use fields::{ABSENT, FIELDS, Field, Layout};
 pub use names::{NO_NAMES, Names};
-pub use version::{Distance, VERSIONS, Version, find, newest};
+pub use version::{Distance, VERSIONS, Version, find, minor_of, nearest, newest};

@@ -31,6 +31,11 @@ impl Names {
         word(&self.wait_reasons, usize::from(number))
     }
 
+    /// Whether the wait reasons have names at all.
+    pub fn has_wait_reasons(&self) -> bool {
+        self.wait_reasons.iter().any(|name| !name.is_empty())
+    }
+
     /// Whether a goroutine that is marked as waiting with this reason really runs: it is on the system
     /// stack, and lets itself be scanned meanwhile (`isWaitingForSuspendG` in runtime2.go, and what
     /// else is passed to `casGToWaiting`). Before Go 1.21 the reason is not reliable: there it is set

@@ -81,13 +81,26 @@ pub fn newest() -> &'static Version {
 }
 
 /// What is known of a version such as `go1.27.3`, `go1.27rc1 X:nocoverageredesign` or
-/// `devel go1.28-0123abc`, or else of the one nearest to it; none if that is no version of Go 1.
+/// `devel go1.28-0123abc`, or else of the one nearest to it, the newer one if two are equally near; none
+/// if that is no version of Go 1.
 pub fn find(version: &str) -> Option<(&'static Version, Distance)> {
+    let minor = minor_of(version)?;
+    let known = nearest(minor).next()?;
+    Some((known, if known.minor == minor { Distance::Same } else { Distance::Nearest }))
+}
+
+/// The known versions that are nearest to a minor version: more than one if they are equally near.
+pub fn nearest(minor: u32) -> impl Iterator<Item = &'static Version> {
+    let distance = move |known: &&Version| known.minor.abs_diff(minor);
+    let least = VERSIONS.iter().map(|known| distance(&known)).min();
+    VERSIONS.iter().rev().filter(move |known| Some(distance(known)) == least)
+}
+
+/// The minor number of a version such as `go1.27.3`.
+pub fn minor_of(version: &str) -> Option<u32> {
     let number = version.strip_prefix("devel ").unwrap_or(version).strip_prefix("go1.")?;
     let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
-    let minor: u32 = number[..digits].parse().ok()?;
-    let known = VERSIONS.iter().min_by_key(|known| known.minor.abs_diff(minor))?;
-    Some((known, if known.minor == minor { Distance::Same } else { Distance::Nearest }))
+    number[..digits].parse().ok()
 }
 
 #[cfg(test)]
@@ -111,6 +124,7 @@ mod tests {
             ("go1.23.1 X:synctest", 23, Distance::Same),
             ("devel go1.26-0123abc", 26, Distance::Same),
             ("go1.18.10", 19, Distance::Nearest),
+            ("go1.20.14", 21, Distance::Nearest),
             ("go1.999", newest().minor, Distance::Nearest),
         ] {
             let (known, found) = find(text).expect(text);
@@ -119,6 +133,14 @@ mod tests {
         for unknown in ["", "go1", "go2.27", "devel +0123abc", "1.27", "go1.", "go1.99999999999"] {
             assert!(find(unknown).is_none(), "{unknown}");
         }
+    }
+
+    #[test]
+    fn two_versions_can_be_equally_near() {
+        let minors = |minor| nearest(minor).map(|known| known.minor).collect::<Vec<_>>();
+        assert_eq!(minors(20), [21, 19]);
+        assert_eq!(minors(23), [23]);
+        assert_eq!(minors(u32::MAX), [newest().minor]);
     }
 
     #[test]

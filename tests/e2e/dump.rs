@@ -6,10 +6,12 @@ use std::{
     net::TcpStream,
     path::Path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tracer_tests::{
@@ -20,7 +22,8 @@ use tracer_tests::{
 /// Goroutines in the shape of a traceback, by number: the header, and the lines below it.
 type Goroutines = BTreeMap<u64, Vec<String>>;
 
-/// Reads a traceback. Values of arguments, which `tracerd` does not show, become `...`.
+/// Reads a traceback, without what `tracerd` does not show: values of arguments become `...`, and
+/// addresses are left out.
 fn parse(text: &str) -> Goroutines {
     let mut goroutines = Goroutines::new();
     let mut last = None;
@@ -32,6 +35,14 @@ fn parse(text: &str) -> Goroutines {
             last = None;
         }
         let Some(goid) = last else { continue };
+        let line = line.split(" fp=").next().unwrap_or(line);
+        let header =
+            line.split_once(" gp=").and_then(|(goid, rest)| Some((goid, rest.find('[')?, rest)));
+        if let Some((goid, state, rest)) = header {
+            let header = format!("{goid} {}", &rest[state..]);
+            goroutines.entry(last.unwrap_or_default()).or_default().push(header);
+            continue;
+        }
         let is_call = !line.starts_with(['\t', '.']) && line.ends_with(')');
         let line = match line.rfind('(').filter(|_| is_call) {
             Some(arguments) => format!("{}(...)", &line[..arguments]),
@@ -43,15 +54,15 @@ fn parse(text: &str) -> Goroutines {
 }
 
 /// The program `parked`, when all its goroutines wait.
-fn parked(path: &Path, flags: &[&str]) -> Result<Process> {
-    let process = Process::start(Command::new(path).args(flags))?;
+fn parked(command: &mut Command) -> Result<Process> {
+    let process = Process::start(command)?;
     let main_sleeps = || {
         let dump = dump(process.pid(), &[]).unwrap_or_default();
         // It prints "ready", then sleeps for good; before, it sleeps for a moment.
         dump.contains("goroutine 1 [sleep]:") && dump.contains("\nmain.recursive(")
     };
     wait_until("the program is ready", SOON, main_sleeps)?;
-    std::thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(300));
     Ok(process)
 }
 
@@ -60,14 +71,20 @@ fn dump(pid: i32, flags: &[&str]) -> Result<String> {
     Ok(run(command.args(flags), SOON)?.ok()?.stdout)
 }
 
-fn compare(path: &Path, what: &str) -> Result<()> {
-    let process = parked(path, &[])?;
-    let found = parse(&dump(process.pid(), &[])?);
+/// Compares all goroutines, with those of the runtime if `all`.
+fn compare(path: &Path, all: bool, what: &str) -> Result<()> {
+    let mut command = Command::new(path);
+    command.env_remove("GOTRACEBACK");
+    if all {
+        command.env("GOTRACEBACK", "system");
+    }
+    let process = parked(&mut command)?;
+    let found = parse(&dump(process.pid(), if all { &["--all"] } else { &[] })?);
     process.signal(Signal::SIGQUIT)?;
     let mut expected = parse(&process.wait(SOON)?.stderr);
     // The goroutine of the thread that got the signal, which is none of the program's.
     expected.remove(&0);
-    ensure!(found.len() > 25, "{what}: only {} goroutines", found.len());
+    ensure!(found.len() > 20, "{what}: only {} goroutines", found.len());
     let goids = |goroutines: &Goroutines| goroutines.keys().copied().collect::<Vec<_>>();
     ensure!(
         goids(&found) == goids(&expected),
@@ -91,15 +108,20 @@ fn compare(path: &Path, what: &str) -> Result<()> {
 #[test]
 fn a_dump_is_what_sigquit_prints() -> Result<()> {
     for minor in Go::minors() {
-        compare(&Go::of(minor)?.build("parked")?, minor)?;
-        compare(&Go::of(minor)?.build_stripped("parked")?, &format!("{minor}, stripped"))?;
+        let go = Go::of(minor)?;
+        let (normal, stripped) = (go.build("parked")?, go.build_stripped("parked")?);
+        compare(&stripped, true, &format!("{minor}, stripped, all"))?;
+        // Go 1.19 always prints all.
+        if minor != "1.19" {
+            compare(&normal, false, minor)?;
+        }
     }
-    compare(&Go::find()?.build_pie("parked")?, "position-independent")
+    compare(&Go::find()?.build_pie("parked")?, false, "position-independent")
 }
 
 #[test]
 fn the_runtimes_own_goroutines_are_shown_on_request() -> Result<()> {
-    let process = parked(&Go::find()?.build("parked")?, &["-spin"])?;
+    let process = parked(Command::new(Go::find()?.build("parked")?).arg("-spin"))?;
     let (some, all) = (dump(process.pid(), &[])?, dump(process.pid(), &["--all"])?);
     ensure!(!some.contains("runtime.bgsweep") && all.contains("runtime.bgsweep("), "{all}");
     ensure!(!some.contains("runtime.gopark") && all.contains("runtime.gopark("), "{all}");
@@ -110,7 +132,7 @@ fn the_runtimes_own_goroutines_are_shown_on_request() -> Result<()> {
 
 #[test]
 fn goroutines_with_the_same_stack_are_one_group() -> Result<()> {
-    let process = parked(&Go::find()?.build("parked")?, &["-n", "2000"])?;
+    let process = parked(Command::new(Go::find()?.build("parked")?).args(["-n", "2000"]))?;
     let groups = dump(process.pid(), &["--group"])?;
     let first = groups.lines().next().unwrap_or_default();
     ensure!(first.starts_with("2,000 goroutines [chan receive]: "), "{first}");
@@ -143,7 +165,7 @@ impl Client {
     /// How long an answer takes.
     fn ask(&mut self) -> Result<Duration> {
         let start = Instant::now();
-        self.stream.get_mut().write_all(b"GET /?n=21 HTTP/1.1\r\nHost: test\r\n\r\n")?;
+        self.stream.get_mut().write_all(b"GET /double?n=21 HTTP/1.1\r\nHost: test\r\n\r\n")?;
         let mut line = String::new();
         while line.trim_end() != "42" {
             line.clear();
@@ -152,15 +174,16 @@ impl Client {
         Ok(start.elapsed())
     }
 
-    /// The answer time that all but a hundredth are below, of those within `time`.
-    fn p99(&mut self, time: Duration) -> Result<Duration> {
+    /// How long each answer takes within `time`, the slowest first.
+    fn listen(&mut self, time: Duration) -> Result<Vec<Duration>> {
         let start = Instant::now();
         let mut took = Vec::new();
         while start.elapsed() < time {
             took.push(self.ask()?);
         }
         took.sort_unstable();
-        took.get(took.len() * 99 / 100).copied().context("no answer")
+        took.reverse();
+        Ok(took)
     }
 }
 
@@ -185,34 +208,43 @@ fn ten_thousand_goroutines_of_a_server_take_less_than_a_second() -> Result<()> {
             clients.push(client);
         }
         let mut client = clients.pop().context("there are 10,000")?;
-        let before = client.p99(LISTENING)?;
+        let before = client.listen(LISTENING)?;
         let start = Instant::now();
         let text = dump(pid, &[])?;
         let took = start.elapsed();
         let parked = parse(&text).values().filter(|lines| lines[0].contains("[IO wait")).count();
         ensure!(parked >= CONNECTIONS - 1, "only {parked} goroutines wait for the network");
-        // With room for a machine that does something else as well.
         ensure!(took < Duration::from_secs(1), "the dump took {took:?}");
 
-        let done = std::sync::atomic::AtomicBool::new(false);
-        let during = std::thread::scope(|scope| -> Result<Duration> {
-            let dumps = scope.spawn(|| -> Result<u32> {
+        let done = AtomicBool::new(false);
+        let (during, dumps) = thread::scope(|scope| -> Result<(Vec<Duration>, usize)> {
+            let dumps = scope.spawn(|| -> Result<usize> {
                 let mut dumps = 0;
-                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                while !done.load(Ordering::Relaxed) {
                     dump(pid, &["--group"])?;
                     dumps += 1;
                 }
                 Ok(dumps)
             });
-            let during = client.p99(LISTENING);
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
-            let dumps = dumps.join().map_err(|_| anyhow::anyhow!("a dump panicked"))??;
-            ensure!(dumps > 0, "no dump ended");
-            during
+            let during = client.listen(LISTENING);
+            done.store(true, Ordering::Relaxed);
+            let dumps = dumps.join().map_err(|_| anyhow!("a dump panicked"))??;
+            Ok((during?, dumps))
         })?;
-        println!("dump: {took:?}; p99 before {before:?}, during dumps {during:?}");
-        // A stop of the server for the time of a dump would show.
-        ensure!(during < before + took / 2, "p99 was {before:?}, and {during:?} during dumps");
+        let p99 = |slowest: &[Duration]| slowest[slowest.len() / 100];
+        let (p99_before, p99_during) = (p99(&before), p99(&during));
+        // A server that stops for each dump has as many slow answers as there were dumps. Half of
+        // that many may have another cause.
+        let stops = during[dumps / 2];
+        println!(
+            "a dump takes {took:?}; p99 {p99_before:?}, and {p99_during:?} during {dumps} dumps; \
+             slow answers: {stops:?}"
+        );
+        ensure!(
+            dumps > 3 && stops < took / 4,
+            "{dumps} dumps of {took:?}; slow answers: {stops:?}"
+        );
+        ensure!(p99_during < 3 * p99_before, "p99 was {p99_before:?}, and is {p99_during:?}");
         Ok(())
     })();
     server.kill()?;

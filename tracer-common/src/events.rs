@@ -22,6 +22,9 @@ pub trait Record: Copy + 'static {
 /// the second one is 0 unless the frames do not lead to it.
 pub const MAX_FRAMES: usize = 135;
 
+/// Most of a text of a traced process that is recorded, in words of 8 bytes.
+pub const TEXT_WORDS: usize = 25;
+
 /// `GoStatus::proc` when the thread holds no P.
 pub const NO_PROC: i32 = -1;
 
@@ -306,6 +309,74 @@ events! {
         mode: u32, "worker mode number";
         /// Always 0.
         reserved: u32, "always 0";
+    }
+    /// A task of runtime/trace begins.
+    GoUserTask = 39, "go_user_task" => "user_task" {
+        /// The goroutine that begins it.
+        goid: u64, "goid";
+        /// Its number.
+        task: u64, "task number";
+        /// Number of the task that it is a part of, 0 if of none.
+        parent: u64, "task number";
+        /// Its type, see `go_text`.
+        name: u64, "text id";
+        /// Its stack, see `go_stack`; 0 for none.
+        stack: u64, "stack id";
+    }
+    /// A task of runtime/trace ends.
+    GoUserTaskEnd = 40, "go_user_task_end" => "user_task" {
+        /// The goroutine that ends it.
+        goid: u64, "goid";
+        /// Its number.
+        task: u64, "task number";
+    }
+    /// A region of runtime/trace begins or ends.
+    GoUserRegion = 41, "go_user_region" => "user_region" {
+        /// The goroutine.
+        goid: u64, "goid";
+        /// Number of its task, 0 if of none; -1 if not known, because the program does not trace itself.
+        task: i64, "task number";
+        /// 0 if it begins, 1 if it ends.
+        mode: u64, "0 or 1";
+        /// Its type, see `go_text`; 0 at the end of one whose task is not known.
+        name: u64, "text id";
+        /// The return address: who tells.
+        caller: u64, "address in the process";
+        /// Its stack, see `go_stack`; 0 for none.
+        stack: u64, "stack id";
+    }
+    /// A program logs something by runtime/trace.
+    GoUserLog = 42, "go_user_log" => "user_log" {
+        /// The goroutine.
+        goid: u64, "goid";
+        /// Number of its task, 0 if of none.
+        task: u64, "task number";
+        /// Its category, see `go_text`.
+        category: u64, "text id";
+        /// The message, see `go_text`.
+        message: u64, "text id";
+        /// Its stack, see `go_stack`; 0 for none.
+        stack: u64, "stack id";
+    }
+    /// Go's heap profiler samples an allocation.
+    GoAlloc = 43, "go_alloc" => "alloc" {
+        /// The goroutine on whose behalf it is made (0: none).
+        goid: u64, "goid";
+        /// Size of the object.
+        size: u64, "bytes";
+        /// Its address.
+        address: u64, "address in the process";
+        /// Its stack, see `go_stack`; 0 for none.
+        stack: u64, "stack id";
+    }
+    /// A text of a traced process that was not seen before, ahead of the event that it belongs to.
+    GoText = 46, "go_text" => "string" tail [u64; TEXT_WORDS] {
+        /// Its number in the events of this process: a hash of all of it.
+        id: u64, "text id";
+        /// The process.
+        tgid: u32, "pid";
+        /// Its length; at most 200 bytes of it follow.
+        len: u32, "bytes";
     }
 }
 

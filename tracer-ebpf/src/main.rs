@@ -14,6 +14,7 @@ mod maps;
 mod probes;
 mod stack;
 mod task;
+mod text;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -18,6 +18,9 @@ const LATER: &[Family] = &[];
 /// What is compared with the trace of Go.
 pub const SOURCES: &[Source] = &[Source::Rows, Source::Export];
 
+/// How many kinds of events are told that are wrong.
+const MOST: usize = 20;
+
 /// Where our side of a comparison comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -81,7 +84,12 @@ fn counts(recorded: &Recorded, source: Source, ours: &[Event], wrong: &mut Strin
             let _ = writeln!(wrong, "the program did too little: {kind} {count} times: {sums:?}");
         }
     }
-    for difference in compare(&go, &ours) {
+    let differences = compare(&go, &ours);
+    let count = differences.iter().filter(|difference| difference.is_wrong).count();
+    if count > MOST {
+        let _ = writeln!(wrong, "{count} kinds are wrong, among them:");
+    }
+    for difference in differences.into_iter().take(MOST) {
         if difference.is_wrong {
             let _ = writeln!(wrong, "{difference}");
         } else {
@@ -111,7 +119,7 @@ fn states(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
 }
 
 fn frames(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
-    for (kind, stacks) in stacks::compare(&recorded.go, ours) {
+    for (kind, stacks) in stacks::compare(&recorded.go, ours, recorded.is_v1) {
         let counts = format!("{} of {} stacks at {kind} are equal", stacks.equal, stacks.compared);
         let is_promised =
             ["create", stacks::START].contains(&kind.as_str()) || kind.starts_with("block: ");
@@ -128,8 +136,9 @@ fn frames(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
 
 fn profiles(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
     for kind in profile::Kind::ALL {
-        // In the older format a call that did not block has no length.
-        if recorded.is_v1 && kind == profile::Kind::Syscall {
+        // In the older format a call that did not block has no length, and of the stacks of those that
+        // make goroutines runnable the inner part is left out.
+        if recorded.is_v1 && [profile::Kind::Syscall, profile::Kind::Sched].contains(&kind) {
             continue;
         }
         let (go, ours) = (profile(kind, &recorded.go), profile(kind, ours));

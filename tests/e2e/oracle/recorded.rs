@@ -147,13 +147,18 @@ impl Recorded {
     }
 }
 
+/// The heap's goal in a program that did not collect garbage yet.
+const FIRST_GOAL: u64 = 4 << 20;
+
 /// The window, with reasons that both formats can tell, and settings where they change: Go tells the
-/// number of Ps again after every stop of the world.
+/// number of Ps again after every stop of the world, and the older format not at the start.
 fn events(mut events: Vec<Event>, is_v1: bool) -> Result<Vec<Event>> {
-    let mut settings: HashMap<Arc<str>, u64> = HashMap::new();
+    let mut settings = HashMap::new();
+    settings.insert("/gc/heap/goal:bytes".into(), FIRST_GOAL);
     events.retain(|event| match &event.what {
         What::Metric { name, value } if &**name != HEAP_LIVE => {
-            settings.insert(Arc::clone(name), *value) != Some(*value)
+            let before = settings.insert(Arc::clone(name), *value);
+            before.is_some_and(|before| before != *value)
         }
         _ => true,
     });

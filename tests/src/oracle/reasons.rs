@@ -33,12 +33,13 @@ pub fn traced(wait_reason: &str) -> &str {
 }
 
 /// The reason as the trace format of Go 1.21 and older (v1) tells it, for one of v2: the older format
-/// has one event for all waits of the runtime's own goroutines, without a reason.
+/// has one event for all waits of the runtime's own goroutines and of preempted ones, without a reason.
 pub fn in_v1(reason: &str) -> &str {
     match reason {
         "system goroutine wait"
         | "GC background sweeper wait"
         | "wait until GC ends"
+        | "preempted"
         | "unspecified" => "",
         other => other,
     }

@@ -18,11 +18,12 @@ use crate::{
     args::Dump,
     record,
     target::{
-        ElfFile, ProcessInfo,
+        ProcessInfo,
         go::{
             self, GoRuntime,
             snapshot::{self, Snapshot},
         },
+        program::Program,
     },
 };
 
@@ -42,8 +43,8 @@ struct Document<'a> {
 /// `tracerd dump PID`.
 pub fn dump(args: &Dump) -> Result<ExitCode> {
     let process = ProcessInfo::read(args.pid)?;
-    let file = ElfFile::open(&ProcessInfo::exe_link(args.pid))?;
-    let elf = file.parse()?;
+    let program = Program::of(args.pid)?;
+    let elf = program.file.parse()?;
     let Some(version) = go::version(&elf) else {
         bail!(
             "{} ({}) is not a Go program, or has no build information: only Go programs have \
@@ -52,11 +53,11 @@ pub fn dump(args: &Dump) -> Result<ExitCode> {
             process.exe
         );
     };
-    let runtime = GoRuntime::read(&elf, &version)
-        .with_context(|| format!("the goroutines of {} cannot be read", args.pid))?;
-    let bias = ProcessInfo::load_bias(args.pid, elf.entry())?;
-    let snapshot = snapshot::take(args.pid, &runtime, bias)
-        .with_context(|| format!("the goroutines of {} cannot be read", args.pid))?;
+    let failed = || format!("the goroutines of {} cannot be read", args.pid);
+    let mut runtime = GoRuntime::read(&elf, &version).with_context(failed)?;
+    let bias = program.bias(args.pid, &elf)?;
+    runtime.verify(args.pid, bias).with_context(failed)?;
+    let snapshot = snapshot::take(args.pid, &runtime, bias).with_context(failed)?;
 
     let all: Vec<Goroutine> = snapshot
         .goroutines

@@ -109,7 +109,26 @@ impl GoProbe {
 
     /// Whether a program that has no use for the function does not have it at all.
     pub const fn may_be_absent(self) -> bool {
-        matches!(self, Self::CoroSwitch | Self::NewCoro)
+        matches!(
+            self,
+            Self::CoroSwitch
+                | Self::NewCoro
+                | Self::UserTask
+                | Self::UserTaskEnd
+                | Self::UserRegion
+                | Self::StartRegion
+                | Self::EndRegion
+                | Self::UserLog
+        )
+    }
+
+    /// The probe without which this one is of no use.
+    pub const fn partner(self) -> Option<Self> {
+        match self {
+            Self::StartRegion => Some(Self::EndRegion),
+            Self::EndRegion => Some(Self::StartRegion),
+            _ => None,
+        }
     }
 
     /// Names of all programs, each once.
@@ -180,6 +199,28 @@ go_probes! {
     }
     Go HeapGoal gives "heap goals" {
         "go_heap_goal" at LastCall("runtime.gcPaceScavenger") of "runtime.gcControllerCommit";
+    }
+    Go UserTask gives "tasks of runtime/trace" {
+        "go_user_task" at Entry of "runtime/trace.userTaskCreate";
+    }
+    Go UserTaskEnd gives "the end of tasks of runtime/trace" {
+        "go_user_task_end" at Entry of "runtime/trace.userTaskEnd";
+    }
+    Go UserRegion gives "regions of runtime/trace" {
+        "go_user_region" at Entry of "runtime/trace.userRegion";
+    }
+    Go StartRegion gives "regions by StartRegion while the program does not trace itself" {
+        "go_start_region" at Entry of "runtime/trace.StartRegion";
+    }
+    Go EndRegion gives "the end of regions by StartRegion while the program does not trace itself" {
+        "go_end_region" at Entry of "runtime/trace.(*Region).End";
+    }
+    Go UserLog gives "logs of runtime/trace" {
+        "go_user_log" at Entry of "runtime/trace.userLog";
+    }
+    Full Alloc gives "samples of allocations" {
+        "go_alloc" at Entry of "runtime.mProf_Malloc" since 23;
+        "go_alloc_without_m" at Entry of "runtime.mProf_Malloc";
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tracer_common::{
     Event, EventKind,
-    events::{GoStack, KIND_LIMIT},
+    events::{GoStack, GoText, KIND_LIMIT},
 };
 use tracer_store::{Batch, EventCount, words::loss_stage};
 
@@ -108,6 +108,10 @@ impl Pipeline {
                 let pcs = record[size_of::<GoStack>()..].as_chunks().0;
                 let pcs = pcs.iter().map(|&pc| u64::from_ne_bytes(pc));
                 self.tracker.stack(&head, &pcs.filter(|&pc| pc != 0).collect::<Vec<_>>());
+            }
+            Ok(Event::GoText(head)) => {
+                self.received[EventKind::GoText as usize] += 1;
+                self.tracker.text(&head, &record[size_of::<GoText>()..]);
             }
             Ok(event) => {
                 self.received[event.kind() as usize] += 1;

@@ -1,9 +1,9 @@
 //! Finds the Go runtime in a process and puts probes on it.
 
 use std::{
-    fs::{self, File},
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
-    path::Path,
+    fs::File,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -12,8 +12,9 @@ use tracer_common::target::{FULL, GO, GOID_LATE, KERNEL_STACKS, STACKS, Target};
 use crate::{
     kernel::{GoProbe, Kernel, KernelError, Level, Place, Site},
     target::{
-        ElfError, ElfFile, Executable, ProcessInfo,
-        go::{self, GoError, GoRuntime, SiteError},
+        ElfError, Executable,
+        go::{self, GoError, GoRuntime, SiteError, Source},
+        program::{self, Program},
     },
 };
 
@@ -27,16 +28,14 @@ pub struct Inspected {
     pub go: Option<Result<Attachable, String>>,
     /// The file in which all this was found.
     file: File,
+    /// The kernel's link from the process to that file.
+    link: PathBuf,
 }
 
 impl Inspected {
     /// Whether the process still runs the program that was inspected.
-    pub fn is_current(&self, pid: u32) -> bool {
-        let current = fs::metadata(ProcessInfo::exe_link(pid));
-        match (self.file.metadata(), current) {
-            (Ok(seen), Ok(now)) => (seen.dev(), seen.ino()) == (now.dev(), now.ino()),
-            _ => false,
-        }
+    pub fn is_current(&self) -> bool {
+        program::is_same(&self.file, &self.link)
     }
 
     /// Puts the probes in place and tells the kernel programs where things are.
@@ -113,6 +112,8 @@ pub struct Attachable {
     sites: Vec<(Level, &'static str, u64)>,
     /// What cannot be traced, from which level on, and why.
     missing: Vec<(Level, String)>,
+    /// What the user should know.
+    note: Option<String>,
     /// Load address minus address in the file.
     bias: u64,
 }
@@ -122,16 +123,33 @@ pub struct Attachable {
 /// # Errors
 /// When it is not a program of x86_64: then its system calls would get wrong names.
 pub fn inspect(pid: u32) -> Result<Inspected, ElfError> {
-    let file = ElfFile::open(&ProcessInfo::exe_link(pid))?;
-    let elf = file.parse()?;
+    let program = Program::of(pid)?;
+    let elf = program.file.parse()?;
     let go_version = go::version(&elf);
-    let go = go_version.clone().map(|version| attachable(pid, &elf, version));
+    let go = go_version.clone().map(|version| {
+        let bias = program.bias(pid, &elf).map_err(|e| e.to_string())?;
+        attachable(pid, &elf, version, bias)
+    });
     let build_id = elf.build_id();
-    Ok(Inspected { build_id, go_version, go, file: file.into_file() })
+    let (file, link) = program.into_file();
+    Ok(Inspected { build_id, go_version, go, file, link })
 }
 
-fn attachable(pid: u32, elf: &Executable<'_>, version: String) -> Result<Attachable, String> {
-    let runtime = GoRuntime::read(elf, &version).map_err(|e| e.to_string())?;
+fn attachable(
+    pid: u32,
+    elf: &Executable<'_>,
+    version: String,
+    bias: u64,
+) -> Result<Attachable, String> {
+    let mut runtime = GoRuntime::read(elf, &version).map_err(|e| e.to_string())?;
+    // First of all: it settles which version's places are meant.
+    runtime.verify(pid, bias).map_err(|e| e.to_string())?;
+    let note = matches!(runtime.source, Source::Nearest(_)).then(|| {
+        format!(
+            "{version} is not known: its goroutines look like those of Go 1.{}, and are traced as such",
+            runtime.minor
+        )
+    });
     let mut sites = Vec::new();
     let mut missing = Vec::new();
     for &probe in GoProbe::ALL {
@@ -139,7 +157,13 @@ fn attachable(pid: u32, elf: &Executable<'_>, version: String) -> Result<Attacha
             continue;
         };
         let level = probe.level();
+        let partner = probe.partner().and_then(|partner| partner.place(runtime.minor));
+        let lacks = partner.filter(|partner| offsets_of(&runtime, elf, partner).is_err());
         match offsets_of(&runtime, elf, place) {
+            Ok(_) if let Some(lacks) = lacks => {
+                let function = lacks.function;
+                missing.push((level, format!("{} ({function}: not there)", probe.gives())));
+            }
             Ok(offsets) => {
                 sites.extend(offsets.into_iter().map(|at| (level, place.program, at)));
             }
@@ -151,9 +175,8 @@ fn attachable(pid: u32, elf: &Executable<'_>, version: String) -> Result<Attacha
             Err(error) => missing.push((level, format!("{} ({error})", probe.gives()))),
         }
     }
-    let bias = ProcessInfo::load_bias(pid, elf.entry()).map_err(|e| e.to_string())?;
     let ready = runtime.ready(elf);
-    Ok(Attachable { runtime: Arc::new(runtime), ready, sites, missing, bias })
+    Ok(Attachable { runtime: Arc::new(runtime), ready, sites, missing, note, bias })
 }
 
 /// Offsets in the file where a program belongs.
@@ -178,6 +201,11 @@ impl Attachable {
     /// Load address minus address in the file.
     pub fn bias(&self) -> u64 {
         self.bias
+    }
+
+    /// What the user should know, if there is anything.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// What cannot be traced at a level, and why.

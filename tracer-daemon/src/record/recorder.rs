@@ -335,7 +335,7 @@ impl Recorder {
             self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let told = self.trace_go(pid, &inspected, begins.is_none());
             // An exec since then would leave the offsets of the old program in force for the new one.
-            if inspected.is_current(pid) {
+            if inspected.is_current() {
                 told.iter().for_each(|message| self.warn(message));
                 return Ok(());
             }
@@ -365,10 +365,10 @@ impl Recorder {
         }
         let since = clock::monotonic();
         self.pipeline.set_go(pid, attachable.runtime(), attachable.bias(), since);
-        let mut told: Vec<_> = attachable
-            .missing(self.options.level)
-            .map(|missing| format!("not traced: {missing}"))
-            .collect();
+        let missing = attachable.missing(self.options.level);
+        let missing = missing.map(|missing| format!("not traced: {missing}"));
+        let mut told: Vec<_> = attachable.note().map(str::to_owned).into_iter().collect();
+        told.extend(missing);
         if running {
             match snapshot::take(pid, &attachable.runtime(), attachable.bias()) {
                 Ok(snapshot) => self.pipeline.set_existing(pid, snapshot),

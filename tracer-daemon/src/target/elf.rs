@@ -8,7 +8,8 @@ use std::{
 use object::{
     Architecture, Endianness, Object, ObjectSection, ObjectSymbol, ReadCache, ReadRef,
     elf::{
-        DT_NULL, DT_RELA, DT_RELASZ, PF_W, PF_X, PT_DYNAMIC, PT_LOAD, PT_TLS, R_X86_64_RELATIVE,
+        DT_NULL, DT_RELA, DT_RELASZ, PF_W, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_TLS,
+        R_X86_64_RELATIVE,
     },
     read::elf::{FileHeader as _, ProgramHeader as _},
 };
@@ -47,6 +48,8 @@ const HEADER_SIZE: usize = 64;
 const SECTION_FIELDS: [Range<usize>; 2] = [0x28..0x30, 0x3a..0x40];
 /// No section of a Go program is larger than this, and no more than this is looked through.
 const MAX_SIZE: u64 = 1 << 30;
+/// Size of a page.
+const PAGE: u64 = 4096;
 /// How much is looked through at once.
 const CHUNK: usize = 1 << 20;
 
@@ -310,10 +313,29 @@ impl<'a> Executable<'a> {
         self.segments.iter().find(|s| s.kind == PT_TLS.0).map(|s| (s.size, s.align))
     }
 
+    /// Whether it names a dynamic linker: neither static programs nor libraries do.
+    pub fn has_interpreter(&self) -> bool {
+        self.segments.iter().any(|s| s.kind == PT_INTERP.0)
+    }
+
+    /// The virtual address of a place in the file that is mapped as code.
+    ///
+    /// A mapping begins at a whole page, the segment somewhere in it.
+    pub fn code_at(&self, offset: u64) -> Option<u64> {
+        let mut code =
+            self.segments.iter().filter(|s| s.kind == PT_LOAD.0 && s.flags & PF_X.0 != 0);
+        code.find_map(|s| {
+            let end = s.offset.checked_add(s.size_in_file)?;
+            let begins_in_it = (s.offset & !(PAGE - 1)..end).contains(&offset);
+            begins_in_it.then(|| s.address.wrapping_sub(s.offset).wrapping_add(offset))
+        })
+    }
+
     /// The place in the file of a virtual address in an executable segment.
     pub fn code_offset(&self, address: u64) -> Option<u64> {
-        let code = self.segments.iter().filter(|s| s.kind == PT_LOAD.0 && s.flags & PF_X.0 != 0);
-        code.into_iter().find_map(|segment| segment.offset_of(address))
+        let mut code =
+            self.segments.iter().filter(|s| s.kind == PT_LOAD.0 && s.flags & PF_X.0 != 0);
+        code.find_map(|segment| segment.offset_of(address))
     }
 }
 

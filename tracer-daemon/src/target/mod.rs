@@ -5,6 +5,7 @@ mod elf;
 pub mod go;
 pub mod memory;
 mod process;
+pub mod program;
 
 pub use elf::{ElfError, ElfFile, Executable};
-pub use process::ProcessInfo;
+pub use process::{ProcessError, ProcessInfo};

@@ -1,6 +1,6 @@
 //! A process as /proc shows it.
 
-use std::{os::unix::fs::MetadataExt, path::PathBuf};
+use std::{collections::HashMap, os::unix::fs::MetadataExt, path::PathBuf};
 
 use procfs::{
     ProcError,
@@ -147,6 +147,21 @@ impl ProcessInfo {
     /// or lies in another mount namespace.
     pub fn exe_link(pid: u32) -> PathBuf {
         PathBuf::from(format!("/proc/{pid}/exe"))
+    }
+
+    /// The kernel's ids of its threads by the ids that they have in their own pid namespace; none if
+    /// that is the namespace of tracerd, where they are the same.
+    pub fn thread_ids(pid: u32) -> Option<HashMap<u32, u32>> {
+        let namespace = |of: &str| std::fs::metadata(format!("/proc/{of}/ns/pid")).map(|m| m.ino());
+        if namespace(&pid.to_string()).ok()? == namespace("self").ok()? {
+            return None;
+        }
+        let tasks = open(pid).ok()?.tasks().ok()?.filter_map(Result::ok);
+        let ids = tasks.filter_map(|task| {
+            let own = task.status().ok()?.nspid?.last().copied()?;
+            Some((u32::try_from(own).ok()?, task.tid.cast_unsigned()))
+        });
+        Some(ids.collect())
     }
 
     /// How far the executable was moved from the addresses in its file, which has its first

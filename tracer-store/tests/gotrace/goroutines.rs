@@ -111,6 +111,38 @@ fn a_system_call_that_keeps_its_p_ends_with_it() {
 }
 
 #[test]
+fn a_p_that_is_given_up_before_the_kernel_is_entered_goes_with_the_system_call() {
+    let mut db = Db::new();
+    db.stack(1, &[("os/signal.signal_recv", None)]);
+    db.goroutine(1, None, None);
+    for (from, taken) in [(0, 1_000), (1_000, 1_020)] {
+        db.proc(0, from, from + 20, Some(1));
+        db.proc(0, from + 20, taken, None);
+        db.runs(1, from, from + 30, 1, 0);
+        db.syscall(1, from + 30, from + 500, 1, None).stack_id = Some(1);
+        db.runnable(1, from + 500, from + 1_000);
+    }
+    // The second time another thread has the P before the system call is told.
+    db.proc(0, 1_020, 2_000, Some(2));
+    let exported = db.export();
+    assert_eq!(
+        exported.events(),
+        [
+            "30 M101 P0 G10 GoSyscallBegin 1 [os/signal.signal_recv /src/main.go:1]",
+            "31 M101 P0 G10 ProcStop",
+            "500 M101 P- G10 GoSyscallEndBlocked",
+            "1000 M101 P- G- ProcStart 0 2",
+            "1001 M101 P0 G- GoStart 10 1",
+            "1020 M101 P0 G10 GoSyscallBegin 3 []",
+            "1021 M101 P0 G10 ProcStop",
+            "1022 M102 P- G- ProcStart 0 4",
+            "1500 M101 P- G10 GoSyscallEndBlocked",
+        ]
+    );
+    assert!(exported.report.left_out.is_empty());
+}
+
+#[test]
 fn without_rows_of_ps_they_follow_from_where_goroutines_run() {
     let mut db = Db::new();
     db.goroutine(1, None, None);

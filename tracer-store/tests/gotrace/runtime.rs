@@ -174,6 +174,7 @@ fn what_a_goroutine_does_that_does_not_run_is_left_out_and_counted() {
     let mut db = Db::new();
     db.goroutine(1, None, None);
     db.waits(1, 0, 1_000, "sleep");
+    db.proc(0, 0, 1_000, None);
     let text = db.text("x");
     let closed = &mut db.batch.closed;
     closed.user_log = vec![UserLog {

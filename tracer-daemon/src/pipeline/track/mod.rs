@@ -13,14 +13,15 @@ mod runtime;
 mod stacks;
 mod syscalls;
 mod threads;
+mod user;
 
 use std::sync::Arc;
 
 use tracer_common::{
     Event, EventKind,
-    events::{CONTEXT_TASK, GoStack, NO_KERNEL_STACK, NO_PROC},
+    events::{CONTEXT_TASK, GoStack, GoText, NO_KERNEL_STACK, NO_PROC},
 };
-use tracer_store::{Batch, Interner, Streams, words::loss_stage};
+use tracer_store::{Alloc, Batch, Interner, Streams, words::loss_stage};
 
 use super::{ProcessFacts, losses::Losses};
 use crate::{
@@ -35,6 +36,7 @@ use runtime::Runtime;
 use stacks::{Known, Stacks};
 use syscalls::Syscalls;
 use threads::Threads;
+use user::User;
 
 /// Something that only the outside can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +99,7 @@ pub struct Tracker {
     goroutines: Goroutines,
     procs: Procs,
     runtime: Runtime,
+    user: User,
     notices: Vec<Notice>,
 }
 
@@ -113,6 +116,7 @@ impl Tracker {
             goroutines: Goroutines::default(),
             procs: Procs::default(),
             runtime: Runtime::default(),
+            user: User::default(),
             notices: Vec::new(),
         }
     }
@@ -130,6 +134,7 @@ impl Tracker {
         let upid = self.entities.process(pid);
         self.procs.add_process(upid, runtime.minor, since);
         self.runtime.add_process(upid, Arc::clone(&runtime), bias, since);
+        self.user.add_process(upid, Arc::clone(&runtime), bias, since);
         self.goroutines.set_runtime(upid, runtime, bias, since);
     }
 
@@ -164,6 +169,12 @@ impl Tracker {
         self.stacks.add_kernel(id, frames);
     }
 
+    /// A text of a process, ahead of the events that name it.
+    pub fn text(&mut self, head: &GoText, bytes: &[u8]) {
+        let upid = self.entities.process(head.tgid);
+        self.user.text(upid, head, bytes, &mut self.strings);
+    }
+
     pub fn events_were_lost(&mut self) {
         self.goroutines.events_were_lost();
         self.procs.events_were_lost();
@@ -185,6 +196,7 @@ impl Tracker {
             goroutines,
             procs,
             runtime,
+            user,
             notices,
         } = self;
         let mut cx = Context { entities, strings, stacks, closed, losses };
@@ -213,6 +225,7 @@ impl Tracker {
                 goroutines.process_ended(upid, header.ts, &mut cx);
                 procs.process_ended(upid, header.ts, &mut cx);
                 runtime.process_ended(upid, header.ts, &mut cx);
+                user.process_ended(upid, header.ts, &mut cx);
                 notices.push(Notice::Exec { pid: e.tgid });
             }
             Event::SchedExit(e) => {
@@ -224,10 +237,11 @@ impl Tracker {
                     goroutines.process_ended(upid, header.ts, &mut cx);
                     procs.process_ended(upid, header.ts, &mut cx);
                     runtime.process_ended(upid, header.ts, &mut cx);
+                    user.process_ended(upid, header.ts, &mut cx);
                 }
             }
             // Dealt with when it came, because it is ahead of the events that name it.
-            Event::GoStack(_) => {}
+            Event::GoStack(_) | Event::GoText(_) => {}
             Event::ThreadName(e) => cx.entities.renamed(e.tgid, e.named_tid, &e.comm),
             Event::SysEnter(e) => {
                 let upid = cx.entities.process(e.tgid);
@@ -260,7 +274,7 @@ impl Tracker {
 
     /// An event of the Go runtime, on a thread that is known.
     fn track_go(&mut self, event: &Event, upid: i64, utid: i64, losses: &mut Losses) {
-        let Self { entities, strings, stacks, closed, goroutines, procs, runtime, .. } = self;
+        let Self { entities, strings, stacks, closed, goroutines, procs, runtime, user, .. } = self;
         let cx = &mut Context { entities, strings, stacks, closed, losses };
         let ts = event.header().ts;
         let proc = match event {
@@ -299,6 +313,27 @@ impl Tracker {
             Event::GoAssistEnd(e) => runtime.assist_ends(upid, e, cx),
             Event::GoHeap(e) => runtime.heap(upid, utid, e, cx),
             Event::GoHeapGoal(e) => runtime.heap_goal(upid, utid, e, cx),
+            Event::GoUserTask(e) => {
+                user.task_begins(upid, goroutines.ugid(upid, e.goid), e, cx);
+            }
+            Event::GoUserTaskEnd(e) => {
+                user.task_ends(upid, goroutines.ugid(upid, e.goid), e, cx);
+            }
+            Event::GoUserRegion(e) => {
+                user.region(upid, goroutines.ugid(upid, e.goid), e, cx);
+            }
+            Event::GoUserLog(e) => user.log(upid, goroutines.ugid(upid, e.goid), e, cx),
+            Event::GoAlloc(e) => {
+                let stack_id = cx.stack(upid, e.stack).map(|known| known.stack_id);
+                cx.closed.alloc.push(Alloc {
+                    ts: ts.cast_signed(),
+                    ugid: goroutines.ugid(upid, e.goid),
+                    utid,
+                    size: e.size.cast_signed(),
+                    address: e.address.cast_signed(),
+                    stack_id,
+                });
+            }
             Event::GoWorker(e) => goroutines.is_worker(upid, e, cx),
             Event::SchedSwitch(_)
             | Event::SchedWaking(_)
@@ -308,7 +343,8 @@ impl Tracker {
             | Event::ThreadName(_)
             | Event::SysEnter(_)
             | Event::SysExit(_)
-            | Event::GoStack(_) => {}
+            | Event::GoStack(_)
+            | Event::GoText(_) => {}
         }
     }
 
@@ -326,6 +362,7 @@ impl Tracker {
         self.goroutines.open(until, &mut open, &mut self.closed, &mut self.strings);
         self.procs.open(&mut open);
         self.runtime.open(&mut open);
+        self.user.open(&mut open);
         let mut batch = Batch {
             closed: std::mem::take(&mut self.closed),
             open,

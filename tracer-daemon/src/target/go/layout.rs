@@ -1,7 +1,9 @@
 //! Where the Go runtime of a program keeps things.
 
-pub use go_layout::{ABSENT, Distance, Layout, find, newest};
+pub use go_layout::{ABSENT, Distance, Layout, find, minor_of, nearest, newest};
 use tracer_common::target::GoOffsets;
+
+use crate::target::Executable;
 
 // The kernel programs read these together (tracer-ebpf/src/go.rs).
 const _: () = {
@@ -16,12 +18,30 @@ const _: () = {
 /// Whether fields are as near to each other as the kernel programs expect, which read several at once.
 pub const fn is_readable_in_one_go(l: &Layout) -> bool {
     l.g_atomicstatus < 1 << 16
+        && l.g_m < 1 << 16
+        && l.m_g0 < 1 << 16
+        && l.g_startpc < 1 << 16
         && l.g_goid == l.g_atomicstatus + 8
         && l.g_waitreason == l.g_atomicstatus + 32
         && l.m_curg < 1 << 16
         && l.m_p > l.m_curg
         && l.m_p <= l.m_curg + 24
         && (l.m_p - l.m_curg).is_multiple_of(8)
+}
+
+/// From the program's own DWARF; none if it has none, or if that cannot be used.
+pub fn from_dwarf(elf: &Executable<'_>) -> Option<Layout> {
+    match go_layout::dwarf::read(elf.object()) {
+        Ok(layout) if is_readable_in_one_go(&layout) => Some(layout),
+        Ok(_) => {
+            tracing::debug!("the layout in the program's DWARF is not one of Go's");
+            None
+        }
+        Err(error) => {
+            tracing::debug!("no layout from DWARF: {error}");
+            None
+        }
+    }
 }
 
 /// The part that kernel programs need, in a program whose threads keep their g `tls_g` bytes below

@@ -1,6 +1,7 @@
 //! The Go runtime in an executable: its version, functions, and the places where probes may sit.
 
 mod buildinfo;
+pub mod check;
 mod globals;
 mod inner_site;
 pub mod layout;
@@ -14,10 +15,13 @@ mod thread_local;
 use thiserror::Error;
 use tracer_common::target::{ABSENT, GoOffsets};
 
-use self::layout::{Distance, Layout};
+use self::{
+    check::{CheckError, Checked},
+    layout::{Distance, Layout},
+};
 use super::Executable;
 pub use globals::Globals;
-pub use go_layout::Names;
+pub use go_layout::{NO_NAMES, Names};
 pub use pclntab::{Frame, Functions, Kind, Step, TableError};
 pub use site::SiteError;
 
@@ -37,6 +41,15 @@ pub enum GoError {
     /// The place of `runtime.tlsg` is unknown.
     #[error("it cannot be told where its threads keep their goroutine")]
     ThreadLocal,
+    /// The version is unknown, and the process cannot show yet whether it is like another one.
+    #[error(
+        "its version of Go is unknown, and only a process that runs shows whether it is like {0}: \
+         start it and attach to it"
+    )]
+    NotBegun(&'static str),
+    /// The memory of the process is not as its version has it.
+    #[error("its runtime is not as expected: {0}")]
+    Check(#[from] CheckError),
     /// A function without which nothing works is missing or unlike its measured form.
     #[error("{function}: {reason}")]
     Function {
@@ -47,11 +60,25 @@ pub enum GoError {
     },
 }
 
+/// Where what is known of a runtime comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The program's own DWARF.
+    Dwarf,
+    /// The table of its version.
+    Table,
+    /// The table of a known version that is near to this minor one, which is not: to be believed only
+    /// of a process whose goroutines are as that table says.
+    Nearest(u32),
+}
+
 /// The Go runtime of one executable.
 #[derive(Debug)]
 pub struct GoRuntime {
-    /// Minor version of Go, such as 27 for Go 1.27.
+    /// Minor version of Go, such as 27 for Go 1.27; the nearest known one if it is unknown.
     pub minor: u32,
+    /// Where the layout comes from.
+    pub source: Source,
     /// Where fields of the runtime's structs are.
     pub layout: Layout,
     /// Words for the runtime's numbers.
@@ -75,6 +102,7 @@ impl GoRuntime {
     pub fn for_tests(functions: &[(u64, u64, &str)]) -> Self {
         Self {
             minor: layout::newest().minor,
+            source: Source::Table,
             layout: layout::newest().layout,
             names: &layout::newest().names,
             tls_g: 8,
@@ -86,22 +114,50 @@ impl GoRuntime {
     /// Looks at the Go runtime of an executable that was built with `version`.
     ///
     /// # Errors
-    /// When the version is unknown or the table of functions cannot be read.
+    /// When that is no version of Go 1, or the table of functions cannot be read.
     pub fn read(elf: &Executable<'_>, version: &str) -> Result<Self, GoError> {
-        let Some((known, Distance::Same)) = layout::find(version) else {
-            return Err(GoError::Version(version.to_owned()));
+        let unknown = || GoError::Version(version.to_owned());
+        let (known, distance) = layout::find(version).ok_or_else(unknown)?;
+        let (layout, source) = match (layout::from_dwarf(elf), distance) {
+            (Some(layout), _) => (layout, Source::Dwarf),
+            (None, Distance::Same) => (known.layout, Source::Table),
+            (None, Distance::Nearest) => {
+                (known.layout, Source::Nearest(layout::minor_of(version).ok_or_else(unknown)?))
+            }
         };
-        let functions = Functions::read(elf, &known.layout, known.minor)?;
+        // The numbers of another version may mean something else.
+        let names = if distance == Distance::Same { &known.names } else { &NO_NAMES };
+        let exact = source == Source::Dwarf || distance == Distance::Same;
+        let functions = Functions::read(elf, &layout, known.minor, exact)?;
         let tls_g = thread_local::distance(elf, &functions).ok_or(GoError::ThreadLocal)?;
         let globals = Globals::find(elf, &functions);
-        Ok(Self {
-            minor: known.minor,
-            layout: known.layout,
-            names: &known.names,
-            tls_g,
-            functions,
-            globals,
-        })
+        Ok(Self { minor: known.minor, source, layout, names, tls_g, functions, globals })
+    }
+
+    /// Makes sure that the runtime of the process `pid`, which was moved by `bias`, is as was read from
+    /// its executable; if its version is unknown, takes the layout of the nearest one that fits.
+    ///
+    /// # Errors
+    /// When anything in its memory cannot be what it should be; when the version is unknown and the
+    /// process has no goroutines yet to tell.
+    pub fn verify(&mut self, pid: u32, bias: u64) -> Result<(), GoError> {
+        let Source::Nearest(unknown) = self.source else {
+            return match check::check(pid, self, bias) {
+                // If it has not begun: the kernel programs refuse a status that does not match.
+                Ok(_) | Err(CheckError::NoList) => Ok(()),
+                Err(error) => Err(GoError::Check(error)),
+            };
+        };
+        let mut result = Err(GoError::Check(CheckError::NoList));
+        for known in layout::nearest(unknown) {
+            (self.minor, self.layout) = (known.minor, known.layout);
+            result = match check::check(pid, self, bias) {
+                Ok(Checked::Good) => return Ok(()),
+                Ok(Checked::NotBegun) => Err(GoError::NotBegun(known.name)),
+                Err(error) => Err(GoError::Check(error)),
+            };
+        }
+        result
     }
 
     /// What the kernel programs need to know of it.
@@ -121,11 +177,12 @@ impl GoRuntime {
         (1..=u8::MAX).find(is_it).unwrap_or(0)
     }
 
-    /// Start and end of `runtime.park_m` before Go 1.21, where only its caller tells a goroutine that
-    /// waits from one that is marked so while it is on the system stack: later versions set a wait reason
-    /// first.
+    /// Start and end of `runtime.park_m` where only that caller of casgstatus tells a goroutine that waits
+    /// from one that is marked so while it is on the system stack: before Go 1.21, which sets a wait
+    /// reason first, and in versions whose wait reasons are unknown.
     pub fn park(&self) -> Option<(u64, u64)> {
-        if self.minor < 21 { self.functions.range("runtime.park_m") } else { None }
+        let reason_tells = self.minor >= 21 && self.names.has_wait_reasons();
+        if reason_tells { None } else { self.functions.range("runtime.park_m") }
     }
 
     /// Start and end of `runtime.ready`, if its frame is such that the kernel programs can read from it how

@@ -29,11 +29,11 @@ pub struct Module {
 }
 
 impl Module {
-    /// Looks for it.
+    /// Looks for it, in a program of the version that the layout is of if `exact`.
     ///
     /// # Errors
     /// When there is no table of functions, or the start of the code cannot be told.
-    pub fn find(elf: &Executable<'_>, layout: &Layout) -> Result<Self, TableError> {
+    pub fn find(elf: &Executable<'_>, layout: &Layout, exact: bool) -> Result<Self, TableError> {
         // Before Go 1.20 it was go.func.*.
         let symbols =
             elf.symbols(&["runtime.text", "go:func.*", "go.func.*", "runtime.firstmoduledata"]);
@@ -47,7 +47,8 @@ impl Module {
             let found =
                 found.or_else(|| elf.places_of(table).into_iter().find_map(|at| data.read(at)));
             let (text, gofunc) = match found {
-                Some((text, gofunc)) => (Some(text), Some(gofunc)),
+                // What else was checked has been in its place since Go 1.18; this has not.
+                Some((text, gofunc)) => (Some(text), Some(gofunc).filter(|_| exact)),
                 None => (symbol("runtime.text").or_else(|| data.header(TEXT_START)), None),
             };
             match text.filter(|&text| text != 0 && elf.code_offset(text).is_some()) {

@@ -297,12 +297,13 @@ impl Converter<'_, '_> {
 
     /// A P is held by another thread now, or by none.
     fn proc(&mut self, row: &ProcState) -> Result<()> {
+        self.sched.ps_are_known = true;
         let p = row.proc.cast_unsigned();
         let holder = self.sched.p(p).and_then(|p| p.m);
         if !self.words.is_running(self.reader, row)? {
             return match holder {
                 Some(m) if self.sched.running(m).is_some() => {
-                    self.sched.report.leave_out(LeftOut::PInUse);
+                    self.sched.leave_p(p);
                     Ok(())
                 }
                 Some(m) => self.sched.release_p(m),
@@ -314,10 +315,14 @@ impl Converter<'_, '_> {
             return Ok(());
         };
         if holder == Some(m) {
+            if let Some(p) = self.sched.p(p) {
+                p.leaving = false;
+            }
             return Ok(());
         }
+        let leaves = self.sched.p(p).is_some_and(|p| p.leaving);
         let in_use = |m: u64| self.sched.running(m).is_some();
-        if in_use(m) || holder.is_some_and(in_use) {
+        if in_use(m) || (holder.is_some_and(in_use) && !leaves) {
             self.sched.report.leave_out(LeftOut::PInUse);
             return Ok(());
         }

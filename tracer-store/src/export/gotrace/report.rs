@@ -50,6 +50,8 @@ pub enum Inferred {
     Stop,
     /// A goroutine was unblocked.
     Unblock,
+    /// A goroutine entered a system call: its thread gave up its P.
+    Syscall,
     /// A thread got a P.
     ProcStart,
     /// A thread gave up its P.
@@ -66,6 +68,7 @@ impl Inferred {
             Self::Start => "goroutines started",
             Self::Stop => "goroutines stopped",
             Self::Unblock => "goroutines unblocked",
+            Self::Syscall => "system calls begun",
             Self::ProcStart => "Ps started",
             Self::ProcStop => "Ps stopped",
             Self::Waiting => "goroutines in an unknown state, shown as waiting",

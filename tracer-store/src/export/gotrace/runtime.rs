@@ -319,7 +319,10 @@ fn heap(sched: &mut Sched<'_, '_>, m: Option<u64>, ev: Ev, bytes: i64) -> Result
     match m {
         Some(m) => sched.event(m, ev, &[bytes.cast_unsigned()]),
         None => {
-            sched.report.leave_out(LeftOut::NoPForHeap);
+            // While the runtime starts there are no Ps, and Go's own tracer would say nothing.
+            if sched.has_ps() {
+                sched.report.leave_out(LeftOut::NoPForHeap);
+            }
             Ok(())
         }
     }

@@ -41,6 +41,8 @@ pub(super) struct G {
     seq: u64,
     /// The generation that has its status.
     generation: u64,
+    /// The M that it is said to run on, if it could not start there yet.
+    hint: Option<u64>,
     pub assist: Lasting,
     /// Regions that it is in, the innermost last: task and number of the name.
     pub regions: Vec<(u64, u64)>,
@@ -68,6 +70,8 @@ pub(super) struct P {
     pub m: Option<u64>,
     seq: u64,
     pub sweep: Lasting,
+    /// Its M gave it up while a goroutine seemed to run there: it will turn out to be in a system call.
+    pub leaving: bool,
 }
 
 /// The state of a file.
@@ -79,6 +83,8 @@ pub(super) struct Sched<'r, 'w> {
     ms: FxHashMap<u64, M>,
     ps: std::collections::BTreeMap<u64, P>,
     generation: u64,
+    /// Whether the database tells which thread has which P.
+    pub ps_are_known: bool,
 }
 
 impl<'r, 'w> Sched<'r, 'w> {
@@ -91,6 +97,7 @@ impl<'r, 'w> Sched<'r, 'w> {
             ms: FxHashMap::default(),
             ps: std::collections::BTreeMap::new(),
             generation: 0,
+            ps_are_known: false,
         }
     }
 
@@ -109,6 +116,11 @@ impl<'r, 'w> Sched<'r, 'w> {
 
     pub fn p(&mut self, p: u64) -> Option<&mut P> {
         self.ps.get_mut(&p)
+    }
+
+    /// Whether any P is known.
+    pub fn has_ps(&self) -> bool {
+        !self.ps.is_empty()
     }
 
     /// The M on which a goroutine runs.
@@ -147,7 +159,7 @@ impl<'r, 'w> Sched<'r, 'w> {
     /// Puts a P into the state that it has when the file begins.
     pub fn existing_p(&mut self, p: u64, m: Option<u64>, state: PState) {
         debug_assert_eq!(self.generation, 0);
-        self.ps.insert(p, P { state, m, seq: 0, sweep: Lasting::No });
+        self.ps.insert(p, P { state, m, seq: 0, sweep: Lasting::No, leaving: false });
         if let Some(m) = m {
             self.ms.entry(m).or_default().p = Some(p);
         }
@@ -168,6 +180,7 @@ impl<'r, 'w> Sched<'r, 'w> {
             m: m.unwrap_or(NO_THREAD),
             seq: 0,
             generation: self.generation,
+            hint: None,
             assist: Lasting::No,
             regions: Vec::new(),
         };
@@ -254,7 +267,10 @@ impl<'r, 'w> Sched<'r, 'w> {
     fn p_seq(&mut self, p: u64) -> Result<u64> {
         if !self.ps.contains_key(&p) {
             self.event(NO_THREAD, Ev::ProcStatus, &[p, PState::Idle as u64])?;
-            self.ps.insert(p, P { state: PState::Idle, m: None, seq: 0, sweep: Lasting::No });
+            self.ps.insert(
+                p,
+                P { state: PState::Idle, m: None, seq: 0, sweep: Lasting::No, leaving: false },
+            );
         }
         let Some(p) = self.ps.get_mut(&p) else { return Ok(0) };
         p.seq += 1;
@@ -268,7 +284,7 @@ impl<'r, 'w> Sched<'r, 'w> {
             {
                 former.p = None;
             }
-            (p.state, p.m) = (state, m);
+            (p.state, p.m, p.leaving) = (state, m, false);
         }
         if let Some(m) = m {
             self.ms.entry(m).or_default().p = Some(p);
@@ -282,6 +298,7 @@ impl<'r, 'w> Sched<'r, 'w> {
             return Ok(());
         }
         self.release_p(m)?;
+        self.settle(p)?;
         let held = self.ps.get(&p).and_then(|held| Some((held.m?, held.state)));
         match held {
             Some((other, PState::Syscall)) => {
@@ -299,6 +316,26 @@ impl<'r, 'w> Sched<'r, 'w> {
         self.event(m, Ev::ProcStart, &[p, seq])?;
         self.set_p(p, PState::Running, Some(m));
         self.end_sweep(m, p)
+    }
+
+    /// The M of a P gave it up while its goroutine seemed to run. Only a system call can have been the
+    /// reason: one that is about to be told, or one that is told too late.
+    pub fn leave_p(&mut self, p: u64) {
+        if let Some(p) = self.ps.get_mut(&p) {
+            p.leaving = true;
+        }
+    }
+
+    /// Another M needs a P that is about to be given up: the system call must have begun.
+    fn settle(&mut self, p: u64) -> Result<()> {
+        let leaving = self.ps.get(&p).filter(|p| p.leaving).and_then(|p| p.m);
+        match leaving.and_then(|m| self.running(m)) {
+            Some(goid) => {
+                self.report.infer(Inferred::Syscall);
+                self.begin_syscall(goid, 0)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Takes its P from an M, if it has one.
@@ -371,12 +408,17 @@ impl<'r, 'w> Sched<'r, 'w> {
         }
     }
 
-    fn leave_m(&mut self, goid: u64, state: State) -> Option<u64> {
-        let g = self.gs.get_mut(&goid)?;
+    /// A goroutine leaves its M for a state in which it has none.
+    fn leave_m(&mut self, goid: u64, state: State) -> Result<()> {
+        let Some(g) = self.gs.get_mut(&goid) else { return Ok(()) };
         g.state = state;
         let m = std::mem::replace(&mut g.m, NO_THREAD);
-        self.ms.entry(m).or_default().g = None;
-        Some(m)
+        let of = self.ms.entry(m).or_default();
+        of.g = None;
+        match of.p.and_then(|p| self.ps.get(&p)) {
+            Some(p) if p.leaving => self.release_p(m),
+            _ => Ok(()),
+        }
     }
 
     fn m_of(&self, goid: u64) -> u64 {
@@ -387,16 +429,14 @@ impl<'r, 'w> Sched<'r, 'w> {
     pub fn block(&mut self, goid: u64, reason: u64, stack: u64) -> Result<()> {
         debug_assert!(self.runs_on(goid).is_some());
         self.event(self.m_of(goid), Ev::GoBlock, &[reason, stack])?;
-        self.leave_m(goid, State::Waiting);
-        Ok(())
+        self.leave_m(goid, State::Waiting)
     }
 
     /// A running goroutine stops and stays runnable.
     pub fn stop(&mut self, goid: u64, reason: u64, stack: u64) -> Result<()> {
         debug_assert!(self.runs_on(goid).is_some());
         self.event(self.m_of(goid), Ev::GoStop, &[reason, stack])?;
-        self.leave_m(goid, State::Runnable);
-        Ok(())
+        self.leave_m(goid, State::Runnable)
     }
 
     /// A waiting goroutine becomes runnable, by the thread `m` if it is known.
@@ -411,15 +451,21 @@ impl<'r, 'w> Sched<'r, 'w> {
         self.event(m, Ev::GoUnblock, &[goid, seq, stack])
     }
 
-    /// A runnable goroutine starts on an M with a P: with this one, else with that which the M has, else
-    /// with any that is idle. Returns whether there was one.
+    /// A runnable goroutine starts on an M with a P: with this one, else with that which the M has, else, if
+    /// nothing is known of Ps, with any that is idle. Returns whether there was one.
     pub fn start(&mut self, m: u64, p: Option<u64>, goid: u64) -> Result<bool> {
         self.evict(m)?;
         match p.or(self.m(m).p) {
             Some(p) => self.take_p(m, p)?,
             None => {
                 let idle = self.ps.iter().find(|(_, p)| p.state == PState::Idle);
-                let Some(idle) = idle.map(|(id, _)| *id) else { return Ok(false) };
+                let idle = idle.map(|(id, _)| *id).filter(|_| !self.ps_are_known);
+                let Some(idle) = idle else {
+                    if let Some(g) = self.gs.get_mut(&goid) {
+                        g.hint = Some(m);
+                    }
+                    return Ok(false);
+                };
                 self.report.infer(Inferred::ProcStart);
                 self.take_p(m, idle)?;
             }
@@ -427,7 +473,7 @@ impl<'r, 'w> Sched<'r, 'w> {
         self.known(m, goid)?;
         let Some(g) = self.gs.get_mut(&goid) else { return Ok(false) };
         debug_assert_eq!(g.state, State::Runnable);
-        (g.state, g.m) = (State::Running, m);
+        (g.state, g.m, g.hint) = (State::Running, m, None);
         g.seq += 1;
         let seq = g.seq;
         self.event(m, Ev::GoStart, &[goid, seq])?;
@@ -438,7 +484,9 @@ impl<'r, 'w> Sched<'r, 'w> {
     /// Starts a runnable goroutine where there is room, so that it can do something at once. Returns
     /// whether there was.
     pub fn start_anywhere(&mut self, goid: u64) -> Result<bool> {
-        let Some(m) = self.any_spare() else { return Ok(false) };
+        let hint = self.gs.get(&goid).and_then(|g| g.hint);
+        let hint = hint.filter(|m| self.m(*m).p.is_some() && self.m(*m).g.is_none());
+        let Some(m) = hint.or_else(|| self.any_spare()) else { return Ok(false) };
         self.report.infer(Inferred::Start);
         self.start(m, None, goid)
     }
@@ -454,9 +502,10 @@ impl<'r, 'w> Sched<'r, 'w> {
         let seq = g.seq;
         let ev = if ends { Ev::GoSwitchDestroy } else { Ev::GoSwitch };
         self.event(m, ev, &[next, seq])?;
-        self.leave_m(goid, State::Waiting);
         if ends {
             self.gs.remove(&goid);
+        } else if let Some(g) = self.gs.get_mut(&goid) {
+            (g.state, g.m) = (State::Waiting, NO_THREAD);
         }
         self.ms.entry(m).or_default().g = Some(next);
         Ok(())
@@ -471,7 +520,7 @@ impl<'r, 'w> Sched<'r, 'w> {
             self.release_p(m)?;
             self.event(m, Ev::GoDestroySyscall, &[])?;
         }
-        self.leave_m(goid, State::Waiting);
+        self.leave_m(goid, State::Waiting)?;
         self.gs.remove(&goid);
         Ok(())
     }
@@ -487,6 +536,9 @@ impl<'r, 'w> Sched<'r, 'w> {
         }
         if let Some(g) = self.gs.get_mut(&goid) {
             g.state = State::Syscall;
+        }
+        if self.ps.get(&p).is_some_and(|p| p.leaving) {
+            self.release_p(m)?;
         }
         Ok(())
     }
@@ -515,7 +567,6 @@ impl<'r, 'w> Sched<'r, 'w> {
             self.release_p(m)?;
         }
         self.event(m, Ev::GoSyscallEndBlocked, &[])?;
-        self.leave_m(goid, State::Runnable);
-        Ok(())
+        self.leave_m(goid, State::Runnable)
     }
 }

@@ -64,7 +64,7 @@ pub struct Functions {
 }
 
 impl Functions {
-    /// Reads the table of a program that Go 1.`minor` has built.
+    /// Reads the table of a program that Go 1.`minor` has built, or a version near to it if not `exact`.
     ///
     /// # Errors
     /// When it is missing, damaged, or of an unknown format.
@@ -72,8 +72,9 @@ impl Functions {
         elf: &Executable<'_>,
         layout: &Layout,
         minor: u32,
+        exact: bool,
     ) -> Result<Self, TableError> {
-        let module = Module::find(elf, layout)?;
+        let module = Module::find(elf, layout, exact)?;
         let size = module.table_size.unwrap_or(MAX_TABLE_SIZE);
         let bytes = elf.bytes_from(module.table, size).ok_or(TableError::Missing)?;
         let mut table = Table::parse(bytes)?;
@@ -96,6 +97,11 @@ impl Functions {
         };
         let (start, end) = self.table.range((0..self.table.count()).find(named)?)?;
         Some((self.text.wrapping_add(start.into()), self.text.wrapping_add(end.into())))
+    }
+
+    /// Whether there is a function at this address.
+    pub fn is_code(&self, address: u64) -> bool {
+        self.offset(address).and_then(|offset| self.table.find(offset)).is_some()
     }
 
     /// Name of the start function of a goroutine, as Go's trace has it: for `go f(x)` the compiler

@@ -10,6 +10,8 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use nix::{
     sys::time::TimeSpec,
     time::{ClockId, clock_gettime},
@@ -18,7 +20,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::GoRuntime;
-use crate::target::memory::{Memory, MemoryError, word};
+use crate::target::{
+    ProcessInfo,
+    memory::{Memory, MemoryError, word},
+};
 
 /// Why there is no snapshot.
 #[derive(Debug, Error)]
@@ -130,7 +135,8 @@ pub struct SnapHeap {
 /// # Errors
 /// When the list of goroutines cannot be found or read.
 pub fn take(pid: u32, runtime: &GoRuntime, bias: u64) -> Result<Snapshot, SnapshotError> {
-    let process = Process { memory: Memory::of(pid), runtime, bias };
+    let tids = ProcessInfo::thread_ids(pid);
+    let process = Process { memory: Memory::of(pid), runtime, bias, tids };
     let taken_from = monotonic();
     let mut goroutines = process.goroutines()?;
     let procs = process.procs()?;
@@ -150,6 +156,8 @@ struct Process<'a> {
     memory: Memory,
     runtime: &'a GoRuntime,
     bias: u64,
+    /// Kernel's ids of its threads by the ids that it knows itself, if these are different.
+    tids: Option<HashMap<u32, u32>>,
 }
 
 impl Process<'_> {

@@ -73,7 +73,12 @@ impl Process<'_> {
         let read = self.memory.read_all(&ranges)?;
         let thread = |(i, &address): (usize, &u64)| {
             let m = read.get(i)?;
-            let tid = u32::try_from(field(m, l.m_procid)).ok().filter(|&tid| tid != 0);
+            let own = u32::try_from(field(m, l.m_procid)).ok().filter(|&tid| tid != 0);
+            // The runtime knows the id that its thread has in its own pid namespace.
+            let tid = match &self.tids {
+                Some(tids) => own.and_then(|own| tids.get(&own).copied()),
+                None => own,
+            };
             Some((address, Thread { tid, curg: field(m, l.m_curg), p: field(m, l.m_p) }))
         };
         Ok(addresses.iter().enumerate().filter_map(thread).collect())
