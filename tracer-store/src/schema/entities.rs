@@ -100,7 +100,9 @@ entities! {
         parent_ugid: Option<i64>;
         /// Full name of the function that it began in.
         start_func: Option<Arc<str>>;
-        /// The stack at which it was created, see `stack`.
+        /// Where that function begins, see `frame`.
+        start_frame: Option<i64>;
+        /// The stack at which it was created, see `stack`; of a goroutine that existed before recording only its innermost frame.
         create_stack: Option<i64>;
         /// When it was created; NULL if it existed before recording.
         created_ts: Option<i64>, unit "ns";

@@ -48,13 +48,25 @@ struct Process {
 
 impl Process {
     /// The row of a goroutine that was not known before, with the next ugid.
-    fn new_row(&self, last_ugid: &mut i64, upid: i64, goid: u64, startpc: u64) -> Goroutine {
+    fn new_row(
+        &self,
+        last_ugid: &mut i64,
+        upid: i64,
+        goid: u64,
+        startpc: u64,
+        cx: &mut Context<'_>,
+    ) -> Goroutine {
         *last_ugid += 1;
-        let start = self.runtime.functions.start_name(startpc.wrapping_sub(self.bias));
+        let address = startpc.wrapping_sub(self.bias);
+        let functions = &self.runtime.functions;
+        let module = cx.entities.executable(upid);
+        let start_frame = functions.start_frame(address).map(|f| cx.stacks.place(&f, module));
+        let start = functions.start_name(address);
         Goroutine {
             ugid: *last_ugid,
             upid,
             goid: goid.cast_signed(),
+            start_frame,
             start_func: start,
             ..Goroutine::default()
         }
@@ -140,6 +152,7 @@ impl Goroutines {
                 upid,
                 met.goid,
                 met.start.wrapping_add(process.bias),
+                cx,
             )
         };
         let mut track = Track::existed(row, cx);
@@ -188,7 +201,7 @@ impl Goroutines {
             parent_ugid,
             created_ts: Some(event.header.ts.cast_signed()),
             create_stack,
-            ..process.new_row(&mut self.last_ugid, upid, event.goid, event.startpc)
+            ..process.new_row(&mut self.last_ugid, upid, event.goid, event.startpc, cx)
         };
         process.goroutines.insert(event.goid, Track::created(row, state, reason, utid, cx));
     }
@@ -275,7 +288,7 @@ impl Goroutines {
         };
         let row = Goroutine {
             created_ts: Some(event.header.ts.cast_signed()),
-            ..process.new_row(&mut self.last_ugid, upid, event.goid, event.startpc)
+            ..process.new_row(&mut self.last_ugid, upid, event.goid, event.startpc, cx)
         };
         let mut track = Track::created(row, State::Syscall, None, utid, cx);
         track.on_thread(Place::new(utid, NO_PROC));
@@ -474,7 +487,7 @@ impl Goroutines {
         if process.goroutines.contains_key(&goid) {
             return since;
         }
-        let row = process.new_row(&mut self.last_ugid, upid, goid, startpc);
+        let row = process.new_row(&mut self.last_ugid, upid, goid, startpc, cx);
         process.goroutines.insert(goid, Track::existed(row, cx));
         since
     }

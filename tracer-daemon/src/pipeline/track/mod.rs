@@ -57,7 +57,7 @@ pub enum Notice {
 struct Context<'a> {
     entities: &'a mut Entities,
     strings: &'a mut Interner,
-    stacks: &'a Stacks,
+    stacks: &'a mut Stacks,
     closed: &'a mut Streams,
     losses: &'a mut Losses,
 }

@@ -74,18 +74,7 @@ impl Stacks {
 
     /// The number in the database of a stack; none if it has no frames.
     pub fn store(&mut self, frames: &[CodeFrame], module: Option<&Arc<str>>) -> Option<i64> {
-        let frames: Vec<i64> = frames
-            .iter()
-            .map(|frame| {
-                self.frame(Place {
-                    func: Arc::clone(&frame.function),
-                    file: (!frame.file.is_empty()).then(|| Arc::clone(&frame.file)),
-                    line: (frame.line > 0).then_some(i64::from(frame.line)),
-                    address: frame.pc.cast_signed(),
-                    module: module.cloned(),
-                })
-            })
-            .collect();
+        let frames: Vec<i64> = frames.iter().map(|frame| self.place(frame, module)).collect();
         (!frames.is_empty()).then(|| self.stack(frames))
     }
 
@@ -95,6 +84,17 @@ impl Stacks {
             return Ok(None);
         }
         self.known.get(&(upid, id)).copied().ok_or(Unknown)
+    }
+
+    /// The number in the database of a frame.
+    pub fn place(&mut self, frame: &CodeFrame, module: Option<&Arc<str>>) -> i64 {
+        self.frame(Place {
+            func: Arc::clone(&frame.function),
+            file: (!frame.file.is_empty()).then(|| Arc::clone(&frame.file)),
+            line: (frame.line > 0).then_some(i64::from(frame.line)),
+            address: frame.pc.cast_signed(),
+            module: module.cloned(),
+        })
     }
 
     /// An event names a stack of the kernel.

@@ -161,12 +161,7 @@ impl Converter<'_, '_> {
             let found = tables.stack(row.and_then(|row| row.stack_id));
             let found = found.map_err(|error| failed = Some(error)).unwrap_or_default();
             match found {
-                0 => tables.start(
-                    entities
-                        .goroutines
-                        .get(ugid)
-                        .and_then(|goroutine| goroutine.start_func.as_deref()),
-                ),
+                0 => entities.goroutines.get(ugid).map_or(0, |goroutine| tables.start(goroutine)),
                 found => found,
             }
         };
@@ -223,13 +218,12 @@ impl Converter<'_, '_> {
             .values()
             .filter(|g| g.created_ts.is_none_or(|created| created < begin))
             .filter(|g| g.ended_ts.is_none() && self.sched.g(g.goid).is_none())
-            .map(|g| (g.goid, g.start_func.clone()))
             .collect();
-        unseen.sort_unstable();
-        for (goid, start_func) in unseen {
+        unseen.sort_unstable_by_key(|goroutine| goroutine.goid);
+        for goroutine in unseen {
             self.sched.report.infer(Inferred::Waiting);
-            let stack = self.sched.tables.start(start_func.as_deref());
-            self.sched.appear(goid, State::Waiting, None, stack)?;
+            let stack = self.sched.tables.start(goroutine);
+            self.sched.appear(goroutine.goid, State::Waiting, None, stack)?;
         }
         Ok(())
     }

@@ -65,9 +65,8 @@ impl Converter<'_, '_> {
     ) -> Result<bool> {
         let Some(goroutine) = self.entities.goroutines.get(&row.ugid) else { return Ok(false) };
         let created_now = goroutine.created_ts == Some(ts);
-        let start_func = goroutine.start_func.clone();
         let (parent, create_stack) = (goroutine.parent, goroutine.create_stack);
-        let start = self.sched.tables.start(start_func.as_deref());
+        let start = self.sched.tables.start(goroutine);
         let p = row.proc.map(i64::cast_unsigned);
         if created_now && to == State::Syscall {
             self.sched.create_in_syscall(m, goid)?;

@@ -21,6 +21,8 @@ pub(super) struct Goroutine {
     pub parent: Option<i64>,
     /// Full name of its function.
     pub start_func: Option<std::sync::Arc<str>>,
+    /// Where that function begins.
+    pub start_frame: Option<i64>,
     pub create_stack: Option<i64>,
     pub created_ts: Option<i64>,
     pub ended_ts: Option<i64>,
@@ -42,7 +44,7 @@ impl Entities {
             .query_map([upid], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?;
         let threads = threads.collect::<rusqlite::Result<_>>()?;
         let mut statement = reader.conn().prepare(
-            "SELECT ugid, goid, parent_ugid, start_func, create_stack, created_ts, ended_ts
+            "SELECT ugid, goid, parent_ugid, start_func, create_stack, created_ts, ended_ts, start_frame
              FROM goroutine WHERE upid = ?1",
         )?;
         let goroutines = statement.query_map([upid], |row| {
@@ -53,6 +55,7 @@ impl Entities {
                 create_stack: row.get(4)?,
                 created_ts: row.get(5)?,
                 ended_ts: row.get(6)?,
+                start_frame: row.get(7)?,
             };
             Ok((row.get(0)?, goroutine))
         })?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::source::Goroutine;
 use super::wire::{self, MAX_FRAMES};
 use crate::error::Result;
 use crate::reader::Reader;
@@ -67,8 +68,10 @@ struct Frame {
 enum Key {
     /// A stack of the database.
     Stack(i64),
-    /// The one frame of a goroutine that has not run: its function, by number of the text.
-    Start(u64),
+    /// The one frame of a goroutine that has not run.
+    StartFrame(i64),
+    /// Such a frame of which only the function is known, by number of the text.
+    StartFunction(u64),
 }
 
 /// The texts and stacks of a file.
@@ -194,15 +197,25 @@ impl<'r> Tables<'r> {
     }
 
     /// The number of the stack of a goroutine that has not run, 0 if its function is not known.
-    pub fn start(&mut self, func: Option<&str>) -> u64 {
-        let Some(func) = func else { return 0 };
+    pub fn start(&mut self, goroutine: &Goroutine) -> u64 {
+        if let Some(id) = goroutine.start_frame
+            && let Some(&frame) = self.frames.get(&id)
+        {
+            let key = Key::StartFrame(id);
+            return match self.stacks.get(&key) {
+                Some(number) => *number,
+                None => self.add(key, &[frame]),
+            };
+        }
+        let Some(func) = &goroutine.start_func else { return 0 };
         let func = self.strings.id(func);
-        if let Some(number) = self.stacks.get(&Key::Start(func)) {
+        let key = Key::StartFunction(func);
+        if let Some(number) = self.stacks.get(&key) {
             return *number;
         }
         // Other than that of any frame.
         let address = NO_ADDRESS | 1 << 62 | func;
-        self.add(Key::Start(func), &[Frame { address, func, file: 0, line: 0 }])
+        self.add(key, &[Frame { address, func, file: 0, line: 0 }])
     }
 
     fn add(&mut self, key: Key, frames: &[Frame]) -> u64 {

@@ -108,11 +108,21 @@ impl Functions {
     /// makes a wrapper, and the name is that of the wrapped function
     /// (runtime/tracestack.go, startPCForTrace).
     pub fn start_name(&self, address: u64) -> Option<Arc<str>> {
-        let func = self.table.func(self.table.find(self.offset(address)?)?)?;
-        let wrapped = self.table.wraps(&func).and_then(|start| self.table.find(start));
-        let name = wrapped.and_then(|i| self.table.func(i)).unwrap_or(func).name;
+        let name = self.start(address)?.name;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         Some(cache.name(name, self))
+    }
+
+    /// The frame of that function, before it has done anything.
+    pub fn start_frame(&self, address: u64) -> Option<Frame> {
+        let entry = self.text + u64::from(self.start(address)?.entry);
+        self.frames_at(entry).last().cloned()
+    }
+
+    fn start(&self, address: u64) -> Option<table::Func> {
+        let func = self.table.func(self.table.find(self.offset(address)?)?)?;
+        let wrapped = self.table.wraps(&func).and_then(|start| self.table.find(start));
+        Some(wrapped.and_then(|i| self.table.func(i)).unwrap_or(func))
     }
 
     /// Distance from the start of the code.
