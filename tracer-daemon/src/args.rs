@@ -102,9 +102,9 @@ pub struct Dump {
     /// Process whose goroutines are printed
     #[arg(value_parser = pid)]
     pub pid: u32,
-    /// Also the goroutines and frames of the runtime itself, as with GOTRACEBACK=system
+    /// Only the program's own goroutines and frames, not those of the runtime: as after a panic
     #[arg(long, short)]
-    pub all: bool,
+    pub user: bool,
     /// Goroutines with the same state and stack as one, the most frequent first
     #[arg(long, short, conflicts_with = "json")]
     pub group: bool,

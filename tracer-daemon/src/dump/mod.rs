@@ -62,11 +62,11 @@ pub fn dump(args: &Dump) -> Result<ExitCode> {
     let all: Vec<Goroutine> = snapshot
         .goroutines
         .iter()
-        .map(|goroutine| Goroutine::new(goroutine, &runtime, snapshot.taken_until, args.all))
+        .map(|goroutine| Goroutine::new(goroutine, &runtime, snapshot.taken_until, !args.user))
         .collect();
     let read = all.len();
     let shown: Vec<Goroutine> =
-        all.into_iter().filter(|goroutine| args.all || !goroutine.is_system).collect();
+        all.into_iter().filter(|goroutine| !args.user || !goroutine.is_system).collect();
     match write(args, &version, &snapshot, &shown) {
         // Whoever reads has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -104,7 +104,7 @@ fn summary(snapshot: &Snapshot, version: &str, read: usize, shown: usize) -> Str
     let took = Duration::from_nanos(snapshot.taken_until.saturating_sub(snapshot.taken_from));
     let hidden = match read - shown {
         0 => String::new(),
-        n => format!("; {n} of the runtime itself are not shown (--all shows them)"),
+        n => format!("; {n} of the runtime itself are not shown"),
     };
     format!(
         "{} goroutines of {version} read in {:.1} ms, without stopping it{hidden}",

@@ -19,6 +19,9 @@ use crate::{
 // arch/x86/entry/syscalls/syscall_64.tbl
 const EXECVE: u64 = 59;
 const EXECVEAT: u64 = 322;
+/// The return from a signal handler. The goroutine that the signal interrupted did not call it, even
+/// if it was about to make a call of its own and so has the status of a goroutine in one.
+const RT_SIGRETURN: u64 = 15;
 
 /// trace_sys_enter(struct pt_regs *regs, long id)
 #[btf_tracepoint(function = "sys_enter")]
@@ -27,11 +30,11 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     let Some(target) = TARGETS.get_ptr_mut(&tgid) else {
         return 0;
     };
-    let nr = ctx.arg::<u64>(1);
+    let call = ctx.arg::<u64>(1);
     // SAFETY: an existing entry; only the process itself, which is single-threaded, disarms it.
     unsafe {
         if (*target).flags & ARM_ON_EXEC != 0 {
-            if nr != EXECVE && nr != EXECVEAT {
+            if call != EXECVE && call != EXECVEAT {
                 return 0;
             }
             (*target).flags &= !ARM_ON_EXEC;
@@ -44,8 +47,9 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     let args =
         unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };
     let task = Task::current();
-    let nr = nr as u32 | if task.in_compat_call() { COMPAT_CALL } else { 0 };
-    let current = if target.flags & GO != 0 { go::current(target, task) } else { None };
+    let nr = call as u32 | if task.in_compat_call() { COMPAT_CALL } else { 0 };
+    let is_go = target.flags & GO != 0 && call != RT_SIGRETURN;
+    let current = if is_go { go::current(target, task) } else { None };
     let (goid, startpc, gstatus, proc) = match &current {
         Some((g, m)) => (g.goid, g.startpc, u32::from(g.status), m.proc),
         None => (0, 0, 0, NO_PROC),

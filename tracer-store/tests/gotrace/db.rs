@@ -3,7 +3,7 @@
 use tracer_store::export::gotrace::{self, Options, Report};
 use tracer_store::words::{goroutine_state, proc_state};
 use tracer_store::{
-    Batch, Clock, Frame, Goroutine, GoroutineState, Interner, NewSession, ProcState, Process,
+    Batch, Clock, Frame, Goroutine, GoroutineState, Interner, Loss, NewSession, ProcState, Process,
     Reader, Stack, StrId, Thread, Writer,
 };
 
@@ -132,6 +132,17 @@ impl Db {
             });
             self.batch.stacks.push(Stack { stack_id, depth: depth as i64, frame_id });
         }
+    }
+
+    /// Events were lost.
+    pub fn lost(&mut self, count: i64) {
+        self.batch.losses.push(Loss {
+            ts: START,
+            dur: 1_000,
+            kind: "go_status".into(),
+            stage: "ring".into(),
+            count,
+        });
     }
 
     /// Writes the database to a file.

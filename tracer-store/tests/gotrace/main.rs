@@ -5,4 +5,5 @@ mod decode;
 mod fuzz;
 mod goroutines;
 mod runtime;
+mod text;
 mod validate;

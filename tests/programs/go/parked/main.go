@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"os"
+	"os/signal"
 	"runtime"
 	"sync"
 	"syscall"
@@ -29,7 +31,7 @@ func selects() {
 	begun.Done()
 	select {
 	case <-channel:
-	case channel <- 1:
+	case make(chan int) <- 1:
 	}
 }
 
@@ -142,6 +144,7 @@ func spins() {
 
 func main() {
 	spinning := flag.Bool("spin", false, "with a goroutine that runs all the time")
+	panics := flag.Bool("panic", false, "panic at SIGUSR1")
 	idle := flag.Int("n", 0, "number of goroutines that only receive")
 	flag.Parse()
 	mutex.Lock()
@@ -177,5 +180,11 @@ func main() {
 	// What they do next, they do at once.
 	time.Sleep(100 * time.Millisecond)
 	fmt.Println("ready")
+	if *panics {
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGUSR1)
+		<-signals
+		panic("as told")
+	}
 	time.Sleep(time.Hour)
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use rustc_hash::FxHashMap;
 
 use super::Options;
+use super::gaps::Gaps;
 use super::report::{Inferred, LeftOut, Report};
 use super::runtime::Runtime;
 use super::sched::{Sched, State};
@@ -66,6 +67,8 @@ pub(super) struct Converter<'r, 'w> {
     pub words: Words,
     pub sched: Sched<'r, 'w>,
     pub runtime: Runtime,
+    /// Where nothing is known of a goroutine; `None` if nothing was lost.
+    pub gaps: Option<Gaps>,
 }
 
 /// Writes a file.
@@ -86,6 +89,7 @@ pub(super) fn run(
         words: Words::default(),
         sched: Sched::new(wire, Tables::load(reader)?),
         runtime: Runtime::default(),
+        gaps: Gaps::if_lost(reader, session.session_id)?,
     };
     let (mut group, mut snapshot) = (Vec::new(), Snapshot::default());
     let mut begin = options.from;
@@ -99,6 +103,9 @@ pub(super) fn run(
             begin.get_or_insert(ts);
         }
         group.iter().for_each(|instant| snapshot.take(instant));
+        if let Some(gaps) = &mut converter.gaps {
+            gaps.take(ts, &group);
+        }
     }
     let begin = begin.unwrap_or(session.started_ts);
     converter.begin(begin, &snapshot)?;
@@ -116,10 +123,14 @@ pub(super) fn run(
             (generation_ts, generation_events) = (ts, converter.sched.wire.events);
             progress(share(ts));
         }
+        converter.gaps_before(ts)?;
         group.clear();
         source.take_at(ts, &converter.entities, &mut group)?;
         converter.sched.wire.at(ts);
         converter.group(ts, &group)?;
+        if let Some(gaps) = &mut converter.gaps {
+            gaps.take(ts, &group);
+        }
         last = ts;
     }
     converter.end_generation()?;
@@ -190,6 +201,15 @@ impl Converter<'_, '_> {
             snapshot.assists(ts).filter_map(|ugid| Some(entities.goroutines.get(&ugid)?.goid)),
             snapshot.procs_count,
         )
+    }
+
+    /// Goroutines of which nothing is known any more before this time.
+    fn gaps_before(&mut self, ts: i64) -> Result<()> {
+        while let Some((begin, ugid)) = self.gaps.as_mut().and_then(|gaps| gaps.next_before(ts)) {
+            self.sched.wire.at(begin);
+            self.vanishes(ugid)?;
+        }
+        Ok(())
     }
 
     fn next_generation(&mut self, ts: i64) -> Result<()> {

@@ -166,6 +166,10 @@ impl Converter<'_, '_> {
     }
 
     fn waits(&mut self, goid: u64, row: &GoroutineState) -> Result<bool> {
+        // So that it waits for another reason from now on.
+        if self.sched.g(goid).is_some_and(|g| g.vanished) {
+            self.sched.unblock(None, goid, 0)?;
+        }
         if self.state_of(goid) == Some(State::Syscall) && !self.sched.end_syscall(goid, None)? {
             self.sched.end_syscall_blocked(goid)?;
         }
@@ -223,12 +227,38 @@ impl Converter<'_, '_> {
             // Without a P it can only be in the one that it was in.
             return Ok(true);
         }
-        if !(on_m && self.state_of(goid) == Some(State::Running)) && !self.runs(goid, m, row)? {
+        let runs_here = on_m && self.state_of(goid) == Some(State::Running);
+        if !runs_here && !self.runs(goid, m, row)? {
             return Ok(false);
         }
         let stack = self.sched.tables.stack(row.stack_id)?;
         self.sched.begin_syscall(goid, stack)?;
         Ok(true)
+    }
+
+    /// From now on it is not known what a goroutine does. The format has no word for that: it waits, for an
+    /// unspecified reason, so that the time does not count for what it did before.
+    pub(super) fn vanishes(&mut self, ugid: i64) -> Result<()> {
+        let Some(goid) = self.goid(ugid) else { return Ok(()) };
+        self.sched.report.infer(Inferred::Waiting);
+        match self.state_of(goid) {
+            Some(State::Waiting) => self.sched.unblock(None, goid, 0)?,
+            Some(State::Syscall) if !self.sched.end_syscall(goid, None)? => {
+                self.sched.end_syscall_blocked(goid)?;
+            }
+            _ => {}
+        }
+        if self.state_of(goid) == Some(State::Runnable) && !self.sched.start_anywhere(goid)? {
+            return Ok(());
+        }
+        if self.state_of(goid) == Some(State::Running) {
+            let reason = self.sched.tables.string(reasons::UNSPECIFIED);
+            self.sched.block(goid, reason, 0)?;
+            if let Some(g) = self.sched.gs.get_mut(&goid) {
+                g.vanished = true;
+            }
+        }
+        Ok(())
     }
 
     /// Go's tracer labels the workers of the GC.

@@ -1,11 +1,15 @@
 //! A recording as a Go execution trace, which `go tool trace` and other tools of Go open.
 //!
 //! [`source`] tells what happened in a process, in order; [`convert`] leads the state of a file, which [`sched`]
-//! keeps, from each moment to the next; [`wire`] writes the bytes.
+//! keeps, from each moment to the next; [`wire`] writes the bytes. Generations bound what a reader holds in
+//! memory; they are no way to start anew after a loss, because a reader checks their statuses against what was
+//! before.
 
 mod convert;
+mod gaps;
 mod goroutines;
 mod merge;
+mod procs;
 mod reasons;
 mod report;
 mod runtime;

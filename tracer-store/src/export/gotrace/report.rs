@@ -56,7 +56,7 @@ pub enum Inferred {
     ProcStart,
     /// A thread gave up its P.
     ProcStop,
-    /// The state of a goroutine that was there before is not known; it is said to wait.
+    /// The state of a goroutine is not known for a time; it is said to wait, for an unspecified reason.
     Waiting,
 }
 
@@ -71,7 +71,7 @@ impl Inferred {
             Self::Syscall => "system calls begun",
             Self::ProcStart => "Ps started",
             Self::ProcStop => "Ps stopped",
-            Self::Waiting => "goroutines in an unknown state, shown as waiting",
+            Self::Waiting => "times of unknown state, shown as waiting",
         }
     }
 }

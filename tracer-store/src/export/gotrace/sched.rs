@@ -5,6 +5,8 @@
 //! change that it means, and only if the state allows it; what leads from any state to any other is put together
 //! from such events. The rules are those of Go's `src/internal/trace/order.go`.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::FxHashMap;
 
 use super::reasons::UNSPECIFIED;
@@ -43,6 +45,8 @@ pub(super) struct G {
     generation: u64,
     /// The M that it is said to run on, if it could not start there yet.
     hint: Option<u64>,
+    /// It is said to wait, but it is not known what it does.
+    pub vanished: bool,
     pub assist: Lasting,
     /// Regions that it is in, the innermost last: task and number of the name.
     pub regions: Vec<(u64, u64)>,
@@ -68,7 +72,7 @@ pub(super) enum PState {
 pub(super) struct P {
     pub state: PState,
     pub m: Option<u64>,
-    seq: u64,
+    pub(super) seq: u64,
     pub sweep: Lasting,
     /// Its M gave it up while a goroutine seemed to run there: it will turn out to be in a system call.
     pub leaving: bool,
@@ -80,8 +84,8 @@ pub(super) struct Sched<'r, 'w> {
     pub tables: Tables<'r>,
     pub report: Report,
     pub gs: FxHashMap<u64, G>,
-    ms: FxHashMap<u64, M>,
-    ps: std::collections::BTreeMap<u64, P>,
+    pub(super) ms: FxHashMap<u64, M>,
+    pub(super) ps: BTreeMap<u64, P>,
     generation: u64,
     /// Whether the database tells which thread has which P.
     pub ps_are_known: bool,
@@ -95,7 +99,7 @@ impl<'r, 'w> Sched<'r, 'w> {
             report: Report::default(),
             gs: FxHashMap::default(),
             ms: FxHashMap::default(),
-            ps: std::collections::BTreeMap::new(),
+            ps: BTreeMap::new(),
             generation: 0,
             ps_are_known: false,
         }
@@ -181,6 +185,7 @@ impl<'r, 'w> Sched<'r, 'w> {
             seq: 0,
             generation: self.generation,
             hint: None,
+            vanished: false,
             assist: Lasting::No,
             regions: Vec::new(),
         };
@@ -259,110 +264,6 @@ impl<'r, 'w> Sched<'r, 'w> {
 
     pub fn end_generation(&mut self) -> Result<()> {
         self.wire.end(self.tables.strings(), self.tables.stacks())
-    }
-
-    // Ps.
-
-    /// The next sequence number of a P; makes the P if it is new.
-    fn p_seq(&mut self, p: u64) -> Result<u64> {
-        if !self.ps.contains_key(&p) {
-            self.event(NO_THREAD, Ev::ProcStatus, &[p, PState::Idle as u64])?;
-            self.ps.insert(
-                p,
-                P { state: PState::Idle, m: None, seq: 0, sweep: Lasting::No, leaving: false },
-            );
-        }
-        let Some(p) = self.ps.get_mut(&p) else { return Ok(0) };
-        p.seq += 1;
-        Ok(p.seq)
-    }
-
-    fn set_p(&mut self, p: u64, state: PState, m: Option<u64>) {
-        if let Some(p) = self.ps.get_mut(&p) {
-            if let Some(former) = p.m
-                && let Some(former) = self.ms.get_mut(&former)
-            {
-                former.p = None;
-            }
-            (p.state, p.m, p.leaving) = (state, m, false);
-        }
-        if let Some(m) = m {
-            self.ms.entry(m).or_default().p = Some(p);
-        }
-    }
-
-    /// Gives a P to an M, whoever had it and whatever the M had. A goroutine that runs on an M which loses
-    /// its P stops running.
-    pub fn take_p(&mut self, m: u64, p: u64) -> Result<()> {
-        if self.m(m).p == Some(p) {
-            return Ok(());
-        }
-        self.release_p(m)?;
-        self.settle(p)?;
-        let held = self.ps.get(&p).and_then(|held| Some((held.m?, held.state)));
-        match held {
-            Some((other, PState::Syscall)) => {
-                let seq = self.p_seq(p)?;
-                self.event(m, Ev::ProcSteal, &[p, seq, other])?;
-                self.set_p(p, PState::Idle, None);
-            }
-            Some((other, _)) => {
-                self.report.infer(Inferred::ProcStop);
-                self.release_p(other)?;
-            }
-            None => {}
-        }
-        let seq = self.p_seq(p)?;
-        self.event(m, Ev::ProcStart, &[p, seq])?;
-        self.set_p(p, PState::Running, Some(m));
-        self.end_sweep(m, p)
-    }
-
-    /// The M of a P gave it up while its goroutine seemed to run. Only a system call can have been the
-    /// reason: one that is about to be told, or one that is told too late.
-    pub fn leave_p(&mut self, p: u64) {
-        if let Some(p) = self.ps.get_mut(&p) {
-            p.leaving = true;
-        }
-    }
-
-    /// Another M needs a P that is about to be given up: the system call must have begun.
-    fn settle(&mut self, p: u64) -> Result<()> {
-        let leaving = self.ps.get(&p).filter(|p| p.leaving).and_then(|p| p.m);
-        match leaving.and_then(|m| self.running(m)) {
-            Some(goid) => {
-                self.report.infer(Inferred::Syscall);
-                self.begin_syscall(goid, 0)
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Takes its P from an M, if it has one.
-    pub fn release_p(&mut self, m: u64) -> Result<()> {
-        let Some(p) = self.m(m).p else { return Ok(()) };
-        if self.running(m).is_some() {
-            self.evict(m)?;
-        }
-        self.event(m, Ev::ProcStop, &[])?;
-        self.set_p(p, PState::Idle, None);
-        Ok(())
-    }
-
-    /// Says that a sweep is over, if it is and nothing could say so before.
-    fn end_sweep(&mut self, m: u64, p: u64) -> Result<()> {
-        if let Some(p) = self.ps.get_mut(&p)
-            && p.sweep == Lasting::Over
-        {
-            p.sweep = Lasting::No;
-            self.event(m, Ev::GcSweepEnd, &[0, 0])?;
-        }
-        Ok(())
-    }
-
-    /// The P in a system call that an M still has.
-    fn p_in_syscall(&self, m: u64) -> Option<u64> {
-        self.m(m).p.filter(|p| self.ps.get(p).is_some_and(|p| p.state == PState::Syscall))
     }
 
     // Goroutines.
@@ -445,7 +346,7 @@ impl<'r, 'w> Sched<'r, 'w> {
         self.known(m, goid)?;
         let Some(g) = self.gs.get_mut(&goid) else { return Ok(()) };
         debug_assert_eq!(g.state, State::Waiting);
-        g.state = State::Runnable;
+        (g.state, g.vanished) = (State::Runnable, false);
         g.seq += 1;
         let seq = g.seq;
         self.event(m, Ev::GoUnblock, &[goid, seq, stack])
@@ -497,7 +398,7 @@ impl<'r, 'w> Sched<'r, 'w> {
         self.known(m, next)?;
         let Some(g) = self.gs.get_mut(&next) else { return Ok(()) };
         debug_assert_eq!(g.state, State::Waiting);
-        (g.state, g.m) = (State::Running, m);
+        (g.state, g.m, g.vanished) = (State::Running, m, false);
         g.seq += 1;
         let seq = g.seq;
         let ev = if ends { Ev::GoSwitchDestroy } else { Ev::GoSwitch };
