@@ -77,6 +77,7 @@ async fn every_column_of_every_stream_comes_back() {
             proc: 7,
             state: interner.intern("idle"),
             utid: None,
+            taker_utid: Some(1),
         }],
         gomaxprocs: vec![Gomaxprocs {
             ts: 17,

@@ -140,6 +140,8 @@ tables! {
         state: StrId, words proc_state::ALL;
         /// The thread (Go's M) that held it, while running.
         utid: Option<i64>;
+        /// The thread that took it, when this interval began by taking it from a thread in a system call.
+        taker_utid: Option<i64>;
     }
 
     /// Number of Ps, one row per change of GOMAXPROCS.

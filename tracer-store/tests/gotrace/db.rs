@@ -115,7 +115,15 @@ impl Db {
         let state = if utid.is_some() { proc_state::RUNNING } else { proc_state::IDLE };
         let state = self.text(state);
         let (ts, dur) = (START + from, Some(to - from));
-        self.batch.closed.proc_state.push(ProcState { ts, dur, upid: 1, proc, state, utid });
+        self.batch.closed.proc_state.push(ProcState {
+            ts,
+            dur,
+            upid: 1,
+            proc,
+            state,
+            utid,
+            ..ProcState::default()
+        });
     }
 
     /// A stack of functions, the innermost first, each at an address of its own unless one is given.

@@ -45,11 +45,22 @@ type Holder = Option<i64>;
 impl Process {
     /// Begins an interval of a P, and ends the one before.
     fn change(&mut self, upid: i64, proc: i32, holder: Holder, ts: u64, cx: &mut Context<'_>) {
-        self.end(proc, ts, cx);
         let state = cx.strings.intern(if holder.is_some() { word::RUNNING } else { word::IDLE });
         let ts = ts.cast_signed();
-        let row = ProcState { ts, dur: None, upid, proc: i64::from(proc), state, utid: holder };
-        self.procs.insert(proc, Some(row));
+        let row = ProcState { ts, upid, state, utid: holder, ..ProcState::default() };
+        self.begin(proc, row, cx);
+    }
+
+    /// A P is held by nobody any more, perhaps because a thread took it from one in a system call.
+    fn take(&mut self, upid: i64, proc: i32, taker: Holder, ts: u64, cx: &mut Context<'_>) {
+        let (ts, state) = (ts.cast_signed(), cx.strings.intern(word::IDLE));
+        let row = ProcState { ts, upid, state, taker_utid: taker, ..ProcState::default() };
+        self.begin(proc, row, cx);
+    }
+
+    fn begin(&mut self, proc: i32, row: ProcState, cx: &mut Context<'_>) {
+        self.end(proc, row.ts.cast_unsigned(), cx);
+        self.procs.insert(proc, Some(ProcState { proc: i64::from(proc), ..row }));
     }
 
     /// Ends the interval of a P that is open, if one is.
@@ -143,7 +154,7 @@ impl Procs {
         let entered = self.calls.get(&other).map_or(0, |call| call.entered);
         let taken = left.max(entered).max(row.ts.cast_unsigned()).min(ts);
         // Go's trace has it idle for a moment, and so have we.
-        process.change(upid, proc, None, taken, cx);
+        process.take(upid, proc, Some(utid), taken, cx);
         process.change(upid, proc, Some(utid), taken, cx);
         Some(taken)
     }
@@ -165,7 +176,8 @@ impl Procs {
             None if own && !self.lost => process.backfill(upid, event.proc, Some(utid), cx),
             _ => {}
         }
-        process.change(upid, event.proc, None, ts, cx);
+        let taker = (!own).then_some(utid);
+        process.take(upid, event.proc, taker, ts, cx);
     }
 
     /// The world is about to start again, having been stopped since `stopped`: only the thread that
@@ -198,7 +210,8 @@ impl Procs {
             };
             let entered = self.calls.get(&holder).map_or(0, |call| call.entered);
             let left = stopped.max(since).cast_unsigned().max(entered).min(ts);
-            process.change(upid, proc, None, left, cx);
+            let taker = (entered > since.cast_unsigned()).then_some(utid);
+            process.take(upid, proc, taker, left, cx);
         }
         // Those that there are no more.
         let gone = process.procs.keys().copied().filter(|&proc| proc >= event.count);

@@ -8,7 +8,7 @@ use super::Options;
 use super::gaps::Gaps;
 use super::report::{Inferred, LeftOut, Report};
 use super::runtime::Runtime;
-use super::sched::{Sched, State};
+use super::sched::{PState, Sched, State};
 use super::snapshot::Snapshot;
 use super::source::{Entities, Instant, Source};
 use super::tables::Tables;
@@ -315,7 +315,15 @@ impl Converter<'_, '_> {
         let p = row.proc.cast_unsigned();
         let holder = self.sched.p(p).and_then(|p| p.m);
         if !self.words.is_running(self.reader, row)? {
+            let in_syscall = self.sched.p(p).is_some_and(|p| p.state == PState::Syscall);
             return match holder {
+                Some(m) if in_syscall => {
+                    let taker = row.taker_utid.and_then(|utid| self.entities.threads.get(&utid));
+                    match taker.copied().filter(|taker| *taker != m) {
+                        Some(taker) => self.sched.steal_p(taker, p),
+                        None => self.sched.release_p(m),
+                    }
+                }
                 Some(m) if self.sched.running(m).is_some() => {
                     self.sched.leave_p(p);
                     Ok(())

@@ -44,11 +44,7 @@ impl Sched<'_, '_> {
         self.settle(p)?;
         let held = self.ps.get(&p).and_then(|held| Some((held.m?, held.state)));
         match held {
-            Some((other, PState::Syscall)) => {
-                let seq = self.p_seq(p)?;
-                self.event(m, Ev::ProcSteal, &[p, seq, other])?;
-                self.set_p(p, PState::Idle, None);
-            }
+            Some((_, PState::Syscall)) => self.steal_p(m, p)?,
             Some((other, _)) => {
                 self.report.infer(Inferred::ProcStop);
                 self.release_p(other)?;
@@ -59,6 +55,15 @@ impl Sched<'_, '_> {
         self.event(m, Ev::ProcStart, &[p, seq])?;
         self.set_p(p, PState::Running, Some(m));
         self.end_sweep(m, p)
+    }
+
+    /// An M takes a P from one in a system call, without using it yet.
+    pub fn steal_p(&mut self, m: u64, p: u64) -> Result<()> {
+        let Some(other) = self.ps.get(&p).and_then(|p| p.m) else { return Ok(()) };
+        let seq = self.p_seq(p)?;
+        self.event(m, Ev::ProcSteal, &[p, seq, other])?;
+        self.set_p(p, PState::Idle, None);
+        Ok(())
     }
 
     /// The M of a P gave it up while its goroutine seemed to run. Only a system call can have been the
