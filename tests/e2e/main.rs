@@ -9,6 +9,7 @@ mod daisy;
 mod disk_full;
 mod dump;
 mod etcd;
+mod export;
 mod kernel_stacks;
 mod kill9;
 mod loss;

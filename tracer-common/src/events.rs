@@ -251,8 +251,8 @@ events! {
         goid: u64, "goid";
         /// Why, as a number of the Go version; -1 in versions without such numbers.
         reason: i64, "stop reason number";
-        /// The return address: who asks.
-        caller: u64, "address in the process";
+        /// Return addresses of the three innermost functions on its stack: who asks.
+        callers: [u64; 3], "addresses in the process";
         /// Its stack, see `go_stack`; 0 for none.
         stack: u64, "stack id";
     }
@@ -368,6 +368,20 @@ events! {
         address: u64, "address in the process";
         /// Its stack, see `go_stack`; 0 for none.
         stack: u64, "stack id";
+    }
+    /// A P begins to sweep, before an allocation.
+    GoSweepBegin = 44, "go_sweep_begin" => "gc_sweep" {
+        /// The P that the thread holds, or -1.
+        proc: i32, "P id";
+        /// Always 0.
+        reserved: u32, "always 0";
+        /// Its stack, see `go_stack`; 0 for none.
+        stack: u64, "stack id";
+    }
+    /// The thread goes on with the allocation.
+    GoSweepEnd = 45, "go_sweep_end" => "gc_sweep" {
+        /// Memory that was looked at.
+        swept: u64, "bytes";
     }
     /// A text of a traced process that was not seen before, ahead of the event that it belongs to.
     GoText = 46, "go_text" => "string" tail [u64; TEXT_WORDS] {

@@ -36,12 +36,28 @@ pub struct Target {
     pub park_start: u64,
     /// Where runtime.park_m ends.
     pub park_end: u64,
+    /// Start and end in the process of the functions that sweep before an allocation, at level `full`;
+    /// zero for those that were not found.
+    pub sweepers: Sweepers,
     /// Where the Go runtime keeps things; zero unless [`GO`] is set.
     pub go: GoOffsets,
 }
 
+/// Start and end of functions of the Go runtime, as addresses in the process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sweepers {
+    /// runtime.deductSweepCredit
+    pub deduct: [u64; 2],
+    /// runtime.(*mcentral).cacheSpan
+    pub cache_span: [u64; 2],
+    /// runtime.(*mheap).reclaimChunk
+    pub reclaim_chunk: [u64; 2],
+}
+
 const _: () = assert!(
-    size_of::<Target>() == 40 + size_of::<GoOffsets>() && align_of::<Target>() == 8,
+    size_of::<Target>() == 40 + size_of::<Sweepers>() + size_of::<GoOffsets>()
+        && align_of::<Target>() == 8,
     "the kernel compares and copies every byte: there may be no padding"
 );
 

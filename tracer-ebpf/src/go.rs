@@ -62,6 +62,24 @@ pub fn parked_sp(go: &GoOffsets, g: u64) -> Result<u64, i32> {
     read(g + u64::from(go.g_sched_sp))
 }
 
+/// Return addresses of the innermost functions of a goroutine that has called systemstack: 0 for those
+/// that there are not. systemstack has no frame, so that its return address is on top of the stack.
+#[inline(always)]
+pub fn parked_callers(go: &GoOffsets, g: u64) -> Result<[u64; 3], i32> {
+    if g == 0 {
+        return Ok([0; 3]);
+    }
+    let mut callers = [read(parked_sp(go, g)?)?, 0, 0];
+    let mut frame: u64 = read(g + u64::from(go.g_sched_bp))?;
+    for caller in &mut callers[1..] {
+        if frame == 0 {
+            break;
+        }
+        [frame, *caller] = read(frame)?;
+    }
+    Ok(callers)
+}
+
 /// How far the stack of a goroutine reaches down from where it begins, in bytes; that stays when
 /// the runtime moves the stack.
 #[inline(always)]

@@ -33,6 +33,20 @@ pub static STACKS_SEEN: LruHashMap<u64, u8, 65_536> = LruHashMap::new();
 #[btf_map]
 pub static KERNEL_STACKS_SEEN: StackTrace<16_384> = StackTrace::new();
 
+/// What threads sweep just now, by process and thread id.
+#[btf_map]
+pub static SWEEPS: LruHashMap<u64, Sweep, 4096> = LruHashMap::new();
+
+/// A sweep that is under way.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Sweep {
+    /// Which function sweeps.
+    pub sweeper: u64,
+    /// Memory that was looked at, in bytes.
+    pub swept: u64,
+}
+
 /// Traced processes by tgid.
 #[btf_map]
 pub static TARGETS: HashMap<u32, Target, MAX_TARGETS> = HashMap::new();

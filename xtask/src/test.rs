@@ -19,6 +19,9 @@ const TESTS_PACKAGE: &str = "tracer-tests";
 /// How often each of the soak's four programs is attached to in a full run: 500 times in all.
 const FULL_SOAK_CYCLES: &str = "125";
 
+/// How many damaged files of each of the four programs are looked at in a full run: 10,000 in all.
+const FULL_MUTATIONS: &str = "2500";
+
 /// Sets up, and runs the tests whose names contain one of the filters; all tests, and the format
 /// and lint checks, when there is none. The tests that take long are run with `full` only.
 pub fn run(filter: &[String], full: bool) -> Result<()> {
@@ -41,6 +44,9 @@ pub fn run(filter: &[String], full: bool) -> Result<()> {
         .args(["test", "--workspace", "--exclude", KERNEL_PACKAGE])
         .args(["--exclude", TESTS_PACKAGE, "--no-fail-fast", "--"])
         .args(filter);
+    if full {
+        units.env("TRACER_MUTATIONS", FULL_MUTATIONS);
+    }
     let units = test(&mut units, &bin, &go);
     let mut traces = cargo();
     traces

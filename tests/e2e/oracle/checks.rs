@@ -8,7 +8,7 @@ use tracer_tests::oracle::{
     census::{Family, census, compare, sums},
     profile::{self, profile},
     stacks,
-    timeline::{forks, lengths, timelines},
+    timeline::{Change, forks, lengths, timelines},
 };
 
 use super::recorded::{Recorded, at_least};
@@ -108,7 +108,8 @@ fn states(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
         }
     }
     // In the older format a call that did not block has no length.
-    let lengths = lengths(&go, &ours, |state| !recorded.is_v1 || state != State::Syscall);
+    let is_known = |change: &Change| change.to != State::Syscall && change.kind != "syscall end";
+    let lengths = lengths(&go, &ours, |change| !recorded.is_v1 || is_known(change));
     if lengths.off.len() * 100 > lengths.compared {
         let (off, compared) = (lengths.off.len(), lengths.compared);
         let _ = writeln!(wrong, "{off} of {compared} intervals have other lengths:");

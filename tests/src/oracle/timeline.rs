@@ -127,8 +127,8 @@ pub struct Lengths {
 }
 
 /// Compares the lengths of the intervals up to where a goroutine's sequences fork. They may differ
-/// by 20 us and 5 %. Intervals in a state that the filter refuses are left out.
-pub fn lengths(go: &Timelines, ours: &Timelines, filter: impl Fn(State) -> bool) -> Lengths {
+/// by 20 us and 5 %. Intervals are left out if the filter refuses the change that began them.
+pub fn lengths(go: &Timelines, ours: &Timelines, filter: impl Fn(&Change) -> bool) -> Lengths {
     let mut lengths = Lengths::default();
     for (goid, go) in go {
         let Some(ours) = ours.get(goid) else { continue };
@@ -137,7 +137,7 @@ pub fn lengths(go: &Timelines, ours: &Timelines, filter: impl Fn(State) -> bool)
             if a.kind != b.kind || a_end.kind != b_end.kind {
                 break;
             }
-            if !filter(a.to) {
+            if !filter(a) {
                 continue;
             }
             lengths.compared += 1;
@@ -207,6 +207,6 @@ mod tests {
         let off = lengths(&go, &far, |_| true).off;
         assert_eq!(off.len(), 1);
         assert_eq!((off[0].state, off[0].lengths), (State::Waiting, (1000, 22_000)));
-        assert_eq!(lengths(&go, &far, |state| state == State::Running).compared, 1);
+        assert_eq!(lengths(&go, &far, |change| change.to == State::Running).compared, 1);
     }
 }

@@ -218,6 +218,18 @@ go_probes! {
     Go UserLog gives "logs of runtime/trace" {
         "go_user_log" at Entry of "runtime/trace.userLog";
     }
+    Full SweepSpan gives "sweeping before allocations" {
+        "go_sweep_span" at Entry of "runtime.(*sweepLocked).sweep";
+    }
+    Full SweepChunk gives "sweeping before allocations of large objects" {
+        "go_sweep_chunk" at Returns of "runtime.(*mheap).reclaimChunk";
+    }
+    Full SweepGrow gives "the end of sweeping where it finds no span" {
+        "go_sweep_end" at Entry of "runtime.(*mcentral).grow";
+    }
+    Full SweepReclaimed gives "the end of sweeping for large objects" {
+        "go_sweep_end" at LastCall("runtime.unlock2") of "runtime.(*mheap).reclaim";
+    }
     Full Alloc gives "samples of allocations" {
         "go_alloc" at Entry of "runtime.mProf_Malloc" since 23;
         "go_alloc_without_m" at Entry of "runtime.mProf_Malloc";

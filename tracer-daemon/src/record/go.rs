@@ -7,13 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use tracer_common::target::{FULL, GO, GOID_LATE, KERNEL_STACKS, STACKS, Target};
+use tracer_common::target::{FULL, GO, GOID_LATE, KERNEL_STACKS, STACKS, Sweepers, Target};
 
+use super::sites::Sites;
 use crate::{
-    kernel::{GoProbe, Kernel, KernelError, Level, Place, Site},
+    kernel::{Kernel, KernelError, Level},
     target::{
         ElfError, Executable,
-        go::{self, GoError, GoRuntime, SiteError, Source},
+        go::{self, GoRuntime, Source},
         program::{self, Program},
     },
 };
@@ -52,7 +53,7 @@ impl Inspected {
         // Not /proc/PID/exe: if the process has replaced its program meanwhile, that is another file,
         // in which nothing was verified.
         let executable = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let wanted = go.sites.iter().filter(|(level, ..)| *level <= options.level);
+        let wanted = go.sites.found.iter().filter(|(level, ..)| *level <= options.level);
         for &(_, program, offset) in wanted {
             if let Err(error) = kernel.attach_go(program, Path::new(&executable), offset, pid) {
                 kernel.detach_go();
@@ -79,6 +80,7 @@ impl Inspected {
                 ready_end,
                 park_start,
                 park_end,
+                sweepers: go.sweepers(),
                 go: go.runtime.offsets(),
             },
         )
@@ -108,10 +110,8 @@ pub struct Attachable {
     runtime: Arc<GoRuntime>,
     /// Start and end of runtime.ready, if its frame tells how much of a stack to skip.
     ready: Option<(u64, u64)>,
-    /// Programs, from which level on, and their offsets in the file.
-    sites: Vec<(Level, &'static str, u64)>,
-    /// What cannot be traced, from which level on, and why.
-    missing: Vec<(Level, String)>,
+    /// Where the probes sit.
+    sites: Sites,
     /// What the user should know.
     note: Option<String>,
     /// Load address minus address in the file.
@@ -150,49 +150,25 @@ fn attachable(
             runtime.minor
         )
     });
-    let mut sites = Vec::new();
-    let mut missing = Vec::new();
-    for &probe in GoProbe::ALL {
-        let Some(place) = probe.place(runtime.minor) else {
-            continue;
-        };
-        let level = probe.level();
-        let partner = probe.partner().and_then(|partner| partner.place(runtime.minor));
-        let lacks = partner.filter(|partner| offsets_of(&runtime, elf, partner).is_err());
-        match offsets_of(&runtime, elf, place) {
-            Ok(_) if let Some(lacks) = lacks => {
-                let function = lacks.function;
-                missing.push((level, format!("{} ({function}: not there)", probe.gives())));
-            }
-            Ok(offsets) => {
-                sites.extend(offsets.into_iter().map(|at| (level, place.program, at)));
-            }
-            // Without it there is nothing to tell of goroutines.
-            Err(error @ GoError::Function { .. }) if probe == GoProbe::CasGStatus => {
-                return Err(error.to_string());
-            }
-            Err(GoError::Function { reason: SiteError::Missing, .. }) if probe.may_be_absent() => {}
-            Err(error) => missing.push((level, format!("{} ({error})", probe.gives()))),
-        }
-    }
+    let sites = Sites::find(&runtime, elf)?;
     let ready = runtime.ready(elf);
-    Ok(Attachable { runtime: Arc::new(runtime), ready, sites, missing, note, bias })
-}
-
-/// Offsets in the file where a program belongs.
-fn offsets_of(
-    runtime: &GoRuntime,
-    elf: &Executable<'_>,
-    place: &Place,
-) -> Result<Vec<u64>, GoError> {
-    match place.site {
-        Site::Entry => Ok(vec![runtime.probe_site(elf, place.function)?]),
-        Site::LastCall(callee) => Ok(vec![runtime.call_site(elf, place.function, callee)?]),
-        Site::Returns => runtime.return_sites(elf, place.function),
-    }
+    Ok(Attachable { runtime: Arc::new(runtime), ready, sites, note, bias })
 }
 
 impl Attachable {
+    /// The functions that sweep before an allocation.
+    fn sweepers(&self) -> Sweepers {
+        let range = |function| {
+            let range = self.runtime.functions.range(function);
+            range.map_or([0; 2], |(start, end)| [start, end].map(|at| at.wrapping_add(self.bias)))
+        };
+        Sweepers {
+            deduct: range("runtime.deductSweepCredit"),
+            cache_span: range("runtime.(*mcentral).cacheSpan"),
+            reclaim_chunk: range("runtime.(*mheap).reclaimChunk"),
+        }
+    }
+
     /// The runtime, for names.
     pub fn runtime(&self) -> Arc<GoRuntime> {
         Arc::clone(&self.runtime)
@@ -210,7 +186,7 @@ impl Attachable {
 
     /// What cannot be traced at a level, and why.
     pub fn missing(&self, level: Level) -> impl Iterator<Item = &str> {
-        let wanted = self.missing.iter().filter(move |(from, _)| *from <= level);
+        let wanted = self.sites.missing.iter().filter(move |(from, _)| *from <= level);
         wanted.map(|(_, what)| what.as_str())
     }
 }

@@ -7,6 +7,7 @@ mod launch;
 mod recorder;
 mod session;
 mod signals;
+mod sites;
 mod status;
 mod store;
 

@@ -1,13 +1,20 @@
 //! Uprobes on allocations: those that Go's heap profiler samples, and sweeping before an allocation.
 
-use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{
+    bindings::pt_regs, helpers::bpf_get_current_pid_tgid, macros::uprobe, programs::ProbeContext,
+};
 use tracer_common::{
-    events::GoAlloc,
+    events::{GoAlloc, GoSweepBegin, GoSweepEnd},
     target::{FULL, Target},
 };
 
 use super::go::{current_goid, finish, go_target, regs};
-use crate::{emit::emit, stack};
+use crate::{
+    emit::emit,
+    go,
+    maps::{SWEEPS, Sweep},
+    stack,
+};
 
 #[inline(always)]
 fn full_target() -> Option<&'static Target> {
@@ -36,4 +43,104 @@ fn sampled(ctx: &ProbeContext, address: u64, size: u64) -> u32 {
         emit(|header| GoAlloc { header, goid, size, address, stack });
     });
     finish::<GoAlloc>(ctx, result)
+}
+
+// Go's tracer tells of sweeping in three functions, from the first span on; the sweeper in the
+// background and others are no events. What sweeps is told by return addresses, so that nothing
+// has to be recorded where those functions begin, which they do for every span that is allocated.
+const DEDUCT: u64 = 1;
+const CACHE_SPAN: u64 = 2;
+const RECLAIM: u64 = 3;
+
+/// Size of a page of Go's heap (internal/runtime/gc, PageSize), and pages in what reclaimChunk looks
+/// at (mheap.go, pagesPerReclaimerChunk).
+const PAGE: u64 = 8192;
+const CHUNK_PAGES: u64 = 512;
+/// Offset of mspan.npages (mheap.go), behind next, prev, list and startAddr.
+const SPAN_PAGES: u64 = 32;
+
+/// runtime.(*sweepLocked).sweep(preserve bool) bool; mspan is its first field.
+#[uprobe]
+pub fn go_sweep_span(ctx: ProbeContext) -> u32 {
+    let Some(target) = full_target() else { return 0 };
+    finish::<GoSweepBegin>(&ctx, sweep_span(target, regs(&ctx)))
+}
+
+#[inline(always)]
+fn sweep_span(target: &Target, regs: &pt_regs) -> Result<(), i32> {
+    let sweeper = sweeper(target, regs)?;
+    if sweeper == 0 {
+        return Ok(());
+    }
+    let span = go::word(regs.rax)?;
+    let bytes = go::word(span + SPAN_PAGES)?.wrapping_mul(PAGE);
+    sweeps(target, regs, sweeper, bytes)
+}
+
+/// On whose behalf a span is swept, as far as Go's tracer tells of it; else 0.
+#[inline(always)]
+fn sweeper(target: &Target, regs: &pt_regs) -> Result<u64, i32> {
+    let within = |[start, end]: [u64; 2], pc| (start..end).contains(&pc);
+    let caller = go::word(regs.rsp)?;
+    if within(target.sweepers.cache_span, caller) {
+        return Ok(CACHE_SPAN);
+    }
+    if within(target.sweepers.reclaim_chunk, caller) {
+        return Ok(RECLAIM);
+    }
+    // Or else it is sweepone that calls: for whom?
+    let caller = go::word(regs.rbp + 8)?;
+    Ok(if within(target.sweepers.deduct, caller) { DEDUCT } else { 0 })
+}
+
+#[inline(always)]
+fn sweeps(target: &Target, regs: &pt_regs, sweeper: u64, bytes: u64) -> Result<(), i32> {
+    let thread = bpf_get_current_pid_tgid();
+    if let Some(sweep) = SWEEPS.get_ptr_mut(&thread) {
+        // SAFETY: an entry of this thread, which only the thread itself changes.
+        unsafe {
+            if (*sweep).sweeper == sweeper {
+                (*sweep).swept += bytes;
+                return Ok(());
+            }
+        }
+        sweep_ends();
+    }
+    let proc = go::machine(&target.go, go::m_of(&target.go, regs.r14)?)?.proc;
+    let stack = stack::number(target, stack::here(regs, 0));
+    if SWEEPS.insert(thread, Sweep { sweeper, swept: bytes }, 0).is_ok() {
+        emit(|header| GoSweepBegin { header, proc, reserved: 0, stack });
+    }
+    Ok(())
+}
+
+/// A return of runtime.(*mheap).reclaimChunk(...) uintptr: Go's tracer counts what it looked at and
+/// did not free, too.
+#[uprobe]
+pub fn go_sweep_chunk(ctx: ProbeContext) -> u32 {
+    let Some(target) = full_target() else { return 0 };
+    let bytes = CHUNK_PAGES.wrapping_sub(regs(&ctx).rax).wrapping_mul(PAGE);
+    finish::<GoSweepBegin>(&ctx, sweeps(target, regs(&ctx), RECLAIM, bytes))
+}
+
+/// Where an allocation goes on after sweeping: runtime.(*mcentral).grow, and where
+/// runtime.(*mheap).reclaim calls runtime.unlock2.
+#[uprobe]
+pub fn go_sweep_end(_ctx: ProbeContext) -> u32 {
+    if full_target().is_some() {
+        sweep_ends();
+    }
+    0
+}
+
+/// The thread does something that it does only after sweeping: if it has swept, that is over.
+#[inline(always)]
+pub(super) fn sweep_ends() {
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: as above.
+    let Some(Sweep { swept, .. }) = (unsafe { SWEEPS.get(&thread) }).copied() else {
+        return;
+    };
+    let _ = SWEEPS.remove(&thread);
+    emit(|header| GoSweepEnd { header, swept });
 }

@@ -7,10 +7,11 @@ use tracer_common::events::{
 };
 use tracer_common::{
     Header,
-    target::{GoOffsets, Target},
+    target::{FULL, GoOffsets, Target},
 };
 
 use super::go::{current_goid, finish, go_target, regs};
+use super::go_alloc;
 use crate::{emit::emit, go, stack};
 
 /// Submits a record that needs no more than the goroutine on whose behalf it happens.
@@ -40,11 +41,10 @@ fn stw_begin(regs: &pt_regs, reason: i64) -> Result<(), i32> {
     let go = &target.go;
     let machine = go::machine(go, go::m_of(go, regs.r14)?)?;
     let goid = go::goid(go, machine.curg)?;
-    // At the push of the frame pointer the return address is on top of the stack.
-    let caller = go::word(regs.rsp)?;
+    let callers = go::parked_callers(go, machine.curg)?;
     // Go does not show systemstack_switch and the function that stops the world.
     let stack = stack::number(target, stack::parked(go, machine.curg, 2));
-    emit(|header| GoStwBegin { header, goid, reason, caller, stack });
+    emit(|header| GoStwBegin { header, goid, reason, callers, stack });
     Ok(())
 }
 
@@ -117,7 +117,11 @@ fn assist_end(go: &GoOffsets, regs: &pt_regs) -> Result<(), i32> {
 /// runtime.(*gcControllerState).update(dHeapLive, dHeapScan int64)
 #[uprobe]
 pub fn go_heap(ctx: ProbeContext) -> u32 {
-    let Some(Target { go, .. }) = go_target() else { return 0 };
+    let Some(Target { go, flags, .. }) = go_target() else { return 0 };
+    // Every allocation of a span ends with this.
+    if flags & FULL != 0 {
+        go_alloc::sweep_ends();
+    }
     let delta = regs(&ctx).rbx;
     if delta == 0 {
         return 0;

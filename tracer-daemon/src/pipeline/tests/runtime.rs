@@ -32,7 +32,13 @@ fn counted(ts: u64, tid: u32, count: i32, proc: i32) -> GoMaxProcs {
 }
 
 fn stop_world(ts: u64, reason: i64, caller: u64) -> GoStwBegin {
-    GoStwBegin { header: header::<GoStwBegin>(ts, PID), goid: 1, reason, caller, stack: 0 }
+    GoStwBegin {
+        header: header::<GoStwBegin>(ts, PID),
+        goid: 1,
+        reason,
+        callers: [MAIN, caller, 0],
+        stack: 0,
+    }
 }
 
 fn start_world(ts: u64) -> GoStwEnd {

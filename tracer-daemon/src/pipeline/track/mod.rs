@@ -11,6 +11,7 @@ mod goroutines;
 mod procs;
 mod runtime;
 mod stacks;
+mod sweep;
 mod syscalls;
 mod threads;
 mod user;
@@ -34,6 +35,7 @@ use goroutines::Goroutines;
 use procs::Procs;
 use runtime::Runtime;
 use stacks::{Known, Stacks};
+use sweep::Sweeps;
 use syscalls::Syscalls;
 use threads::Threads;
 use user::User;
@@ -99,6 +101,7 @@ pub struct Tracker {
     goroutines: Goroutines,
     procs: Procs,
     runtime: Runtime,
+    sweeps: Sweeps,
     user: User,
     notices: Vec<Notice>,
 }
@@ -116,6 +119,7 @@ impl Tracker {
             goroutines: Goroutines::default(),
             procs: Procs::default(),
             runtime: Runtime::default(),
+            sweeps: Sweeps::default(),
             user: User::default(),
             notices: Vec::new(),
         }
@@ -196,6 +200,7 @@ impl Tracker {
             goroutines,
             procs,
             runtime,
+            sweeps,
             user,
             notices,
         } = self;
@@ -232,6 +237,7 @@ impl Tracker {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 syscalls.thread_ended(utid, header.ts, &mut cx);
                 procs.thread_ended(utid);
+                sweeps.thread_ended(utid, &mut cx);
                 if cx.entities.thread_ended(e) {
                     let upid = cx.entities.process(e.tgid);
                     goroutines.process_ended(upid, header.ts, &mut cx);
@@ -313,6 +319,8 @@ impl Tracker {
             Event::GoAssistEnd(e) => runtime.assist_ends(upid, e, cx),
             Event::GoHeap(e) => runtime.heap(upid, utid, e, cx),
             Event::GoHeapGoal(e) => runtime.heap_goal(upid, utid, e, cx),
+            Event::GoSweepBegin(e) => self.sweeps.begins(upid, utid, e, cx),
+            Event::GoSweepEnd(e) => self.sweeps.ends(utid, e, cx),
             Event::GoUserTask(e) => {
                 user.task_begins(upid, goroutines.ugid(upid, e.goid), e, cx);
             }
@@ -362,6 +370,7 @@ impl Tracker {
         self.goroutines.open(until, &mut open, &mut self.closed, &mut self.strings);
         self.procs.open(&mut open);
         self.runtime.open(&mut open);
+        self.sweeps.open(&mut open);
         self.user.open(&mut open);
         let mut batch = Batch {
             closed: std::mem::take(&mut self.closed),

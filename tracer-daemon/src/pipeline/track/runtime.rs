@@ -11,6 +11,21 @@ use tracer_store::{Gc, GcAssist, Heap, HeapGoal, StrId, Streams, Stw};
 use super::{Context, dur};
 use crate::target::go::GoRuntime;
 
+/// Functions of Go 1.19 and 1.20 that stop the world, and what later versions call that
+/// (`stwReasonStrings` in proc.go).
+const STW_CALLERS: [(&str, &str); 10] = [
+    ("runtime.gcStart", "GC sweep termination"),
+    ("runtime.gcMarkDone", "GC mark termination"),
+    ("runtime.GOMAXPROCS", "GOMAXPROCS"),
+    ("runtime.ReadMemStats", "read mem stats"),
+    ("runtime.goroutineProfile", "goroutine profile"),
+    ("runtime.Stack", "all goroutines stack trace"),
+    ("runtime.StartTrace", "start trace"),
+    ("runtime.StopTrace", "stop trace"),
+    ("runtime/debug.WriteHeapDump", "write heap dump"),
+    ("syscall.runtime_doAllThreadsSyscall", "AllThreadsSyscall"),
+];
+
 struct Process {
     runtime: Arc<GoRuntime>,
     /// Load address minus address in the file.
@@ -30,8 +45,8 @@ struct Assist {
 }
 
 impl Process {
-    /// Why the world is stopped. Up to Go 1.20 the runtime has no word for it, but its callers are
-    /// known (mgc.go: gcStart, gcMarkDone).
+    /// Why the world is stopped. Up to Go 1.20 the runtime has no words for it; then it is who does
+    /// it that tells.
     fn stw_reason(&self, event: &GoStwBegin, cx: &mut Context<'_>) -> StrId {
         if let Ok(number) = u64::try_from(event.reason) {
             return match self.runtime.names.stw_reason(number) {
@@ -39,15 +54,11 @@ impl Process {
                 None => cx.strings.intern(&format!("reason {number}")),
             };
         }
-        let caller = self.runtime.functions.start_name(event.caller.wrapping_sub(self.bias));
-        let called_by = |name: &str| caller.as_ref().is_some_and(|caller| caller.starts_with(name));
-        cx.strings.intern(if called_by("runtime.gcStart.") {
-            "GC sweep termination"
-        } else if called_by("runtime.gcMarkDone.") {
-            "GC mark termination"
-        } else {
-            "unknown"
-        })
+        let known = event.callers.iter().find_map(|caller| {
+            let function = self.runtime.functions.start_name(caller.wrapping_sub(self.bias))?;
+            STW_CALLERS.iter().find(|(known, _)| function.starts_with(known))
+        });
+        cx.strings.intern(known.map_or("unknown", |(_, reason)| reason))
     }
 }
 

@@ -92,15 +92,17 @@ pub(super) fn run(
         gaps: Gaps::if_lost(reader, session.session_id)?,
     };
     let (mut group, mut snapshot) = (Vec::new(), Snapshot::default());
-    let mut begin = options.from;
+    let (mut begin, mut seen) = (options.from, false);
     while let Some(ts) = source.next_ts().filter(|ts| *ts <= to) {
-        if begin.is_some_and(|begin| ts > begin) {
+        if seen && begin.is_none_or(|begin| ts > begin) {
             break;
         }
         group.clear();
         source.take_at(ts, &converter.entities, &mut group)?;
-        if !group.is_empty() {
-            begin.get_or_insert(ts);
+        if !seen && !group.is_empty() {
+            // Before that there is nothing that a file could begin with.
+            seen = true;
+            begin = begin.max(Some(ts));
         }
         group.iter().for_each(|instant| snapshot.take(instant));
         if let Some(gaps) = &mut converter.gaps {

@@ -99,6 +99,14 @@ impl Functions {
         Some((self.text.wrapping_add(start.into()), self.text.wrapping_add(end.into())))
     }
 
+    /// First and last-plus-one addresses of all functions, in order.
+    #[cfg(test)]
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        let moved = |offset: u32| self.text.wrapping_add(offset.into());
+        let ranges = (0..self.table.count()).filter_map(|i| self.table.range(i));
+        ranges.map(move |(start, end)| (moved(start), moved(end)))
+    }
+
     /// Whether there is a function at this address.
     pub fn is_code(&self, address: u64) -> bool {
         self.offset(address).and_then(|offset| self.table.find(offset)).is_some()
