@@ -8,7 +8,7 @@ use super::Options;
 use super::gaps::Gaps;
 use super::report::{Inferred, LeftOut, Report};
 use super::runtime::Runtime;
-use super::sched::{PState, Sched, State};
+use super::sched::{Leaving, PState, Sched, State};
 use super::snapshot::Snapshot;
 use super::source::{Entities, Instant, Source};
 use super::tables::Tables;
@@ -318,16 +318,12 @@ impl Converter<'_, '_> {
         let holder = self.sched.p(p).and_then(|p| p.m);
         if !self.words.is_running(self.reader, row)? {
             let in_syscall = self.sched.p(p).is_some_and(|p| p.state == PState::Syscall);
+            let taker = row.taker_utid.and_then(|utid| self.entities.threads.get(&utid));
+            let how = taker.map_or(Leaving::GivenUp, |taker| Leaving::TakenBy(*taker));
             return match holder {
-                Some(m) if in_syscall => {
-                    let taker = row.taker_utid.and_then(|utid| self.entities.threads.get(&utid));
-                    match taker.copied().filter(|taker| *taker != m) {
-                        Some(taker) => self.sched.steal_p(taker, p),
-                        None => self.sched.release_p(m),
-                    }
-                }
+                Some(_) if in_syscall => self.sched.lose_p(p, how),
                 Some(m) if self.sched.running(m).is_some() => {
-                    self.sched.leave_p(p);
+                    self.sched.leave_p(p, how);
                     Ok(())
                 }
                 Some(m) => self.sched.release_p(m),
@@ -340,11 +336,11 @@ impl Converter<'_, '_> {
         };
         if holder == Some(m) {
             if let Some(p) = self.sched.p(p) {
-                p.leaving = false;
+                p.leaving = None;
             }
             return Ok(());
         }
-        let leaves = self.sched.p(p).is_some_and(|p| p.leaving);
+        let leaves = self.sched.p(p).is_some_and(|p| p.leaving.is_some());
         let in_use = |m: u64| self.sched.running(m).is_some();
         if in_use(m) || (holder.is_some_and(in_use) && !leaves) {
             self.sched.report.leave_out(LeftOut::PInUse);

@@ -1,7 +1,7 @@
 //! Ps: which thread holds which, and how one gets it from another.
 
 use super::report::Inferred;
-use super::sched::{Lasting, P, PState, Sched};
+use super::sched::{Lasting, Leaving, P, PState, Sched};
 use super::wire::{Ev, NO_THREAD};
 use crate::error::Result;
 
@@ -12,7 +12,7 @@ impl Sched<'_, '_> {
             self.event(NO_THREAD, Ev::ProcStatus, &[p, PState::Idle as u64])?;
             self.ps.insert(
                 p,
-                P { state: PState::Idle, m: None, seq: 0, sweep: Lasting::No, leaving: false },
+                P { state: PState::Idle, m: None, seq: 0, sweep: Lasting::No, leaving: None },
             );
         }
         let Some(p) = self.ps.get_mut(&p) else { return Ok(0) };
@@ -27,7 +27,7 @@ impl Sched<'_, '_> {
             {
                 former.p = None;
             }
-            (p.state, p.m, p.leaving) = (state, m, false);
+            (p.state, p.m, p.leaving) = (state, m, None);
         }
         if let Some(m) = m {
             self.ms.entry(m).or_default().p = Some(p);
@@ -66,17 +66,26 @@ impl Sched<'_, '_> {
         Ok(())
     }
 
-    /// The M of a P gave it up while its goroutine seemed to run. Only a system call can have been the
-    /// reason: one that is about to be told, or one that is told too late.
-    pub fn leave_p(&mut self, p: u64) {
+    /// The M of a P in a system call loses it.
+    pub fn lose_p(&mut self, p: u64, how: Leaving) -> Result<()> {
+        let Some(m) = self.ps.get(&p).and_then(|p| p.m) else { return Ok(()) };
+        match how {
+            Leaving::TakenBy(taker) if taker != m => self.steal_p(taker, p),
+            Leaving::TakenBy(_) | Leaving::GivenUp => self.release_p(m),
+        }
+    }
+
+    /// The M of a P loses it while its goroutine seems to run. Only a system call can be the reason: one
+    /// that is about to be told, or one that is told too late.
+    pub fn leave_p(&mut self, p: u64, how: Leaving) {
         if let Some(p) = self.ps.get_mut(&p) {
-            p.leaving = true;
+            p.leaving = Some(how);
         }
     }
 
     /// Another M needs a P that is about to be given up: the system call must have begun.
     pub(super) fn settle(&mut self, p: u64) -> Result<()> {
-        let leaving = self.ps.get(&p).filter(|p| p.leaving).and_then(|p| p.m);
+        let leaving = self.ps.get(&p).filter(|p| p.leaving.is_some()).and_then(|p| p.m);
         match leaving.and_then(|m| self.running(m)) {
             Some(goid) => {
                 self.report.infer(Inferred::Syscall);

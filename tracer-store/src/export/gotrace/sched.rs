@@ -74,8 +74,17 @@ pub(super) struct P {
     pub m: Option<u64>,
     pub(super) seq: u64,
     pub sweep: Lasting,
-    /// Its M gave it up while a goroutine seemed to run there: it will turn out to be in a system call.
-    pub leaving: bool,
+    /// Its M lost it while a goroutine seemed to run there: it will turn out to be in a system call.
+    pub leaving: Option<Leaving>,
+}
+
+/// How an M loses its P.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// It gives it up.
+    GivenUp,
+    /// Another M takes it.
+    TakenBy(u64),
 }
 
 /// The state of a file.
@@ -163,7 +172,7 @@ impl<'r, 'w> Sched<'r, 'w> {
     /// Puts a P into the state that it has when the file begins.
     pub fn existing_p(&mut self, p: u64, m: Option<u64>, state: PState) {
         debug_assert_eq!(self.generation, 0);
-        self.ps.insert(p, P { state, m, seq: 0, sweep: Lasting::No, leaving: false });
+        self.ps.insert(p, P { state, m, seq: 0, sweep: Lasting::No, leaving: None });
         if let Some(m) = m {
             self.ms.entry(m).or_default().p = Some(p);
         }
@@ -316,9 +325,9 @@ impl<'r, 'w> Sched<'r, 'w> {
         let m = std::mem::replace(&mut g.m, NO_THREAD);
         let of = self.ms.entry(m).or_default();
         of.g = None;
-        match of.p.and_then(|p| self.ps.get(&p)) {
-            Some(p) if p.leaving => self.release_p(m),
-            _ => Ok(()),
+        match of.p.and_then(|p| self.ps.get(&p)).and_then(|p| p.leaving) {
+            Some(_) => self.release_p(m),
+            None => Ok(()),
         }
     }
 
@@ -438,10 +447,10 @@ impl<'r, 'w> Sched<'r, 'w> {
         if let Some(g) = self.gs.get_mut(&goid) {
             g.state = State::Syscall;
         }
-        if self.ps.get(&p).is_some_and(|p| p.leaving) {
-            self.release_p(m)?;
+        match self.ps.get(&p).and_then(|p| p.leaving) {
+            Some(how) => self.lose_p(p, how),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// A goroutine leaves a system call and runs on, if it still has its P and that is `p`. Returns whether.
