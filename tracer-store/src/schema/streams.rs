@@ -144,7 +144,7 @@ tables! {
         taker_utid: Option<i64>;
     }
 
-    /// Number of Ps, one row per change of GOMAXPROCS.
+    /// Number of Ps: one row when it is first told, and one per change of GOMAXPROCS.
     Gomaxprocs gomaxprocs {
         /// When it changed.
         ts: i64, unit "ns";
@@ -158,7 +158,8 @@ tables! {
         stack_id: Option<i64>;
     }
 
-    /// The heap size at which the next GC cycle is to end, one row per change.
+    /// The heap size at which the next GC cycle is to end, one row each time that the runtime sets it; none
+    /// while there is no goal (GOGC=off and no GOMEMLIMIT).
     HeapGoal heap_goal {
         /// When it was set.
         ts: i64, unit "ns";

@@ -185,3 +185,20 @@ fn what_existed_before_is_known_since_the_start_unless_events_were_lost() {
         assert_eq!(goroutine.created_ts, None);
     }
 }
+
+#[test]
+fn a_system_call_that_a_signal_interrupts_is_one() {
+    let mut bench = Bench::with_running(5);
+    bench.push(enter(1_300, 5, 3));
+    bench.push(SysExit { ret: -512, ..exit(1_400) });
+    bench.push(enter(1_500, 5, 3));
+    bench.push(exit(1_600));
+    bench.push(enter(1_700, 5, 3));
+    bench.push(exit(1_800));
+    bench.push(status(1_900, 5, 2, 4, CHAN_RECEIVE));
+    bench.run(2_000);
+    let rows = bench.goroutine(5);
+    let calls: Vec<_> = rows.iter().filter(|row| row.0 == "syscall").collect();
+    assert_eq!(calls, [&("syscall", None, 1_300, Some(300)), &("syscall", None, 1_700, Some(100))]);
+    assert!(bench.losses().is_empty());
+}

@@ -5,13 +5,16 @@ mod goroutines;
 mod runtime;
 mod stacks;
 mod threads;
+mod user;
 
 use tracer_common::{
     Header,
     events::{
-        CONTEXT_INTERRUPT, CONTEXT_TASK, GoAssistBegin, GoAssistEnd, GoCreate, GoGcBegin, GoGcEnd,
-        GoHeap, GoHeapGoal, GoMaxProcs, GoProc, GoProcStop, GoStatus, GoStwBegin, GoStwEnd,
-        GoSwitch, GoWorker, Record, SchedFork, SchedSwitch, SchedWaking, SysEnter, SysExit,
+        CONTEXT_INTERRUPT, CONTEXT_TASK, GoAlloc, GoAssistBegin, GoAssistEnd, GoCreate, GoGcBegin,
+        GoGcEnd, GoHeap, GoHeapGoal, GoMaxProcs, GoProc, GoProcStop, GoStack, GoStatus, GoStwBegin,
+        GoStwEnd, GoSweepBegin, GoSweepEnd, GoSwitch, GoText, GoUserLog, GoUserRegion, GoUserTask,
+        GoUserTaskEnd, GoWorker, Record, SchedExit, SchedFork, SchedSwitch, SchedWaking, SysEnter,
+        SysExit, TEXT_WORDS,
     },
 };
 use tracer_store::{GoroutineState, ThreadState};
@@ -25,6 +28,7 @@ const MAIN: u64 = 0x1000;
 const GC_START: u64 = 0x2000;
 const MARK_DONE: u64 = 0x3000;
 const YIELD: u64 = 0x4000;
+const START_REGION: u64 = 0x5000;
 const CHAN_RECEIVE: u8 = 19;
 const COROUTINE: u8 = 38;
 const GC_WORKER_ACTIVE: u8 = 29;
@@ -45,6 +49,7 @@ impl Bench {
             (GC_START, GC_START + 0x100, "runtime.gcStart.func2"),
             (MARK_DONE, MARK_DONE + 0x100, "runtime.gcMarkDone.func3"),
             (YIELD, YIELD + 0x100, "runtime.Gosched"),
+            (START_REGION, START_REGION + 0x100, "runtime/trace.StartRegion"),
         ]);
         pipeline.set_go(PID, Arc::new(runtime), 0, START);
         Self { pipeline, rows: Batch::default(), strings: Vec::new() }
@@ -72,6 +77,14 @@ impl Bench {
             std::slice::from_raw_parts(std::ptr::from_ref(&record).cast::<u8>(), size_of::<R>())
         };
         self.pipeline.push(bytes);
+    }
+
+    fn push_with_tail<R: Record>(&mut self, record: R, tail: &[u8]) {
+        // SAFETY: as above.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(std::ptr::from_ref(&record).cast::<u8>(), size_of::<R>())
+        };
+        self.pipeline.push(&[bytes, tail].concat());
     }
 
     fn run(&mut self, until: u64) {
@@ -256,7 +269,7 @@ fn any_bytes_are_survived() {
         state
     };
     for _ in 0..50_000 {
-        let mut bytes: Vec<u8> = (0..14).flat_map(|_| random().to_le_bytes()).collect();
+        let mut bytes: Vec<u8> = (0..132).flat_map(|_| random().to_le_bytes()).collect();
         let (kind, size) = SIZES[random() as usize % SIZES.len()];
         // One in sixteen is of no kind.
         bytes[8] = if random() % 16 == 0 { 63 } else { kind as u8 };
@@ -291,8 +304,17 @@ const SIZES: &[(EventKind, usize)] = &[
     size::<GoHeap>(),
     size::<GoHeapGoal>(),
     size::<GoWorker>(),
+    size::<GoStack>(),
+    size::<GoText>(),
+    size::<GoUserTask>(),
+    size::<GoUserTaskEnd>(),
+    size::<GoUserRegion>(),
+    size::<GoUserLog>(),
+    size::<GoAlloc>(),
+    size::<GoSweepBegin>(),
+    size::<GoSweepEnd>(),
 ];
 
 const fn size<R: Record>() -> (EventKind, usize) {
-    (R::KIND, size_of::<R>())
+    (R::KIND, size_of::<R>() + R::TAIL)
 }

@@ -221,3 +221,40 @@ fn workers_of_the_gc_have_a_label_while_they_run() {
     assert_eq!(rows[1], ("running", Some("GC (fractional)"), 1_200, Some(100)));
     assert_eq!(rows.last(), Some(&("running", None, 1_500, None)));
 }
+
+#[test]
+fn up_to_go_1_25_a_thread_takes_its_p_back_unseen() {
+    let mut bench = bench();
+    let mut runtime = GoRuntime::for_tests(&[(MAIN, MAIN + 0x100, "main.work")]);
+    runtime.minor = 25;
+    bench.pipeline.set_go(PID, Arc::new(runtime), 0, START);
+    bench.push(create(1_100, 5));
+    bench.push(starts(1_110, PID, 0));
+    bench.push(status(1_200, 5, 1, 2, 0));
+    bench.push(enter(1_300, 5, 3));
+    // The runtime gives the P to another thread, which enters a system call, too.
+    bench.push(stops(1_310, OTHER, 0, 1));
+    bench.push(starts(1_320, OTHER, 0));
+    bench.push(SysEnter { header: header::<SysEnter>(1_330, OTHER), ..enter(1_330, 6, 3) });
+    // So the first one finds it free when it comes back, and that shows when it waits.
+    bench.push(exit(1_400));
+    bench.push(status(1_500, 5, 2, 4, CHAN_RECEIVE));
+    bench.run(2_000);
+    let (pid, other) = (Some(i64::from(PID)), Some(i64::from(OTHER)));
+    let expected = [
+        ("running", pid, 1_110, Some(200)),
+        ("idle", None, 1_310, Some(10)),
+        ("running", other, 1_320, Some(80)),
+        ("idle", None, 1_400, Some(0)),
+        ("running", pid, 1_400, None),
+    ];
+    assert_eq!(bench.proc(0)[1..], expected);
+    let expected = [
+        ("syscall", None, 1_300, Some(100)),
+        ("runnable", None, 1_400, Some(0)),
+        ("running", None, 1_400, Some(100)),
+        ("waiting", Some("chan receive"), 1_500, None),
+    ];
+    assert_eq!(bench.goroutine(5)[2..], expected);
+    assert_eq!(bench.losses(), []);
+}

@@ -64,6 +64,8 @@ pub struct Track {
     open: Option<(State, GoroutineState)>,
     /// When the kernel's part of the open system call ended.
     left_syscall: Option<u64>,
+    /// Number of the system call with which the kernel goes on after a signal.
+    goes_on_with: Option<u32>,
     /// It was there before the recording, and this is its first interval.
     first: bool,
     /// Thread on which it took part in a switch of coroutines, until its next change.
@@ -89,7 +91,14 @@ impl Track {
             ..GoroutineState::default()
         };
         cx.entities.goroutine(row.clone());
-        Self { row, open: Some((state, open)), left_syscall: None, first: false, switched_by: None }
+        Self {
+            row,
+            open: Some((state, open)),
+            left_syscall: None,
+            goes_on_with: None,
+            first: false,
+            switched_by: None,
+        }
     }
 
     /// The thread of its open interval.
@@ -102,7 +111,14 @@ impl Track {
     /// A goroutine that was there before.
     pub fn existed(row: Goroutine, cx: &mut Context<'_>) -> Self {
         cx.entities.goroutine(row.clone());
-        Self { row, open: None, left_syscall: None, first: true, switched_by: None }
+        Self {
+            row,
+            open: None,
+            left_syscall: None,
+            goes_on_with: None,
+            first: true,
+            switched_by: None,
+        }
     }
 
     /// What is found out about its creation later than about itself.
@@ -198,6 +214,7 @@ impl Track {
             self.settle_syscall(cx.strings, cx.closed);
         }
         self.left_syscall = None;
+        self.goes_on_with = None;
         self.switched_by = None;
         match self.open.take() {
             // A system call without a P looks like running on its way out.
@@ -232,9 +249,19 @@ impl Track {
         matches!(self.open, Some((State::Syscall, _))) && self.left_syscall.is_none()
     }
 
-    /// The kernel's part of its system call ended.
-    pub fn leave_syscall(&mut self, ts: u64) {
+    /// The kernel goes on with its system call, which a signal had interrupted. Returns whether.
+    pub fn goes_on(&mut self, nr: u32) -> bool {
+        let goes_on = self.left_syscall.is_some() && self.goes_on_with.take() == Some(nr);
+        if goes_on {
+            self.left_syscall = None;
+        }
+        goes_on
+    }
+
+    /// The kernel's part of its system call ended, unless it goes on with this one after a signal.
+    pub fn leave_syscall(&mut self, ts: u64, goes_on_with: Option<u32>) {
         if matches!(self.open, Some((State::Syscall, _))) {
+            self.goes_on_with = goes_on_with;
             self.left_syscall = Some(ts);
         }
     }

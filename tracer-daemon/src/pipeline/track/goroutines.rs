@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
-    events::{GoCreate, GoProc, GoStatus, GoSwitch, GoWorker, NO_PROC, SysEnter},
+    events::{GoCreate, GoProc, GoStatus, GoSwitch, GoWorker, NO_PROC},
     goroutine_status::{DEAD, DEADEXTRA, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING},
 };
 use tracer_store::{Goroutine, Interner, StrId, Streams};
@@ -87,11 +87,11 @@ impl Process {
 pub struct Goroutines {
     processes: FxHashMap<i64, Process>,
     /// Goroutine in a system call on each thread, by utid.
-    in_syscall: FxHashMap<i64, (i64, u64)>,
+    pub(super) in_syscall: FxHashMap<i64, (i64, u64)>,
     /// Goroutine (goid) whose system call was the last one on each thread, by utid.
-    left_syscall: FxHashMap<i64, u64>,
+    pub(super) left_syscall: FxHashMap<i64, u64>,
     /// When threads left a system call that they had entered before the recording, by utid.
-    left_unknown: FxHashMap<i64, i64>,
+    pub(super) left_unknown: FxHashMap<i64, i64>,
     /// Goroutines (upid, goid) that ended in a switch, and whose end is still to be told.
     ended_early: FxHashSet<(i64, u64)>,
     last_ugid: i64,
@@ -387,52 +387,6 @@ impl Goroutines {
         }
     }
 
-    /// A goroutine enters a system call; returns the goroutine.
-    pub fn enter_syscall(
-        &mut self,
-        upid: i64,
-        utid: i64,
-        event: &SysEnter,
-        stack_id: Option<i64>,
-        cx: &mut Context<'_>,
-    ) -> Option<i64> {
-        // The scheduler's calls after the end of a goroutine are not the goroutine's.
-        let ended = [DEAD, DEADEXTRA].map(u32::from).contains(&event.gstatus);
-        if event.goid == 0 || ended {
-            return None;
-        }
-        let since = self.ensure(upid, event.goid, event.startpc, cx);
-        let since = self.ran_since(since, State::Running, utid);
-        // The runtime's own calls and those that the scheduler does not know of leave it running.
-        let known_to_scheduler = event.gstatus == u32::from(SYSCALL);
-        let track = self.track(upid, event.goid)?;
-        if known_to_scheduler && !track.in_syscall() {
-            let ts = event.header.ts;
-            let place = Place::new(utid, event.proc);
-            let (from, to) = (State::Running, State::Syscall);
-            track.backfill(since, from, None, place, cx);
-            let (kind, reason, waker) = ("sys_enter", None, None);
-            track.change(&Change { kind, ts, from, to, reason, waker, stack_id, place }, cx);
-            let ugid = track.row.ugid;
-            self.in_syscall.insert(utid, (upid, event.goid));
-            return Some(ugid);
-        }
-        Some(track.row.ugid)
-    }
-
-    /// The kernel's part of a system call ended on this thread; `entered`: its beginning was seen.
-    pub fn exit_syscall(&mut self, utid: i64, ts: u64, entered: bool) {
-        if !entered {
-            self.left_unknown.insert(utid, ts.cast_signed());
-        }
-        if let Some((upid, goid)) = self.in_syscall.remove(&utid)
-            && let Some(track) = self.track(upid, goid)
-        {
-            track.leave_syscall(ts);
-            self.left_syscall.insert(utid, goid);
-        }
-    }
-
     /// All open intervals; a system call that ended long enough before `until` is closed.
     pub fn open(
         &mut self,
@@ -468,20 +422,26 @@ impl Goroutines {
         }
     }
 
-    fn track(&mut self, upid: i64, goid: u64) -> Option<&mut Track> {
+    pub(super) fn track(&mut self, upid: i64, goid: u64) -> Option<&mut Track> {
         self.processes.get_mut(&upid)?.goroutines.get_mut(&goid)
     }
 
     /// Since when a goroutine that is first heard of on this thread has been in `state`: if it ran,
     /// perhaps only since a system call that had begun before the recording.
-    fn ran_since(&self, since: Option<i64>, state: State, utid: i64) -> Option<i64> {
+    pub(super) fn ran_since(&self, since: Option<i64>, state: State, utid: i64) -> Option<i64> {
         let left = self.left_unknown.get(&utid).filter(|_| state == State::Running);
         since.map(|since| left.map_or(since, |&left| since.max(left)))
     }
 
     /// Makes sure that a goroutine is known. Returns since when its state can be told from what it
     /// does first: not, if its creation may have been lost.
-    fn ensure(&mut self, upid: i64, goid: u64, startpc: u64, cx: &mut Context<'_>) -> Option<i64> {
+    pub(super) fn ensure(
+        &mut self,
+        upid: i64,
+        goid: u64,
+        startpc: u64,
+        cx: &mut Context<'_>,
+    ) -> Option<i64> {
         let process = self.processes.get_mut(&upid)?;
         let since = (!self.lost).then_some(process.since);
         if process.goroutines.contains_key(&goid) {

@@ -7,6 +7,7 @@
 mod entities;
 mod existing;
 mod goroutine;
+mod goroutine_syscalls;
 mod goroutines;
 mod procs;
 mod runtime;
@@ -264,7 +265,7 @@ impl Tracker {
             Event::SysExit(e) => {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 let entered = syscalls.exit(utid, e, &mut cx);
-                goroutines.exit_syscall(utid, header.ts, entered);
+                goroutines.exit_syscall(utid, e, entered);
                 procs.exit_syscall(utid, header.ts);
             }
             // All others come from a Go runtime.

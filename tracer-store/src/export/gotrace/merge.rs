@@ -106,3 +106,7 @@ impl<'r, R: StreamRow> Stream<'r, R> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

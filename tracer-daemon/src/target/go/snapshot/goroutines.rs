@@ -10,13 +10,16 @@ use super::{
     Process, SnapGoroutine, SnapStack, SnapshotError, byte, field, half, monotonic,
     procs::Proc,
     size,
-    stack::Stopped,
+    stack::{MAX_STACK, Stopped},
 };
+use crate::target::memory::Batch;
 
 /// More goroutines than a process has.
 const MAX_GOROUTINES: u64 = 64 << 20;
-/// Goroutines that are read together: few enough that little time passes.
-const TOGETHER: usize = 256;
+/// Goroutines that are read together: as many as one system call can read with their stacks.
+const TOGETHER: usize = 200;
+/// Ranges that are read of each: its words, its stack, its words, its stack, its words.
+const RANGES: usize = 5;
 /// Of each stack so many bytes are read together with others; few are deeper.
 const SHALLOW: u64 = 64 << 10;
 /// How often a goroutine is read that has changed meanwhile.
@@ -93,7 +96,7 @@ impl Process<'_> {
             let mut left: Vec<u64> = together.to_vec();
             let mut found = FxHashMap::default();
             for attempt in 1..=ATTEMPTS {
-                let Some(read) = self.read(&left)? else {
+                let Some(read) = self.read(&left, attempt == ATTEMPTS)? else {
                     return Ok(Err("a goroutine with an impossible number, status or start"));
                 };
                 for (address, goroutine) in read {
@@ -116,10 +119,14 @@ impl Process<'_> {
         Ok(Ok(goroutines))
     }
 
-    /// Reads goroutines with their stacks once. Those whose words differ afterwards get the stack
-    /// [`SnapStack::Changing`], those that have ended are left out. None if one of them is no
-    /// goroutine.
-    fn read(&self, addresses: &[u64]) -> Result<Option<Vec<(u64, Read)>>, SnapshotError> {
+    /// Reads goroutines with their stacks once. Those that changed meanwhile get the stack
+    /// [`SnapStack::Changing`], and so do those whose frames do not lead to the end of the stack, unless
+    /// it is the `last` attempt. Those that have ended are left out. None if one of them is no goroutine.
+    fn read(
+        &self,
+        addresses: &[u64],
+        last: bool,
+    ) -> Result<Option<Vec<(u64, Read)>>, SnapshotError> {
         let l = &self.runtime.layout;
         let ranges: Vec<(u64, usize)> =
             addresses.iter().map(|&address| (address, g_size(l))).collect();
@@ -133,60 +140,64 @@ impl Process<'_> {
                 return Ok(None);
             }
             if !words.has_ended() {
-                begun.push((i, address, words));
+                begun.push((g, address, words));
             }
         }
-        let copy = |words: &Words| {
-            let used = words.stopped.used().filter(|_| words.status != RUNNING);
-            used.map(|used| (words.stopped.sp, usize::try_from(used.min(SHALLOW)).unwrap_or(0)))
-        };
-        let ranges: Vec<(u64, usize)> =
-            begun.iter().map(|(_, _, words)| copy(words).unwrap_or((0, 0))).collect();
-        let stacks = self.memory.read_all(&ranges)?;
-        let deep: Vec<Option<Vec<u64>>> =
-            begun.iter().map(|(_, _, words)| self.deep(words)).collect();
-        let ranges: Vec<(u64, usize)> =
-            begun.iter().map(|&(_, address, _)| (address, g_size(l))).collect();
-        let after = self.memory.read_all(&ranges)?;
-        let read_until = monotonic();
-
+        let ranges: Vec<(u64, usize)> = begun
+            .iter()
+            .flat_map(|&(_, address, words)| ranges_of(address, &words, SHALLOW, l))
+            .collect();
+        let copies = self.memory.read_all(&ranges)?;
         let mut all = Vec::with_capacity(begun.len());
-        for (n, ((i, address, words), deep)) in begun.into_iter().zip(deep).enumerate() {
-            let Some(g) = before.get(i) else { return Ok(None) };
-            let unchanged = after.get(n).is_some_and(|g| Words::of(g, l) == words);
-            let stack = match (words.status, copy(&words)) {
-                (RUNNING, _) => SnapStack::Running,
-                (COPYSTACK, _) => SnapStack::Changing,
-                _ if !unchanged => SnapStack::Changing,
-                (_, None) => SnapStack::Unreadable,
-                _ => match (deep, stacks.get(n)) {
-                    (Some(frames), _) => SnapStack::Frames(frames),
-                    (None, Some(stack)) => SnapStack::Frames(self.frames(&words, stack)),
-                    (None, None) => SnapStack::Unreadable,
-                },
+        for (n, &(g, address, words)) in begun.iter().enumerate() {
+            let is_deep = words.stopped.used().is_some_and(|used| used > SHALLOW);
+            let stack = match words.status {
+                RUNNING => SnapStack::Running,
+                COPYSTACK => SnapStack::Changing,
+                _ if is_deep => {
+                    let ranges = ranges_of(address, &words, MAX_STACK, l);
+                    self.stack(&words, &self.memory.read_all(&ranges)?, 0, last)
+                }
+                _ => self.stack(&words, &copies, RANGES * n, last),
             };
-            let goroutine =
-                SnapGoroutine { stack, read_from, read_until, ..self.goroutine(g, &words) };
+            let goroutine = SnapGoroutine { stack, ..self.goroutine(g, &words) };
             all.push((address, Read { goroutine, address, m: field(g, l.g_m) }));
         }
+        let read_until = monotonic();
+        for (_, read) in &mut all {
+            (read.goroutine.read_from, read.goroutine.read_until) = (read_from, read_until);
+        }
         Ok(Some(all))
+    }
+
+    /// Judges what was read of a goroutine, from range `first` on. The words alone do not tell: it may
+    /// have run and stopped at the same place again, and its stack be read between.
+    fn stack(&self, words: &Words, read: &Batch, first: usize, last: bool) -> SnapStack {
+        let unchanged = |range: usize| {
+            read.get(range).is_some_and(|g| Words::of(g, &self.runtime.layout) == *words)
+        };
+        if ![0, 2, 4].into_iter().all(|range| unchanged(first + range)) {
+            return SnapStack::Changing;
+        }
+        let (Some(one), Some(other)) = (read.get(first + 1), read.get(first + 3)) else {
+            return SnapStack::Unreadable;
+        };
+        if words.stopped.used().is_none() {
+            return SnapStack::Unreadable;
+        }
+        let walk = |stack| words.stopped.frames(stack, &self.runtime.functions, self.bias);
+        let (frames, is_complete) = walk(one);
+        let is_same = one == other || walk(other).0 == frames;
+        if is_same && (is_complete || last) {
+            SnapStack::Frames(frames)
+        } else {
+            SnapStack::Changing
+        }
     }
 
     /// Whether a goroutine can have this start function: one of Go, or none.
     fn is_start(&self, pc: u64) -> bool {
         pc == 0 || self.runtime.functions.step(self.in_file(pc), false).is_some()
-    }
-
-    fn frames(&self, words: &Words, stack: &[u8]) -> Vec<u64> {
-        words.stopped.frames(stack, &self.runtime.functions, self.bias)
-    }
-
-    /// The frames of a stack that is too deep to be read with the others.
-    fn deep(&self, words: &Words) -> Option<Vec<u64>> {
-        let used =
-            words.stopped.used().filter(|&used| used > SHALLOW && words.status != RUNNING)?;
-        let stack = self.memory.read(words.stopped.sp, usize::try_from(used).ok()?).ok()?;
-        Some(self.frames(words, &stack))
     }
 
     fn goroutine(&self, g: &[u8], words: &Words) -> SnapGoroutine {
@@ -225,6 +236,17 @@ impl Process<'_> {
         }
         Ok(())
     }
+}
+
+/// What is read of a goroutine, with at most so many bytes of its stack.
+fn ranges_of(address: u64, words: &Words, most: u64, l: &Layout) -> [(u64, usize); RANGES] {
+    let used = words.stopped.used().filter(|_| words.status != RUNNING).unwrap_or(0);
+    let stack = match usize::try_from(used.min(most)) {
+        Ok(size) if size > 0 => (words.stopped.sp, size),
+        _ => (address, 0),
+    };
+    let g = (address, g_size(l));
+    [g, stack, g, stack, g]
 }
 
 /// Bytes of a goroutine that are read.

@@ -31,8 +31,8 @@ impl Stopped {
     }
 
     /// The frames' addresses in the file, innermost first, from a copy of the stack that begins at
-    /// the stack pointer.
-    pub fn frames(&self, stack: &[u8], functions: &Functions, bias: u64) -> Vec<u64> {
+    /// the stack pointer; and whether they lead to the stack's end.
+    pub fn frames(&self, stack: &[u8], functions: &Functions, bias: u64) -> (Vec<u64>, bool) {
         let mut frames = Vec::new();
         let (mut pc, mut at) = (self.pc, 0usize);
         while frames.len() < MAX_FRAMES {
@@ -40,17 +40,17 @@ impl Stopped {
             let pc_in_file = pc.wrapping_sub(bias);
             let Some(step) = functions.step(pc_in_file, innermost && self.in_syscall) else {
                 // No code of Go: nothing is known of its frame.
-                break;
+                return (frames, false);
             };
             frames.push(pc_in_file);
-            let Step::Return(size) = step else { break };
+            let Step::Return(size) = step else { return (frames, true) };
             let Some(next) = at.checked_add(size as usize).filter(|at| at + 8 <= stack.len())
             else {
-                break;
+                return (frames, false);
             };
             pc = word(stack, next);
             at = next + 8;
         }
-        frames
+        (frames, false)
     }
 }

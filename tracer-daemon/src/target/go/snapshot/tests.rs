@@ -17,7 +17,7 @@ use tracer_tests::go::Go;
 use super::*;
 use crate::target::{ElfFile, go};
 
-/// A program that has printed "ready", killed when dropped.
+/// A program that has printed its first line, killed when dropped.
 struct Running(Child);
 
 impl Running {
@@ -32,7 +32,7 @@ impl Running {
             .expect("it runs");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("text");
-        assert_eq!(line, "ready\n");
+        assert!(line.starts_with("ready") || line.starts_with("listening"), "{line}");
         Self(child)
     }
 
@@ -143,6 +143,37 @@ fn goroutines_and_their_frames_are_those_of_the_runtime() {
     }
     let go = Go::find().expect("setup has run");
     compare(&go.build_pie("parked").expect("it compiles"), "PIE");
+}
+
+#[test]
+fn stacks_are_whole_while_goroutines_run() {
+    let path = Go::find().and_then(|go| go.build("httpload")).expect("it compiles");
+    let program = Running::start(&path, &["-c", "8"]);
+    let runtime = read(&path);
+    let function = |pc| runtime.functions.frames_at(pc).last().map(|frame| frame.entry);
+    let (mut whole, mut changing) = (0, 0);
+    for _ in 0..200 {
+        let snapshot = take(program.pid(), &runtime, 0).expect("a snapshot");
+        for goroutine in snapshot.goroutines {
+            let frames = match &goroutine.stack {
+                SnapStack::Frames(frames) => frames,
+                SnapStack::Changing => {
+                    changing += 1;
+                    continue;
+                }
+                _ => continue,
+            };
+            // Each ends with the function that the goroutine began with, which returns to goexit.
+            let [.., start, goexit] = frames.as_slice() else {
+                panic!("{goroutine:?}");
+            };
+            let called = [start - 1, *start].map(function);
+            assert!(called.contains(&function(goroutine.start_pc)), "{goroutine:?}");
+            assert_eq!(runtime.functions.start_name(*goexit).as_deref(), Some("runtime.goexit"));
+            whole += 1;
+        }
+    }
+    assert!(whole > 4000 && changing < whole / 50, "{whole} stacks, {changing} of them changed");
 }
 
 #[test]

@@ -1,0 +1,79 @@
+//! System calls of goroutines, as the Go scheduler sees them.
+
+use tracer_common::{
+    events::{SysEnter, SysExit},
+    goroutine_status::{DEAD, DEADEXTRA, SYSCALL},
+};
+
+use super::{
+    Context,
+    goroutine::{Change, Place, State},
+    goroutines::Goroutines,
+};
+
+// include/linux/errno.h: how a system call ends that a signal interrupts.
+const ERESTARTSYS: i64 = -512;
+const ERESTARTNOINTR: i64 = -513;
+const ERESTART_RESTARTBLOCK: i64 = -516;
+// arch/x86/entry/syscalls/syscall_64.tbl
+const RESTART_SYSCALL: u32 = 219;
+
+impl Goroutines {
+    /// A goroutine enters a system call; returns the goroutine.
+    pub fn enter_syscall(
+        &mut self,
+        upid: i64,
+        utid: i64,
+        event: &SysEnter,
+        stack_id: Option<i64>,
+        cx: &mut Context<'_>,
+    ) -> Option<i64> {
+        // The scheduler's calls after the end of a goroutine are not the goroutine's.
+        let ended = [DEAD, DEADEXTRA].map(u32::from).contains(&event.gstatus);
+        if event.goid == 0 || ended {
+            return None;
+        }
+        let since = self.ensure(upid, event.goid, event.startpc, cx);
+        let since = self.ran_since(since, State::Running, utid);
+        // The runtime's own calls and those that the scheduler does not know of leave it running.
+        let known_to_scheduler = event.gstatus == u32::from(SYSCALL);
+        let track = self.track(upid, event.goid)?;
+        if known_to_scheduler && track.goes_on(event.nr) {
+            let ugid = track.row.ugid;
+            self.in_syscall.insert(utid, (upid, event.goid));
+            return Some(ugid);
+        }
+        if known_to_scheduler && !track.in_syscall() {
+            let ts = event.header.ts;
+            let place = Place::new(utid, event.proc);
+            let (from, to) = (State::Running, State::Syscall);
+            track.backfill(since, from, None, place, cx);
+            let (kind, reason, waker) = ("sys_enter", None, None);
+            track.change(&Change { kind, ts, from, to, reason, waker, stack_id, place }, cx);
+            let ugid = track.row.ugid;
+            self.in_syscall.insert(utid, (upid, event.goid));
+            return Some(ugid);
+        }
+        Some(track.row.ugid)
+    }
+
+    /// The kernel's part of a system call ended on this thread; `entered`: its beginning was seen.
+    pub fn exit_syscall(&mut self, utid: i64, event: &SysExit, entered: bool) {
+        let ts = event.header.ts;
+        if !entered {
+            self.left_unknown.insert(utid, ts.cast_signed());
+        }
+        // Go's own signals interrupt its system calls, and its handlers want them to be restarted.
+        let goes_on_with = match event.ret {
+            ERESTARTSYS | ERESTARTNOINTR => Some(event.nr),
+            ERESTART_RESTARTBLOCK => Some(RESTART_SYSCALL),
+            _ => None,
+        };
+        if let Some((upid, goid)) = self.in_syscall.remove(&utid)
+            && let Some(track) = self.track(upid, goid)
+        {
+            track.leave_syscall(ts, goes_on_with);
+            self.left_syscall.insert(utid, goid);
+        }
+    }
+}
