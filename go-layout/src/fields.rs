@@ -88,6 +88,9 @@ fields! {
         g_coroarg: "coroarg";
         g_bubble: "bubble" or "syncGroup";
     }
+    "runtime.synctestBubble" {
+        bubble_id: "id";
+    }
     "runtime.coro" {
         coro_gp: "gp";
     }

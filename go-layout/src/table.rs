@@ -38,6 +38,7 @@ pub(crate) const OFFSETS: &[Row<COUNT>] = &[
     ("g_labels",                  [ 360,  344,  344,  352,  352,  344,  352,  352]),
     ("g_coroarg",                 [NONE, NONE,  368,  384,  384,  376,  384,  384]),
     ("g_bubble",                  [NONE, NONE, NONE, NONE,  392,  384,  392,  392]),
+    ("bubble_id",                 [NONE, NONE, NONE, NONE, NONE,   72,   72,   72]),
     ("coro_gp",                   [NONE, NONE,    0,    0,    0,    0,    0,    0]),
     ("m_g0",                      [   0,    0,    0,    0,    0,    0,    0,    0]),
     ("m_procid",                  [  72,   72,   72,   72,   72,   64,   64,   64]),

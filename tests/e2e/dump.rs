@@ -131,6 +131,26 @@ fn a_dump_is_what_sigquit_prints() -> Result<()> {
 }
 
 #[test]
+fn bubbles_of_synctest_have_their_number() -> Result<()> {
+    for minor in ["1.25", "1.27"] {
+        let process = Process::start(&mut Command::new(Go::of(minor)?.build("bubble")?))?;
+        let is_ready = || dump(process.pid(), &[]).is_ok_and(|text| text.contains("main.reads("));
+        wait_until("the program is ready", SOON, is_ready)?;
+        thread::sleep(Duration::from_millis(300));
+        let found = parse(&dump(process.pid(), &[])?);
+        process.signal(Signal::SIGQUIT)?;
+        let expected = parse(&process.wait(SOON)?.stderr);
+        let mut inside = 0;
+        for (goid, lines) in found {
+            inside += usize::from(lines[0].contains("synctest bubble "));
+            ensure!(expected.get(&goid) == Some(&lines), "{minor}: {lines:#?} in {expected:#?}");
+        }
+        ensure!(inside >= 5, "{minor}: {inside} goroutines in a bubble");
+    }
+    Ok(())
+}
+
+#[test]
 fn without_the_runtime_it_is_what_a_panic_prints() -> Result<()> {
     for minor in Go::minors() {
         let mut command = Command::new(Go::of(minor)?.build("parked")?);
@@ -267,7 +287,8 @@ fn ten_thousand_goroutines_of_a_server_take_less_than_a_second() -> Result<()> {
             dumps > 3 && stops < took / 4,
             "{dumps} dumps of {took:?}; slow answers: {stops:?}"
         );
-        ensure!(p99_during < 3 * p99_before, "p99 was {p99_before:?}, and is {p99_during:?}");
+        let noise = 2 * p99_before + Duration::from_micros(200);
+        ensure!(p99_during < p99_before + noise, "p99 was {p99_before:?}, and is {p99_during:?}");
         Ok(())
     })();
     server.kill()?;

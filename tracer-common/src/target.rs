@@ -36,6 +36,9 @@ pub struct Target {
     pub park_start: u64,
     /// Where runtime.park_m ends.
     pub park_end: u64,
+    /// Start and end in the process of the code that Go compiled: a call from there on the scheduler's
+    /// stack is the runtime's own, one from C is the goroutine's that called C.
+    pub text: [u64; 2],
     /// Start and end in the process of the functions that sweep before an allocation, at level `full`;
     /// zero for those that were not found.
     pub sweepers: Sweepers,
@@ -56,7 +59,7 @@ pub struct Sweepers {
 }
 
 const _: () = assert!(
-    size_of::<Target>() == 40 + size_of::<Sweepers>() + size_of::<GoOffsets>()
+    size_of::<Target>() == 56 + size_of::<Sweepers>() + size_of::<GoOffsets>()
         && align_of::<Target>() == 8,
     "the kernel compares and copies every byte: there may be no padding"
 );

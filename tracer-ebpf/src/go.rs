@@ -23,6 +23,9 @@ pub struct Machine {
     pub curg: u64,
     /// P that it holds, or -1.
     pub proc: i32,
+    /// Whether the thread's own g was found to be another one than `curg`: that of the scheduler or of
+    /// C (g0).
+    pub on_g0: bool,
 }
 
 #[inline(always)]
@@ -132,7 +135,7 @@ pub fn machine(go: &GoOffsets, m: u64) -> Result<Machine, i32> {
         _ => words[3],
     };
     let proc = if p == 0 { NO_PROC } else { p_id(go, p)? };
-    Ok(Machine { curg: words[0], proc })
+    Ok(Machine { curg: words[0], proc, on_g0: false })
 }
 
 /// p.gcMarkWorkerMode of the P that an m holds; 0 if it holds none.
@@ -178,7 +181,8 @@ pub fn current(target: &Target, task: Task) -> Option<(Goroutine, Machine)> {
     let mut machine = machine(go, m).ok()?;
     // A thread that is not the runtime's may have anything in that word: believe it only if the m
     // leads back to this g.
-    if g != machine.curg && read::<u64>(m + u64::from(go.m_g0)).ok()? != g {
+    machine.on_g0 = g != machine.curg;
+    if machine.on_g0 && read::<u64>(m + u64::from(go.m_g0)).ok()? != g {
         return None;
     }
     if machine.curg == 0 {

@@ -47,6 +47,9 @@ pub struct Goroutine {
     /// Whether it is in a bubble of testing/synctest.
     #[serde(skip_serializing_if = "is_false")]
     pub is_in_bubble: bool,
+    /// Number of that bubble.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bubble_id: Option<u64>,
     /// Whether it belongs to the runtime.
     pub is_system: bool,
     /// Kernel's id of the thread that it is on.
@@ -121,6 +124,7 @@ impl Goroutine {
             minutes: (blocked && minutes >= 1).then_some(minutes),
             is_locked: goroutine.is_locked,
             is_in_bubble: goroutine.is_in_bubble,
+            bubble_id: goroutine.bubble_id,
             is_system: is_system(goroutine, runtime),
             tid: goroutine.tid,
             proc: goroutine.proc,

@@ -36,6 +36,9 @@ pub fn words(goroutine: &Goroutine, with_minutes: bool) -> String {
     }
     if goroutine.is_in_bubble {
         words.push_str(", synctest bubble");
+        if let Some(id) = goroutine.bubble_id {
+            words.push_str(&format!(" {id}"));
+        }
     }
     words
 }

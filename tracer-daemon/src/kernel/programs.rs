@@ -37,8 +37,9 @@ pub enum Level {
 pub enum Site {
     /// At the `push %rbp` behind the stack check.
     Entry,
-    /// At the last call of this function.
-    LastCall(&'static str),
+    /// At the last call of one of these functions: where the compiler was told not to inline, the one that the
+    /// others would have been inlined into.
+    LastCall(&'static [&'static str]),
     /// At every return.
     Returns,
 }
@@ -65,7 +66,7 @@ const fn last(given: &[u32]) -> u32 {
 
 macro_rules! go_probes {
     ($( $level:ident $name:ident gives $gives:literal {
-        $( $program:literal at $site:ident $(($callee:literal))? of $function:literal $(since $since:literal)? $(until $until:literal)?; )+
+        $( $program:literal at $site:ident $(($($callee:literal),+))? of $function:literal $(since $since:literal)? $(until $until:literal)?; )+
     } )*) => {
         /// Something that is seen by a program on a function of the Go runtime.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +82,7 @@ macro_rules! go_probes {
             pub const fn places(self) -> &'static [Place] {
                 match self { $( Self::$name => &[$( Place {
                     program: $program,
-                    site: Site::$site $(($callee))?,
+                    site: Site::$site $((&[$($callee),+]))?,
                     function: $function,
                     since: 0 $( + $since )?,
                     until: const { last(&[$( $until )?]) },
@@ -228,7 +229,7 @@ go_probes! {
         "go_sweep_end" at Entry of "runtime.(*mcentral).grow";
     }
     Full SweepReclaimed gives "the end of sweeping for large objects" {
-        "go_sweep_end" at LastCall("runtime.unlock2") of "runtime.(*mheap).reclaim";
+        "go_sweep_end" at LastCall("runtime.unlock2", "runtime.unlock") of "runtime.(*mheap).reclaim";
     }
     Full Alloc gives "samples of allocations" {
         "go_alloc" at Entry of "runtime.mProf_Malloc" since 23;

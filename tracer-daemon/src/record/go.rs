@@ -70,6 +70,7 @@ impl Inspected {
         };
         let (ready_start, ready_end) = in_process(go.ready);
         let (park_start, park_end) = in_process(go.runtime.park());
+        let (text_start, text_end) = in_process(go.runtime.functions.extent());
         let goid_late = if go.runtime.minor <= 23 { GOID_LATE } else { 0 };
         kernel.trace(
             pid,
@@ -80,6 +81,7 @@ impl Inspected {
                 ready_end,
                 park_start,
                 park_end,
+                text: [text_start, text_end],
                 sweepers: go.sweepers(),
                 go: go.runtime.offsets(),
             },

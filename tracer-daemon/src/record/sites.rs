@@ -65,7 +65,7 @@ fn offsets_of(
 ) -> Result<Vec<u64>, GoError> {
     match place.site {
         Site::Entry => Ok(vec![runtime.probe_site(elf, place.function)?]),
-        Site::LastCall(callee) => Ok(vec![runtime.call_site(elf, place.function, callee)?]),
+        Site::LastCall(callees) => Ok(vec![runtime.call_site(elf, place.function, callees)?]),
         Site::Returns => runtime.return_sites(elf, place.function),
     }
 }

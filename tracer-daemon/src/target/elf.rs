@@ -285,10 +285,10 @@ impl<'a> Executable<'a> {
         let (mut table, mut size) = (None, None);
         for entry in entries.chunks_exact(16) {
             let (tag, value) = (word(entry, 0)?, word(entry, 8)?);
-            match i64::try_from(tag).ok()? {
-                tag if tag == i64::from(DT_NULL.0) => break,
-                tag if tag == i64::from(DT_RELA.0) => table = Some(value),
-                tag if tag == i64::from(DT_RELASZ.0) => size = Some(value),
+            match tag.cast_signed() {
+                tag if tag == DT_NULL.0 => break,
+                tag if tag == DT_RELA.0 => table = Some(value),
+                tag if tag == DT_RELASZ.0 => size = Some(value),
                 _ => {}
             }
         }

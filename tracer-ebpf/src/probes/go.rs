@@ -62,7 +62,8 @@ pub fn go_casgstatus(ctx: ProbeContext) -> u32 {
     if old == RUNNING && new == WAITING && !parks(target, regs(&ctx)) {
         return 0;
     }
-    if old == DEAD {
+    // A thread of C that calls Go borrows a goroutine, which is dead until then (up to Go 1.25).
+    if old == DEAD && new != SYSCALL {
         if target.flags & GOID_LATE != 0 {
             return 0;
         }

@@ -46,10 +46,18 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the verifier knows the argument as a struct pt_regs and checks the offsets.
     let args =
         unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };
+    // SAFETY: as above.
+    let rip = unsafe { (*regs).rip };
     let task = Task::current();
     let nr = call as u32 | if task.in_compat_call() { COMPAT_CALL } else { 0 };
     let is_go = target.flags & GO != 0 && call != RT_SIGRETURN;
     let current = if is_go { go::current(target, task) } else { None };
+    // While a goroutine goes into a system call or comes back, the runtime may make calls of its own.
+    let is_from_go = (target.text[0]..target.text[1]).contains(&rip);
+    let current = match current {
+        Some((g, m)) if is_from_go && m.on_g0 && g.status == SYSCALL => None,
+        other => other,
+    };
     let (goid, startpc, gstatus, proc) = match &current {
         Some((g, m)) => (g.goid, g.startpc, u32::from(g.status), m.proc),
         None => (0, 0, 0, NO_PROC),

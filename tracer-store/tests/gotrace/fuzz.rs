@@ -195,6 +195,7 @@ fn others(db: &mut Db, random: &mut Random, end: i64) {
 
 /// Drops and changes rows.
 fn damage(db: &mut Db, random: &mut Random, one_in: i64) {
+    let idle = db.text("idle");
     if !random.one_in(4) {
         db.lost(1);
     }
@@ -215,7 +216,11 @@ fn damage(db: &mut Db, random: &mut Random, one_in: i64) {
     db.batch.closed.proc_state.retain(|_| !random.one_in(one_in));
     for row in &mut db.batch.closed.proc_state {
         if random.one_in(one_in) {
-            row.utid = Some(1 + random.below(4));
+            match random.below(3) {
+                0 => row.utid = Some(1 + random.below(4)),
+                1 => (row.state, row.utid) = (idle, None),
+                _ => (row.state, row.taker_utid) = (idle, Some(1 + random.below(4))),
+            }
         }
     }
     for goroutine in &mut db.batch.goroutines {

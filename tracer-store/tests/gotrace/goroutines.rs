@@ -89,6 +89,52 @@ fn a_p_that_another_thread_takes_from_a_system_call_was_stolen() {
 }
 
 #[test]
+fn a_p_that_was_taken_from_a_system_call_was_stolen_by_who_took_it() {
+    let mut db = Db::new();
+    db.goroutine(1, None, None);
+    db.proc(0, 0, 30, Some(1));
+    db.proc(0, 30, 40, None);
+    db.batch.closed.proc_state.last_mut().unwrap().taker_utid = Some(4);
+    db.proc(0, 40, 1_000, Some(2));
+    db.runs(1, 0, 20, 1, 0);
+    db.syscall(1, 20, 1_000, 1, Some(0));
+    let exported = db.export();
+    exported.is_exact();
+    assert_eq!(
+        exported.events(),
+        [
+            "20 M101 P0 G10 GoSyscallBegin 1 []",
+            "30 M104 P- G- ProcSteal 0 2 101",
+            "40 M102 P- G- ProcStart 0 3",
+        ]
+    );
+}
+
+#[test]
+fn a_goroutine_whose_p_goes_because_there_are_to_be_fewer_yields() {
+    let mut db = Db::new();
+    db.goroutine(1, None, None);
+    db.proc(0, 0, 20, None);
+    db.proc(1, 0, 10, Some(1));
+    db.proc(1, 10, 1_000, None);
+    db.proc(0, 20, 1_000, Some(1));
+    db.runs(1, 0, 50, 1, 1);
+    db.waits(1, 50, 1_000, "sleep");
+    let exported = db.export();
+    exported.is_exact();
+    assert_eq!(
+        exported.events(),
+        [
+            "20 M101 P1 G10 GoStop runtime.Gosched []",
+            "21 M101 P1 G- ProcStop",
+            "22 M101 P- G- ProcStart 0 1",
+            "23 M101 P0 G- GoStart 10 1",
+            "50 M101 P0 G10 GoBlock sleep []",
+        ]
+    );
+}
+
+#[test]
 fn a_system_call_that_keeps_its_p_ends_with_it() {
     let mut db = Db::new();
     db.stack(4, &[("syscall.read", None), ("main.f1", None)]);
@@ -211,7 +257,11 @@ fn a_thread_of_c_that_calls_go_borrows_a_goroutine_again_and_again() {
         db.syscall(ugid, from, from + 10, 3, None);
         db.runnable(ugid, from + 10, from + 10);
         db.runs(ugid, from + 10, from + 30, 3, 2);
-        db.syscall(ugid, from + 30, from + 50, 3, Some(2));
+        // The second time the kernel is not entered on the way back.
+        match from {
+            100 => db.syscall(ugid, from + 30, from + 50, 3, Some(2)),
+            _ => db.runs(ugid, from + 30, from + 50, 3, 2),
+        };
     }
     db.goroutine(1, None, None);
     db.waits(1, 0, 1_000, "sleep");
@@ -227,6 +277,35 @@ fn a_thread_of_c_that_calls_go_borrows_a_goroutine_again_and_again() {
     assert_eq!(events[..2], of(100));
     assert!(events.iter().filter(|line| line.ends_with("GoDestroySyscall")).count() == 2);
     assert!(events.contains(&of(200)[0].as_str()), "{events:#?}");
+}
+
+#[test]
+fn a_goroutine_without_a_p_is_still_in_its_system_call() {
+    let mut db = Db::new();
+    db.goroutine(1, None, None);
+    db.proc(0, 0, 25, Some(1));
+    db.proc(0, 25, 60, None);
+    db.proc(0, 60, 1_000, Some(1));
+    // C that calls the kernel twice: between the calls nothing tells that Go does not run.
+    db.runs(1, 0, 20, 1, 0);
+    db.syscall(1, 20, 30, 1, Some(0));
+    db.runs(1, 30, 40, 1, 0).proc = None;
+    db.syscall(1, 40, 50, 1, None);
+    db.runs(1, 50, 55, 1, 0).proc = None;
+    db.runnable(1, 55, 70);
+    db.runs(1, 70, 1_000, 1, 0);
+    let exported = db.export();
+    exported.is_exact();
+    assert_eq!(
+        exported.events(),
+        [
+            "20 M101 P0 G10 GoSyscallBegin 1 []",
+            "25 M101 P0 G10 ProcStop",
+            "55 M101 P- G10 GoSyscallEndBlocked",
+            "60 M101 P- G- ProcStart 0 2",
+            "70 M101 P0 G- GoStart 10 1",
+        ]
+    );
 }
 
 #[test]

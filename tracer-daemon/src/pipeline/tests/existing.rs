@@ -16,6 +16,7 @@ fn waiting(goid: u64, until: u64) -> SnapGoroutine {
         parent_goid: Some(1),
         is_locked: false,
         is_in_bubble: false,
+        bubble_id: None,
         tid: None,
         proc: None,
         stack: SnapStack::Frames(vec![MAIN + 0x10]),

@@ -228,8 +228,8 @@ impl Goroutines {
             (RUNNING, RUNNABLE) if event.proc == NO_PROC => (State::Syscall, State::Runnable),
             (RUNNING, RUNNABLE) => (State::Running, State::Runnable),
             // A thread of C calls Go: it borrows a goroutine for that time.
-            (DEADEXTRA, SYSCALL) => return self.borrowed(upid, utid, event, cx),
-            (SYSCALL, DEADEXTRA) => (State::Syscall, State::Syscall),
+            (DEADEXTRA | DEAD, SYSCALL) => return self.borrowed(upid, utid, event, cx),
+            (SYSCALL, DEADEXTRA | DEAD) => (State::Syscall, State::Syscall),
             (_, SYSCALL) => (State::Running, State::Syscall),
             (_, DEAD) => (State::Running, State::Running),
             _ => return,

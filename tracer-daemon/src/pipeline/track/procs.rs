@@ -137,8 +137,9 @@ impl Procs {
         process.change(upid, event.proc, Some(utid), ts, cx);
     }
 
-    /// An event of a thread tells that it has a P. If it has taken that back from another thread
-    /// after a system call, returns when.
+    /// An event of a thread tells that it has a P. If it has taken that from another thread unseen,
+    /// returns when: after a system call (up to Go 1.25), or where a thread of C that calls Go gets the
+    /// runtime's thread, with its P, that another one has used before.
     pub fn seen(
         &mut self,
         upid: i64,
@@ -147,12 +148,16 @@ impl Procs {
         ts: u64,
         cx: &mut Context<'_>,
     ) -> Option<u64> {
-        let process = self.processes.get_mut(&upid).filter(|process| process.reacquires)?;
+        let process = self.processes.get_mut(&upid)?;
         let row = process.open(proc)?;
         let other = row.utid.filter(|&holder| holder != utid)?;
-        let left = self.calls.get(&utid).and_then(|call| call.left)?;
+        let since = row.ts.cast_unsigned();
         let entered = self.calls.get(&other).map_or(0, |call| call.entered);
-        let taken = left.max(entered).max(row.ts.cast_unsigned()).min(ts);
+        let left = self.calls.get(&utid).and_then(|call| call.left);
+        let taken = match left.filter(|&left| process.reacquires && left >= since) {
+            Some(left) => left.max(entered).min(ts),
+            None => ts,
+        };
         // Go's trace has it idle for a moment, and so have we.
         process.take(upid, proc, Some(utid), taken, cx);
         process.change(upid, proc, Some(utid), taken, cx);

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{Decoder, DecoderOptions, Instruction};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use tracer_tests::go::{Go, Variant};
 
@@ -117,8 +117,9 @@ impl Code {
         };
         let mut decoder =
             Decoder::with_ip(64, &bytes[start..end], start as u64, DecoderOptions::NONE);
+        let mut instruction = Instruction::default();
         while decoder.can_decode() && decoder.ip() < offset as u64 {
-            decoder.decode();
+            decoder.decode_out(&mut instruction);
         }
         decoder.ip() == offset as u64
     }

@@ -272,7 +272,7 @@ impl Check<'_> {
                 None => Err("no memory"),
                 Some(p) if half(p, l.p_id) as usize != place => Err("the number of another one"),
                 Some(p) if half(p, l.p_status) > MAX_P_STATUS => Err("an impossible status"),
-                Some(p) if field(p, l.p_m) % 8 != 0 => Err("an impossible thread"),
+                Some(p) if !field(p, l.p_m).is_multiple_of(8) => Err("an impossible thread"),
                 Some(_) => Ok(()),
             };
             let places = places.iter().enumerate();

@@ -21,7 +21,7 @@ pub fn returns(elf: &Executable<'_>, start: u64, end: u64) -> Result<Vec<u64>, S
     find_returns(code(elf, start, end)?, start)
 }
 
-/// Address of the last call of the function at `callee` in the function from `start` to `end`.
+/// Address of the last call of a function that begins at one of `callees` in the function from `start` to `end`.
 ///
 /// # Errors
 /// When the function cannot be decoded, or has no such call.
@@ -29,9 +29,9 @@ pub fn last_call(
     elf: &Executable<'_>,
     start: u64,
     end: u64,
-    callee: u64,
+    callees: &[u64],
 ) -> Result<u64, SiteError> {
-    find_last_call(code(elf, start, end)?, start, callee)
+    find_last_call(code(elf, start, end)?, start, callees)
 }
 
 fn code<'a>(elf: &Executable<'a>, start: u64, end: u64) -> Result<&'a [u8], SiteError> {
@@ -51,9 +51,10 @@ fn find_returns(bytes: &[u8], start: u64) -> Result<Vec<u64>, SiteError> {
     if returns.is_empty() { Err(SiteError::NoReturn) } else { Ok(returns) }
 }
 
-fn find_last_call(bytes: &[u8], start: u64, callee: u64) -> Result<u64, SiteError> {
+fn find_last_call(bytes: &[u8], start: u64, callees: &[u64]) -> Result<u64, SiteError> {
     let calls_it = |instruction: &&Instruction| {
-        instruction.code() == Code::Call_rel32_64 && instruction.near_branch_target() == callee
+        instruction.code() == Code::Call_rel32_64
+            && callees.contains(&instruction.near_branch_target())
     };
     let decoded = decode(bytes, start)?;
     decoded.iter().rfind(calls_it).map(Instruction::ip).ok_or(SiteError::NoCall)
@@ -92,8 +93,8 @@ mod tests {
     #[test]
     fn finds_every_return_and_the_last_call() {
         assert_eq!(find_returns(CODE, START), Ok(vec![START + 10, START + 16]));
-        assert_eq!(find_last_call(CODE, START, START + 0x100), Ok(START + 11));
-        assert_eq!(find_last_call(CODE, START, START + 0x101), Err(SiteError::NoCall));
+        assert_eq!(find_last_call(CODE, START, &[START + 0x100]), Ok(START + 11));
+        assert_eq!(find_last_call(CODE, START, &[START + 0x101]), Err(SiteError::NoCall));
         assert_eq!(find_returns(&CODE[..5], START), Err(SiteError::NoReturn));
     }
 

@@ -221,7 +221,7 @@ impl GoRuntime {
             .map_err(|reason| GoError::Function { function, reason })
     }
 
-    /// Offset in the file of the last call of `callee` in `function`, where a probe may sit.
+    /// Offset in the file of the last call of one of `callees` in `function`, where a probe may sit.
     ///
     /// # Errors
     /// When there is no such function or call, or the function cannot be decoded.
@@ -229,11 +229,12 @@ impl GoRuntime {
         &self,
         elf: &Executable<'_>,
         function: &'static str,
-        callee: &'static str,
+        callees: &[&str],
     ) -> Result<u64, GoError> {
         let (start, end) = self.range(function)?;
-        let (callee, _) = self.range(callee)?;
-        let address = inner_site::last_call(elf, start, end, callee);
+        let known = |callee: &&str| Some(self.functions.range(callee)?.0);
+        let callees: Vec<u64> = callees.iter().filter_map(known).collect();
+        let address = inner_site::last_call(elf, start, end, &callees);
         address
             .and_then(|at| offset(elf, at))
             .map_err(|reason| GoError::Function { function, reason })

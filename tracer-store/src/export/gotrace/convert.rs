@@ -6,9 +6,10 @@ use rustc_hash::FxHashMap;
 
 use super::Options;
 use super::gaps::Gaps;
+use super::reasons;
 use super::report::{Inferred, LeftOut, Report};
 use super::runtime::Runtime;
-use super::sched::{Leaving, PState, Sched, State};
+use super::sched::{Leaving, Sched, State};
 use super::snapshot::Snapshot;
 use super::source::{Entities, Instant, Source};
 use super::tables::Tables;
@@ -316,21 +317,12 @@ impl Converter<'_, '_> {
         self.sched.ps_are_known = true;
         let p = row.proc.cast_unsigned();
         let holder = self.sched.p(p).and_then(|p| p.m);
+        let thread = |utid: Option<i64>| self.entities.threads.get(&utid?).copied();
         if !self.words.is_running(self.reader, row)? {
-            let in_syscall = self.sched.p(p).is_some_and(|p| p.state == PState::Syscall);
-            let taker = row.taker_utid.and_then(|utid| self.entities.threads.get(&utid));
-            let how = taker.map_or(Leaving::GivenUp, |taker| Leaving::TakenBy(*taker));
-            return match holder {
-                Some(_) if in_syscall => self.sched.lose_p(p, how),
-                Some(m) if self.sched.running(m).is_some() => {
-                    self.sched.leave_p(p, how);
-                    Ok(())
-                }
-                Some(m) => self.sched.release_p(m),
-                None => Ok(()),
-            };
+            let how = thread(row.taker_utid).map_or(Leaving::GivenUp, Leaving::TakenBy);
+            return self.sched.idle_p(p, how);
         }
-        let Some(m) = row.utid.and_then(|utid| self.entities.threads.get(&utid)).copied() else {
+        let Some(m) = thread(row.utid) else {
             self.sched.report.leave_out(LeftOut::NoThread);
             return Ok(());
         };
@@ -340,7 +332,16 @@ impl Converter<'_, '_> {
             }
             return Ok(());
         }
-        let leaves = self.sched.p(p).is_some_and(|p| p.leaving.is_some());
+        let leaves = self.sched.is_leaving(p);
+        if let (Some(goid), Some(own)) = (self.sched.running(m), self.sched.m(m).p)
+            && self.sched.is_leaving(own)
+        {
+            // The number of Ps was lowered (`procresize`): Go's tracer has the goroutine yield its P.
+            let reason = self.sched.tables.string(reasons::GOSCHED);
+            self.sched.stop(goid, reason, 0)?;
+            self.sched.start(m, Some(p), goid)?;
+            return self.runtime.started(&mut self.sched, goid, m);
+        }
         let in_use = |m: u64| self.sched.running(m).is_some();
         if in_use(m) || (holder.is_some_and(in_use) && !leaves) {
             self.sched.report.leave_out(LeftOut::PInUse);

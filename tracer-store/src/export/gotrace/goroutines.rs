@@ -76,14 +76,14 @@ impl Converter<'_, '_> {
             return self.existed(goid, to, m, p, start, row);
         }
         if matches!(to, State::Runnable | State::Waiting) {
-            if !created_now {
-                self.sched.report.infer(Inferred::Create);
-            }
             let stack = if created_now { row.stack_id.or(create_stack) } else { create_stack };
             let stack = self.sched.tables.stack(stack)?;
             let parent = parent.and_then(|parent| self.sched.runs_on(self.goid(parent)?));
             for m in [self.waker(row), parent, self.sched.any_with_p()].into_iter().flatten() {
                 if self.sched.create(m, goid, to, start, stack)? {
+                    if !created_now {
+                        self.sched.report.infer(Inferred::Create);
+                    }
                     break;
                 }
             }
@@ -204,6 +204,8 @@ impl Converter<'_, '_> {
                 let waker = self.waker(row);
                 self.sched.unblock(waker, goid, 0)?;
             }
+            // Without a P it cannot run: it is on its way out, or in C between two calls of the kernel.
+            Some(State::Syscall) if on_m && p.is_none() && row.dur.is_some() => return Ok(true),
             Some(State::Syscall) => {
                 if on_m && self.sched.end_syscall(goid, p)? {
                     self.label(m, row)?;

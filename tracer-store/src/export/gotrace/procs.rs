@@ -58,12 +58,32 @@ impl Sched<'_, '_> {
     }
 
     /// An M takes a P from one in a system call, without using it yet.
-    pub fn steal_p(&mut self, m: u64, p: u64) -> Result<()> {
+    fn steal_p(&mut self, m: u64, p: u64) -> Result<()> {
         let Some(other) = self.ps.get(&p).and_then(|p| p.m) else { return Ok(()) };
         let seq = self.p_seq(p)?;
         self.event(m, Ev::ProcSteal, &[p, seq, other])?;
         self.set_p(p, PState::Idle, None);
         Ok(())
+    }
+
+    /// A P is held by no M any more.
+    pub fn idle_p(&mut self, p: u64, how: Leaving) -> Result<()> {
+        let Some((m, state)) = self.ps.get(&p).and_then(|p| Some((p.m?, p.state))) else {
+            return Ok(());
+        };
+        if state == PState::Syscall {
+            return self.lose_p(p, how);
+        }
+        if self.running(m).is_some() {
+            self.leave_p(p, how);
+            return Ok(());
+        }
+        self.release_p(m)
+    }
+
+    /// Whether its own M lost a P while a goroutine seemed to run there.
+    pub fn is_leaving(&self, p: u64) -> bool {
+        self.ps.get(&p).is_some_and(|p| p.leaving.is_some())
     }
 
     /// The M of a P in a system call loses it.
@@ -77,7 +97,7 @@ impl Sched<'_, '_> {
 
     /// The M of a P loses it while its goroutine seems to run. Only a system call can be the reason: one
     /// that is about to be told, or one that is told too late.
-    pub fn leave_p(&mut self, p: u64, how: Leaving) {
+    fn leave_p(&mut self, p: u64, how: Leaving) {
         if let Some(p) = self.ps.get_mut(&p) {
             p.leaving = Some(how);
         }

@@ -5,6 +5,9 @@
 /// What is not known, or has no word.
 pub(super) const UNSPECIFIED: &str = "unspecified";
 
+/// A goroutine gave way to others.
+pub(super) const GOSCHED: &str = "runtime.Gosched";
+
 /// The tracer's reason of a wait, by what the runtime's wait reason (`runtime.waitReason`, as goroutine dumps
 /// show it) is called. The names are those of Go 1.19 to 1.27; one that is not known stays as it is.
 pub(super) fn block(wait_reason: &str) -> &str {
@@ -44,11 +47,9 @@ pub(super) fn block(wait_reason: &str) -> &str {
     }
 }
 
-/// The tracer's reason for which a running goroutine became runnable.
+/// The tracer's reason for which a running goroutine became runnable: `preempted` or [`GOSCHED`].
 pub(super) fn stop(reason: &str) -> &str {
     match reason {
-        "preempted" => "preempted",
-        "runtime.Gosched" => "runtime.Gosched",
         "" => UNSPECIFIED,
         other => other,
     }

@@ -47,6 +47,8 @@ pub(super) struct G {
     hint: Option<u64>,
     /// It is said to wait, but it is not known what it does.
     pub vanished: bool,
+    /// It is borrowed by a thread of C: it begins and ends in a system call.
+    of_c: bool,
     pub assist: Lasting,
     /// Regions that it is in, the innermost last: task and number of the name.
     pub regions: Vec<(u64, u64)>,
@@ -195,6 +197,7 @@ impl<'r, 'w> Sched<'r, 'w> {
             generation: self.generation,
             hint: None,
             vanished: false,
+            of_c: false,
             assist: Lasting::No,
             regions: Vec::new(),
         };
@@ -302,6 +305,9 @@ impl<'r, 'w> Sched<'r, 'w> {
         self.evict(m)?;
         self.event(m, Ev::GoCreateSyscall, &[goid])?;
         self.insert(goid, State::Syscall, Some(m));
+        if let Some(g) = self.gs.get_mut(&goid) {
+            g.of_c = true;
+        }
         self.ms.entry(m).or_default().g = Some(goid);
         Ok(())
     }
@@ -424,6 +430,10 @@ impl<'r, 'w> Sched<'r, 'w> {
     /// A running goroutine ends, or one that is in a system call for a thread of C.
     pub fn destroy(&mut self, goid: u64) -> Result<()> {
         let m = self.m_of(goid);
+        if self.runs_on(goid).is_some() && self.gs.get(&goid).is_some_and(|g| g.of_c) {
+            // The way back to C is that into a system call, also where the kernel is not entered.
+            self.begin_syscall(goid, 0)?;
+        }
         if self.runs_on(goid).is_some() {
             self.event(m, Ev::GoDestroy, &[])?;
         } else {

@@ -107,6 +107,13 @@ impl Functions {
         ranges.map(move |(start, end)| (moved(start), moved(end)))
     }
 
+    /// Where the first function starts and the last one ends.
+    pub fn extent(&self) -> Option<(u64, u64)> {
+        let (first, _) = self.table.range(0)?;
+        let (_, last) = self.table.range(self.table.count().checked_sub(1)?)?;
+        Some((self.text.wrapping_add(first.into()), self.text.wrapping_add(last.into())))
+    }
+
     /// Whether there is a function at this address.
     pub fn is_code(&self, address: u64) -> bool {
         self.offset(address).and_then(|offset| self.table.find(offset)).is_some()

@@ -12,10 +12,10 @@ use super::{
     size,
     stack::{MAX_STACK, Stopped},
 };
-use crate::target::memory::Batch;
+use crate::target::memory::{Batch, word};
 
 /// More goroutines than a process has.
-const MAX_GOROUTINES: u64 = 64 << 20;
+const MAX_GOROUTINES: u64 = 16 << 20;
 /// Goroutines that are read together: as many as one system call can read with their stacks.
 const TOGETHER: usize = 200;
 /// Ranges that are read of each: its words, its stack, its words, its stack, its words.
@@ -34,6 +34,7 @@ pub struct Read {
     pub goroutine: SnapGoroutine,
     address: u64,
     m: u64,
+    bubble: u64,
 }
 
 /// The words that must not change while a stack is read.
@@ -161,7 +162,10 @@ impl Process<'_> {
                 _ => self.stack(&words, &copies, RANGES * n, last),
             };
             let goroutine = SnapGoroutine { stack, ..self.goroutine(g, &words) };
-            all.push((address, Read { goroutine, address, m: field(g, l.g_m) }));
+            all.push((
+                address,
+                Read { goroutine, address, m: field(g, l.g_m), bubble: field(g, l.g_bubble) },
+            ));
         }
         let read_until = monotonic();
         for (_, read) in &mut all {
@@ -214,12 +218,29 @@ impl Process<'_> {
             parent_goid: (l.g_parent_goid != ABSENT && parent != 0).then_some(parent),
             is_locked: field(g, l.g_lockedm) != 0,
             is_in_bubble: field(g, l.g_bubble) != 0,
+            bubble_id: None,
             tid: None,
             proc: None,
             stack: SnapStack::Unreadable,
             read_from: 0,
             read_until: 0,
         }
+    }
+
+    /// Looks up the numbers of bubbles.
+    pub fn add_bubbles(&self, all: &mut [Read]) -> Result<(), SnapshotError> {
+        let id = self.runtime.layout.bubble_id;
+        if id == ABSENT {
+            return Ok(());
+        }
+        let inside: Vec<&mut Read> = all.iter_mut().filter(|read| read.bubble != 0).collect();
+        let ranges: Vec<(u64, usize)> =
+            inside.iter().map(|read| (read.bubble.wrapping_add(id.into()), 8)).collect();
+        let ids = self.memory.read_all(&ranges)?;
+        for (i, read) in inside.into_iter().enumerate() {
+            read.goroutine.bubble_id = ids.get(i).map(|bytes| word(bytes, 0));
+        }
+        Ok(())
     }
 
     /// Looks up the threads of goroutines, and the Ps of those that run.

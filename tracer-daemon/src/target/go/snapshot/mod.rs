@@ -81,6 +81,8 @@ pub struct SnapGoroutine {
     pub is_locked: bool,
     /// Whether it is in a bubble of testing/synctest.
     pub is_in_bubble: bool,
+    /// Number of that bubble, since Go 1.25.
+    pub bubble_id: Option<u64>,
     /// Kernel's id of the thread that it is on.
     pub tid: Option<u32>,
     /// Number of the P that its thread holds, while it runs.
@@ -140,6 +142,7 @@ pub fn take(pid: u32, runtime: &GoRuntime, bias: u64) -> Result<Snapshot, Snapsh
     let taken_from = monotonic();
     let mut goroutines = process.goroutines()?;
     let procs = process.procs()?;
+    process.add_bubbles(&mut goroutines)?;
     process.add_threads(&mut goroutines, &procs)?;
     let heap = process.heap()?;
     let taken_until = monotonic();
