@@ -92,8 +92,11 @@ pub fn profile(kind: Kind, events: &[Event]) -> Profile {
         if let Some(begin) = open.remove(goid) {
             let time = event.time - begin.time;
             profile.total.add(time);
-            let functions: BTreeSet<&Arc<str>> =
-                begin.stack.iter().map(|frame| &frame.function).collect();
+            // The tracer itself is on some stacks of Go's trace.
+            let functions = begin.stack.iter().map(|frame| &frame.function);
+            let functions: BTreeSet<&Arc<str>> = functions
+                .filter(|function| !function.starts_with("runtime.traceLocker."))
+                .collect();
             for function in functions {
                 profile.functions.entry(Arc::clone(function)).or_default().add(time);
             }

@@ -122,7 +122,10 @@ fn a_thread_of_c_borrows_a_goroutine_while_it_calls_go() {
     // Dead until then: a status of its own since Go 1.26.
     for dead in [6, 11] {
         let mut bench = Bench::with_thread();
-        bench.push(status(1_500, 7, dead, 3, 0));
+        bench.push(GoStatus {
+            proc: tracer_common::events::NO_PROC,
+            ..status(1_500, 7, dead, 3, 0)
+        });
         // The runtime maps memory for it.
         bench.push(enter(1_510, 7, 3));
         bench.push(exit(1_520));

@@ -106,7 +106,7 @@ fn a_stop_of_the_world_takes_the_ps_of_threads_in_system_calls() {
     bench.push(stop_world(1_200, 9, 0));
     // It enters the system call only after the stop was asked for, and gives its P up then.
     let call = enter(1_250, 5, 3);
-    bench.push(SysEnter { header: header::<SysEnter>(1_250, OTHER), ..call });
+    bench.push(SysEnter { header: header::<SysEnter>(1_250, OTHER), proc: -1, ..call });
     bench.push(counted(1_300, PID, 3, 0));
     bench.push(start_world(1_310));
     bench.run(2_000);
@@ -256,5 +256,30 @@ fn up_to_go_1_25_a_thread_takes_its_p_back_unseen() {
         ("waiting", Some("chan receive"), 1_500, None),
     ];
     assert_eq!(bench.goroutine(5)[2..], expected);
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn a_thread_of_c_that_calls_go_may_get_a_p_with_the_thread_that_it_borrows() {
+    let mut bench = bench();
+    bench.push(starts(1_100, OTHER, 0));
+    bench.push(status(1_200, 7, 11, 3, 0));
+    bench.push(status(1_300, 7, 2, 4, CHAN_RECEIVE));
+    bench.run(2_000);
+    let expected = [
+        ("running", Some(i64::from(OTHER)), 1_100, Some(100)),
+        ("idle", None, 1_200, Some(0)),
+        ("running", Some(i64::from(PID)), 1_200, None),
+    ];
+    assert_eq!(bench.proc(0)[1..], expected);
+    bench.push(status(2_100, 7, 4, 1, CHAN_RECEIVE));
+    bench.push(status(2_200, 7, 1, 2, CHAN_RECEIVE));
+    // It returns to C, where a goroutine is in a system call for the scheduler.
+    bench.push(status(2_300, 7, 3, 11, 0));
+    bench.run(3_000);
+    let rows = bench.goroutine(7);
+    assert_eq!(rows[2], ("running", None, 1_200, Some(100)));
+    let expected = [("running", None, 2_200, Some(100)), ("syscall", None, 2_300, Some(0))];
+    assert_eq!(rows[rows.len() - 2..], expected);
     assert_eq!(bench.losses(), []);
 }

@@ -82,6 +82,11 @@ impl Process {
     }
 }
 
+/// Whether a thread of C, which calls Go, gets a goroutine for that time.
+pub fn borrows(event: &GoStatus) -> bool {
+    matches!((event.old, event.new), (DEADEXTRA | DEAD, SYSCALL))
+}
+
 /// All goroutines, by process (upid) and goid.
 #[derive(Default)]
 pub struct Goroutines {
@@ -228,7 +233,7 @@ impl Goroutines {
             (RUNNING, RUNNABLE) if event.proc == NO_PROC => (State::Syscall, State::Runnable),
             (RUNNING, RUNNABLE) => (State::Running, State::Runnable),
             // A thread of C calls Go: it borrows a goroutine for that time.
-            (DEADEXTRA | DEAD, SYSCALL) => return self.borrowed(upid, utid, event, cx),
+            _ if borrows(event) => return self.borrowed(upid, utid, event, cx),
             (SYSCALL, DEADEXTRA | DEAD) => (State::Syscall, State::Syscall),
             (_, SYSCALL) => (State::Running, State::Syscall),
             (_, DEAD) => (State::Running, State::Running),
@@ -263,6 +268,13 @@ impl Goroutines {
             }
             if let Some(mut track) = process.goroutines.remove(&event.goid) {
                 track.backfill(since, from, None, place, cx);
+                // Go code that C called has returned to C, which for the scheduler is a system call.
+                if event.old == SYSCALL && !track.in_syscall() {
+                    let (kind, ts, stack_id) = (KIND, event.header.ts, None);
+                    let (from, to, reason, waker) = (State::Running, State::Syscall, None, None);
+                    let change = Change { kind, ts, from, to, reason, waker, stack_id, place };
+                    track.change(&change, cx);
+                }
                 track.end(event.header.ts, place, cx);
             }
             return;
@@ -293,6 +305,12 @@ impl Goroutines {
         let mut track = Track::created(row, State::Syscall, None, utid, cx);
         track.on_thread(Place::new(utid, NO_PROC));
         process.goroutines.insert(event.goid, track);
+        self.left_syscall.insert(utid, event.goid);
+        // From Go 1.26 on the runtime's thread may have kept a P, with which it goes on at once.
+        if event.proc != NO_PROC {
+            let place = Place::new(utid, event.proc);
+            self.found_proc(upid, event.goid, event.header.ts, place, cx);
+        }
     }
 
     /// One goroutine waits (or ends, which is an event of its own), and another one runs instead,

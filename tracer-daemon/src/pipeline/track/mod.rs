@@ -255,7 +255,7 @@ impl Tracker {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 threads.runs(header, utid, &mut cx);
                 let stack = cx.stack(upid, e.stack).map(|known| known.stack_id);
-                if let Some(ts) = procs.seen(upid, utid, e.proc, header.ts, &mut cx) {
+                if let Some(ts) = procs.seen(upid, utid, e.proc, false, header.ts, &mut cx) {
                     goroutines.took_proc(upid, utid, e.proc, ts, &mut cx);
                 }
                 procs.enter_syscall(utid, e);
@@ -284,6 +284,7 @@ impl Tracker {
         let Self { entities, strings, stacks, closed, goroutines, procs, runtime, user, .. } = self;
         let cx = &mut Context { entities, strings, stacks, closed, losses };
         let ts = event.header().ts;
+        let borrows = matches!(event, Event::GoStatus(e) if goroutines::borrows(e));
         let proc = match event {
             Event::GoStatus(e) => e.proc,
             Event::GoCreate(e) => e.proc,
@@ -291,8 +292,11 @@ impl Tracker {
             Event::GoProcStop(e) if e.taken == 0 => e.proc,
             _ => NO_PROC,
         };
-        if let Some(ts) = procs.seen(upid, utid, proc, ts, cx) {
+        if let Some(ts) = procs.seen(upid, utid, proc, borrows, ts, cx) {
             goroutines.took_proc(upid, utid, proc, ts, cx);
+        }
+        if borrows {
+            procs.borrowed(utid, ts);
         }
         match event {
             Event::GoStatus(e) => goroutines.status(upid, utid, e, cx),

@@ -138,25 +138,27 @@ impl Procs {
     }
 
     /// An event of a thread tells that it has a P. If it has taken that from another thread unseen,
-    /// returns when: after a system call (up to Go 1.25), or where a thread of C that calls Go gets the
-    /// runtime's thread, with its P, that another one has used before.
+    /// returns when: after a system call (up to Go 1.25); or now, if it is a thread of C that has just
+    /// borrowed (`borrows`) a thread of the runtime, with its P, that another one has used before.
     pub fn seen(
         &mut self,
         upid: i64,
         utid: i64,
         proc: i32,
+        borrows: bool,
         ts: u64,
         cx: &mut Context<'_>,
     ) -> Option<u64> {
         let process = self.processes.get_mut(&upid)?;
         let row = process.open(proc)?;
         let other = row.utid.filter(|&holder| holder != utid)?;
-        let since = row.ts.cast_unsigned();
-        let entered = self.calls.get(&other).map_or(0, |call| call.entered);
-        let left = self.calls.get(&utid).and_then(|call| call.left);
-        let taken = match left.filter(|&left| process.reacquires && left >= since) {
-            Some(left) => left.max(entered).min(ts),
-            None => ts,
+        let taken = if borrows {
+            ts
+        } else {
+            let call = self.calls.get(&utid).filter(|_| process.reacquires)?;
+            let left = call.left.filter(|&left| left >= row.ts.cast_unsigned())?;
+            let entered = self.calls.get(&other).map_or(0, |call| call.entered);
+            left.max(entered).min(ts)
         };
         // Go's trace has it idle for a moment, and so have we.
         process.take(upid, proc, Some(utid), taken, cx);
@@ -244,6 +246,11 @@ impl Procs {
         if event.gstatus == u32::from(SYSCALL) {
             self.calls.insert(utid, Call { entered: event.header.ts, left: None });
         }
+    }
+
+    /// A thread of C has borrowed a thread of the runtime, which now comes back as if from a system call.
+    pub fn borrowed(&mut self, utid: i64, ts: u64) {
+        self.calls.insert(utid, Call { entered: ts, left: Some(ts) });
     }
 
     /// A thread leaves a system call.
