@@ -156,7 +156,7 @@ async fn every_column_of_every_stream_comes_back() {
     assert_eq!(summary.path, path);
 
     let reader = Reader::open(&path).unwrap();
-    assert_eq!(rows(&reader, "select * from thread_state"), ["10|5|1|running|3|2|-"]);
+    assert_eq!(rows(&reader, "select * from thread_state"), ["10|5|1|running|3|2|-|3"]);
     for (table, row) in [
         ("goroutine_state", "11|6|9|waiting|chan receive|-|1|12|8|2"),
         (
@@ -166,7 +166,7 @@ async fn every_column_of_every_stream_comes_back() {
         ("gc", "13|8|1|2|9|3"),
         ("stw", "14|9|1|GC sweep termination|1|-|4"),
         ("heap", "15|1|4194304|-|2"),
-        ("proc_state", "16|1|1|7|idle|-"),
+        ("proc_state", "16|1|1|7|idle|-|1"),
         ("gomaxprocs", "17|1|8|1|5"),
         ("heap_goal", "18|1|1099511627776|-"),
         ("gc_assist", "19|-|9|1|6"),

@@ -305,10 +305,7 @@ impl Converter<'_, '_> {
             Instant::State(row) => self.state(ts, row),
             Instant::Ended(ugid) => self.ended(*ugid),
             Instant::Proc(row) => self.proc(row),
-            other => {
-                let (reader, entities) = (self.reader, &self.entities);
-                self.runtime.instant(reader, entities, &mut self.sched, other)
-            }
+            other => self.runtime.instant(&self.entities, &mut self.sched, other),
         }
     }
 
@@ -332,20 +329,20 @@ impl Converter<'_, '_> {
             }
             return Ok(());
         }
-        let leaves = self.sched.is_leaving(p);
-        if let (Some(goid), Some(own)) = (self.sched.running(m), self.sched.m(m).p)
-            && self.sched.is_leaving(own)
-        {
+        let held = holder.is_some_and(|holder| self.sched.running(holder).is_some());
+        if held && !self.sched.is_leaving(p) {
+            self.sched.report.leave_out(LeftOut::PInUse);
+            return Ok(());
+        }
+        if let (Some(goid), Some(own)) = (self.sched.running(m), self.sched.m(m).p) {
+            if !self.sched.is_leaving(own) {
+                self.sched.report.infer(Inferred::ProcStop);
+            }
             // The number of Ps was lowered (`procresize`): Go's tracer has the goroutine yield its P.
             let reason = self.sched.tables.string(reasons::GOSCHED);
             self.sched.stop(goid, reason, 0)?;
             self.sched.start(m, Some(p), goid)?;
             return self.runtime.started(&mut self.sched, goid, m);
-        }
-        let in_use = |m: u64| self.sched.running(m).is_some();
-        if in_use(m) || (holder.is_some_and(in_use) && !leaves) {
-            self.sched.report.leave_out(LeftOut::PInUse);
-            return Ok(());
         }
         self.sched.take_p(m, p)
     }

@@ -19,7 +19,7 @@ pub enum LeftOut {
     NotRunning,
     /// There was no P to which the size of the heap could be put down.
     NoPForHeap,
-    /// A P is said to be idle, or on another thread, while its goroutine runs.
+    /// A P is said to be on another thread while a goroutine runs with it.
     PInUse,
 }
 

@@ -9,7 +9,6 @@ use super::source::{End, Entities, Instant};
 use super::tables::Tables;
 use super::wire::{Ev, NO_THREAD};
 use crate::error::Result;
-use crate::reader::Reader;
 
 /// A stopped world.
 #[derive(Clone, Copy)]
@@ -92,7 +91,6 @@ impl Runtime {
 
     pub fn instant(
         &mut self,
-        reader: &Reader,
         entities: &Entities,
         sched: &mut Sched<'_, '_>,
         instant: &Instant,
@@ -181,18 +179,12 @@ impl Runtime {
                 let task = row.task.unwrap_or_default().cast_unsigned();
                 sched.event(m, Ev::UserLog, &[task, category, message, stack])
             }
-            Instant::End(end) => self.end(reader, entities, sched, *end),
+            Instant::End(end) => self.end(entities, sched, *end),
             Instant::State(_) | Instant::Ended(_) | Instant::Proc(_) => Ok(()),
         }
     }
 
-    fn end(
-        &mut self,
-        _reader: &Reader,
-        entities: &Entities,
-        sched: &mut Sched<'_, '_>,
-        end: End,
-    ) -> Result<()> {
+    fn end(&mut self, entities: &Entities, sched: &mut Sched<'_, '_>, end: End) -> Result<()> {
         let goid = |ugid: i64| entities.goroutines.get(&ugid).map(|g| g.goid);
         match end {
             End::Gc => {
