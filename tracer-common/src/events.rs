@@ -383,6 +383,19 @@ events! {
         /// Memory that was looked at.
         swept: u64, "bytes";
     }
+    /// A goroutine of a program with C code enters or leaves a call of the kernel or of C.
+    GoSyscall = 47, "go_syscall" => "goroutine_state" {
+        /// The goroutine.
+        goid: u64, "goid";
+        /// Entry address of its start function.
+        startpc: u64, "address in the process";
+        /// Its stack, see `go_stack`; 0 for none, and when it leaves.
+        stack: u64, "stack id";
+        /// 1 if it leaves, 0 if it enters.
+        exit: u32, "0 or 1";
+        /// P that the thread holds, or -1.
+        proc: i32, "P id";
+    }
     /// A text of a traced process that was not seen before, ahead of the event that it belongs to.
     GoText = 46, "go_text" => "string" tail [u64; TEXT_WORDS] {
         /// Its number in the events of this process: a hash of all of it.

@@ -142,6 +142,14 @@ pub fn in_syscall(go: &GoOffsets, g: u64, frame: u64) -> Option<Start> {
     Some(Start { pc, caller: 0, frame, skip: 1 })
 }
 
+/// The stack of a goroutine that enters a system call, at a probe on `reentersyscall(pc, sp, bp)`.
+#[inline(always)]
+pub fn entering(go: &GoOffsets, regs: &pt_regs) -> Option<Start> {
+    let (pc, sp, bp) = (regs.rax, regs.rbx, regs.rcx);
+    let frame = if go.g_syscallbp == ABSENT { frame_above(regs.rbp, sp) } else { bp };
+    Some(Start { pc, caller: 0, frame, skip: 1 })
+}
+
 /// The first frame at or above a stack pointer, from an inner frame outwards.
 #[inline(always)]
 fn frame_above(mut frame: u64, sp: u64) -> u64 {

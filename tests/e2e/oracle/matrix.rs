@@ -1,7 +1,8 @@
 //! Which programs are compared, built with which Go and how.
 //!
 //! Most of it is left to `cargo xtask test --full`, for its time, and because some of it does not
-//! agree yet: programs that call C, changes of GOMAXPROCS, and stacks of creations in Go 1.19.
+//! agree yet: programs that call C, changes of GOMAXPROCS, stacks of creations in Go
+//! 1.19, and calls around which P's are taken away up to Go 1.25.
 
 use anyhow::{Result, ensure};
 use tracer_tests::go::Variant;
@@ -85,10 +86,10 @@ full! { full_go1_25: "1.25" Plain:
     lockosthread cgo panicking usertrace sched
 }
 tests! { go1_25_stripped: "1.25" Stripped:
-    httpload gcheavy blocking
+    httpload gcheavy
 }
 full! { full_go1_25_stripped: "1.25" Stripped:
-    daisy pingpong mutex busy coroutine selecttimer tcpecho lockosthread cgo panicking
+    blocking daisy pingpong mutex busy coroutine selecttimer tcpecho lockosthread cgo panicking
     usertrace sched
 }
 full! { full_go1_25_pie: "1.25" Pie:
@@ -121,10 +122,10 @@ full! { full_go1_23_trimpath: "1.23" TrimPath:
     daisy
 }
 tests! { go1_21: "1.21" Plain:
-    daisy gcheavy
+    daisy
 }
 full! { full_go1_21: "1.21" Plain:
-    pingpong httpload mutex busy blocking selecttimer tcpecho lockosthread cgo panicking
+    gcheavy pingpong httpload mutex busy blocking selecttimer tcpecho lockosthread cgo panicking
     usertrace sched
 }
 full! { full_go1_21_stripped: "1.21" Stripped:

@@ -128,6 +128,19 @@ impl GoProbe {
         match self {
             Self::StartRegion => Some(Self::EndRegion),
             Self::EndRegion => Some(Self::StartRegion),
+            Self::EnterSyscall => Some(Self::ExitSyscall),
+            Self::ExitSyscall => Some(Self::EnterSyscall),
+            _ => None,
+        }
+    }
+
+    /// A function without which a program has no use for this probe.
+    pub const fn only_with(self) -> Option<&'static str> {
+        match self {
+            // Without C code the kernel's own system calls tell all, at no cost of a probe.
+            Self::EnterSyscall | Self::EnterSyscallBlock | Self::ExitSyscall => {
+                Some("runtime.cgocall")
+            }
             _ => None,
         }
     }
@@ -151,6 +164,15 @@ go_probes! {
     }
     Go NewCoro gives "the creation of coroutines" {
         "go_newcoro" at Returns of "runtime.newcoro" since 23 until 23;
+    }
+    Go EnterSyscall gives "calls of C" {
+        "go_entersyscall" at Entry of "runtime.reentersyscall";
+    }
+    Go EnterSyscallBlock gives "long system calls of programs with C code" {
+        "go_entersyscallblock" at Entry of "runtime.entersyscallblock";
+    }
+    Go ExitSyscall gives "the end of calls of C" {
+        "go_exitsyscall" at Entry of "runtime.exitsyscall";
     }
     Go PreemptPark gives "goroutines stopped by the GC" {
         "go_preempt_park" at Entry of "runtime.preemptPark";

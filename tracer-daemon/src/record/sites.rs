@@ -33,6 +33,10 @@ impl Sites {
             let Some(place) = probe.place(runtime.minor) else {
                 continue;
             };
+            let has = |function| runtime.functions.range(function).is_some();
+            if probe.only_with().is_some_and(|function| !has(function)) {
+                continue;
+            }
             let level = probe.level();
             let partner = probe.partner().and_then(|partner| partner.place(runtime.minor));
             let lacks = partner.filter(|partner| offsets_of(runtime, elf, partner).is_err());

@@ -4,6 +4,7 @@ mod go;
 mod go_alloc;
 mod go_gc;
 mod go_proc;
+mod go_syscall;
 mod go_user;
 mod irq;
 mod process;

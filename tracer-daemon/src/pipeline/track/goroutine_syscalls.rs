@@ -1,7 +1,7 @@
 //! System calls of goroutines, as the Go scheduler sees them.
 
 use tracer_common::{
-    events::{SysEnter, SysExit},
+    events::{GoSyscall, SysEnter, SysExit},
     goroutine_status::{DEAD, DEADEXTRA, SYSCALL},
 };
 
@@ -19,6 +19,37 @@ const ERESTART_RESTARTBLOCK: i64 = -516;
 const RESTART_SYSCALL: u32 = 219;
 
 impl Goroutines {
+    /// The Go scheduler tells of a system call, or of a call of C.
+    pub fn syscall(&mut self, upid: i64, utid: i64, event: &GoSyscall, cx: &mut Context<'_>) {
+        self.scheduler_tells(upid);
+        let ts = event.header.ts;
+        if event.exit != 0 {
+            self.in_syscall.remove(&utid);
+            match self.track(upid, event.goid) {
+                Some(track) => {
+                    track.leave_syscall(ts, None);
+                    self.left_syscall.insert(utid, event.goid);
+                }
+                None => {
+                    self.left_unknown.insert(utid, ts.cast_signed());
+                }
+            }
+            return;
+        }
+        let since = self.ensure(upid, event.goid, event.startpc, cx);
+        let since = self.ran_since(since, State::Running, utid);
+        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let Some(track) = self.track(upid, event.goid) else {
+            return;
+        };
+        let place = Place::new(utid, event.proc);
+        let (from, to) = (State::Running, State::Syscall);
+        track.backfill(since, from, None, place, cx);
+        let (kind, reason, waker) = ("go_syscall", None, None);
+        track.change(&Change { kind, ts, from, to, reason, waker, stack_id, place }, cx);
+        self.in_syscall.insert(utid, (upid, event.goid));
+    }
+
     /// A goroutine enters a system call; returns the goroutine.
     pub fn enter_syscall(
         &mut self,
@@ -36,7 +67,7 @@ impl Goroutines {
         let since = self.ensure(upid, event.goid, event.startpc, cx);
         let since = self.ran_since(since, State::Running, utid);
         // The runtime's own calls and those that the scheduler does not know of leave it running.
-        let known_to_scheduler = event.gstatus == u32::from(SYSCALL);
+        let known_to_scheduler = event.gstatus == u32::from(SYSCALL) && !self.tells_of_calls(upid);
         let track = self.track(upid, event.goid)?;
         if known_to_scheduler && track.goes_on(event.nr) {
             let ugid = track.row.ugid;
@@ -69,6 +100,9 @@ impl Goroutines {
             ERESTART_RESTARTBLOCK => Some(RESTART_SYSCALL),
             _ => None,
         };
+        if self.in_syscall.get(&utid).is_some_and(|(upid, _)| self.tells_of_calls(*upid)) {
+            return;
+        }
         if let Some((upid, goid)) = self.in_syscall.remove(&utid)
             && let Some(track) = self.track(upid, goid)
         {

@@ -44,6 +44,8 @@ struct Process {
     goroutines: FxHashMap<u64, Track>,
     /// Those that ended while the ones that were there before are still being put in their place.
     ended: Option<FxHashSet<u64>>,
+    /// The scheduler itself tells when goroutines enter and leave system calls: the program has C code.
+    tells_of_calls: bool,
 }
 
 impl Process {
@@ -108,7 +110,10 @@ impl Goroutines {
     pub fn set_runtime(&mut self, upid: i64, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
         let since = since.cast_signed();
         let (goroutines, ended) = (FxHashMap::default(), None);
-        self.processes.insert(upid, Process { runtime, bias, since, goroutines, ended });
+        self.processes.insert(
+            upid,
+            Process { runtime, bias, since, goroutines, ended, tells_of_calls: false },
+        );
     }
 
     /// The runtime of a process, and its load address minus the address in its file.
@@ -183,6 +188,16 @@ impl Goroutines {
         if let Some(process) = self.processes.get_mut(&upid) {
             process.ended = Some(FxHashSet::default());
         }
+    }
+
+    pub(super) fn scheduler_tells(&mut self, upid: i64) {
+        if let Some(process) = self.processes.get_mut(&upid) {
+            process.tells_of_calls = true;
+        }
+    }
+
+    pub(super) fn tells_of_calls(&self, upid: i64) -> bool {
+        self.processes.get(&upid).is_some_and(|process| process.tells_of_calls)
     }
 
     /// All goroutines that were there before the recording have been told of.

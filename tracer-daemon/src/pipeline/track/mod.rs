@@ -347,6 +347,10 @@ impl Tracker {
                     stack_id,
                 });
             }
+            Event::GoSyscall(e) => {
+                goroutines.syscall(upid, utid, e, cx);
+                procs.syscall(utid, e);
+            }
             Event::GoWorker(e) => goroutines.is_worker(upid, e, cx),
             Event::SchedSwitch(_)
             | Event::SchedWaking(_)

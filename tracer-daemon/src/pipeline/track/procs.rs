@@ -1,7 +1,7 @@
 //! proc_state and gomaxprocs: which thread has which P.
 
 use rustc_hash::FxHashMap;
-use tracer_common::events::{GoMaxProcs, GoProc, GoProcStop, NO_PROC, SysEnter};
+use tracer_common::events::{GoMaxProcs, GoProc, GoProcStop, GoSyscall, NO_PROC, SysEnter};
 use tracer_common::goroutine_status::SYSCALL;
 use tracer_store::{Gomaxprocs, ProcState, Streams, words::proc_state as word};
 
@@ -245,6 +245,16 @@ impl Procs {
     pub fn enter_syscall(&mut self, utid: i64, event: &SysEnter) {
         if event.gstatus == u32::from(SYSCALL) {
             self.calls.insert(utid, Call { entered: event.header.ts, left: None });
+        }
+    }
+
+    /// As for the other two, as the Go scheduler tells it.
+    pub fn syscall(&mut self, utid: i64, event: &GoSyscall) {
+        let ts = event.header.ts;
+        if event.exit == 0 {
+            self.calls.insert(utid, Call { entered: ts, left: None });
+        } else {
+            self.exit_syscall(utid, ts);
         }
     }
 

@@ -198,6 +198,7 @@ fn finds_functions_by_name_and_address() {
         let functions = parse(magic, &program(), END);
         assert_eq!(functions.range("main.main"), Some((at(0), at(0x20))));
         assert_eq!(functions.range("main.mai"), None);
+        assert_eq!(functions.extent(), Some((at(0), at(END.into()))));
         assert_eq!(functions.start_name(at(0x1f)).as_deref(), Some("main.main"));
         assert_eq!(functions.range("main.wrap"), Some((at(0x50), at(0x60))));
         assert_eq!(functions.start_name(at(0x50)).as_deref(), Some("main.main"));
