@@ -51,7 +51,7 @@ enum Task {
         /// Run only the tests whose names contain one of these, without format and lint checks
         filter: Vec<String>,
         /// Run all: every test program with every version of Go, built in every way, and the whole
-        /// soak; takes some hours
+        /// soak; takes an hour or more
         #[arg(long)]
         full: bool,
     },

@@ -1,8 +1,8 @@
 //! Which programs are compared, built with which Go and how.
 //!
 //! Most of it is left to `cargo xtask test --full`, for its time, and because some of it does not
-//! agree yet: programs that call C, changes of GOMAXPROCS, stacks of creations in Go
-//! 1.19, and calls around which P's are taken away up to Go 1.25.
+//! agree yet: programs that call C, reasons of stops without a stack, changes of GOMAXPROCS, stacks
+//! of creations in Go 1.19, and calls around which Ps are taken away up to Go 1.25.
 
 use anyhow::{Result, ensure};
 use tracer_tests::go::Variant;
@@ -47,17 +47,17 @@ fn all(programs: &[&str], minor: &str, variant: Variant) -> Result<()> {
 }
 
 tests! { go1_27: "1.27" Plain:
-    daisy pingpong httpload mutex gcheavy busy coroutine blocking selecttimer tcpecho
+    daisy pingpong httpload mutex busy coroutine blocking selecttimer
     lockosthread panicking usertrace
 }
 full! { full_go1_27: "1.27" Plain:
-    cgo sched
+    gcheavy tcpecho cgo sched
 }
 tests! { go1_27_stripped: "1.27" Stripped:
-    gcheavy
+    selecttimer
 }
 full! { full_go1_27_stripped: "1.27" Stripped:
-    daisy pingpong httpload mutex busy coroutine blocking selecttimer tcpecho lockosthread
+    daisy pingpong httpload mutex busy coroutine blocking gcheavy tcpecho lockosthread
     cgo panicking usertrace sched
 }
 tests! { go1_27_pie: "1.27" Pie:
@@ -68,10 +68,10 @@ full! { full_go1_27_pie: "1.27" Pie:
     cgo panicking usertrace sched
 }
 tests! { go1_27_noinline: "1.27" NoInline:
-    tcpecho
+    mutex
 }
 full! { full_go1_27_noinline: "1.27" NoInline:
-    daisy pingpong httpload mutex gcheavy busy coroutine blocking selecttimer lockosthread
+    daisy pingpong httpload tcpecho gcheavy busy coroutine blocking selecttimer lockosthread
     cgo panicking usertrace sched
 }
 tests! { go1_27_trimpath: "1.27" TrimPath:
@@ -86,10 +86,10 @@ full! { full_go1_25: "1.25" Plain:
     lockosthread cgo panicking usertrace sched
 }
 tests! { go1_25_stripped: "1.25" Stripped:
-    httpload gcheavy
+    httpload
 }
 full! { full_go1_25_stripped: "1.25" Stripped:
-    blocking daisy pingpong mutex busy coroutine selecttimer tcpecho lockosthread cgo panicking
+    gcheavy blocking daisy pingpong mutex busy coroutine selecttimer tcpecho lockosthread cgo panicking
     usertrace sched
 }
 full! { full_go1_25_pie: "1.25" Pie:

@@ -64,18 +64,30 @@ impl fmt::Display for Fork {
     }
 }
 
-/// The goroutines of which the two sides tell different sequences, the earliest first.
+/// How close to the window's end, in ns, a change may be that only one side has in the window.
+const EDGE: i64 = 100_000;
+
+/// The goroutines of which the two sides tell different sequences, the earliest first. What only one
+/// side tells at the very end of the window does not count.
 pub fn forks(go: &Timelines, ours: &Timelines) -> Vec<Fork> {
     const NONE: &[Change] = &[];
     let goids: std::collections::BTreeSet<&i64> = go.keys().chain(ours.keys()).collect();
     let start = go.values().flatten().map(|change| change.time).min().unwrap_or_default();
     let our_start = ours.values().flatten().map(|change| change.time).min().unwrap_or_default();
+    let last = |side: &Timelines| side.values().flatten().map(|change| change.time).max();
+    let (end, our_end) = (last(go).unwrap_or_default(), last(ours).unwrap_or_default());
     let mut forks = Vec::new();
     for goid in goids {
         let of = |side: &'_ Timelines| side.get(goid).map_or_else(|| NONE.to_vec(), Clone::clone);
         let (go, ours) = (of(go), of(ours));
         let common = go.iter().zip(&ours).take_while(|(a, b)| a.kind == b.kind).count();
         if common == go.len() && common == ours.len() {
+            continue;
+        }
+        let is_late = |side: &[Change], end: i64| {
+            side.get(common).is_none_or(|change| change.time > end.saturating_sub(EDGE))
+        };
+        if common == go.len().min(ours.len()) && is_late(&go, end) && is_late(&ours, our_end) {
             continue;
         }
         let first = common.saturating_sub(2);
@@ -192,8 +204,18 @@ mod tests {
     }
 
     #[test]
+    fn the_last_change_may_be_behind_the_edge() {
+        let all = life([0, 1000, 2000, 300_000]);
+        let mut fewer = all.clone();
+        fewer.get_mut(&3).expect("it is there").pop();
+        assert_eq!(forks(&all, &fewer), []);
+        fewer.get_mut(&3).expect("it is there").pop();
+        assert_eq!(forks(&all, &fewer).len(), 1);
+    }
+
+    #[test]
     fn a_goroutine_that_one_side_lacks_is_a_fork() {
-        let life = life([0, 1000, 2000, 3000]);
+        let life = life([0, 1000, 2000, 300_000]);
         assert_eq!(forks(&life, &Timelines::new())[0].lengths, (4, 0));
         assert_eq!(forks(&Timelines::new(), &life)[0].lengths, (0, 4));
     }
