@@ -15,6 +15,12 @@ pub const GOID_LATE: u32 = 16;
 /// Bit of [`Target::flags`]: kernel stacks are recorded where threads leave the CPU.
 pub const KERNEL_STACKS: u32 = 32;
 
+/// Bit of [`Target::flags`]: Go does not show the innermost frame of a goroutine that stops (up to Go 1.24).
+pub const STOP_HIDES_ONE: u32 = 64;
+/// Bit of [`Target::flags`]: runtime.systemstack keeps no frame (up to Go 1.20), so that the frame pointer
+/// does not lead to the function that called it.
+pub const FRAMELESS_SYSTEMSTACK: u32 = 128;
+
 /// How many processes can be traced at once.
 pub const MAX_TARGETS: usize = 1024;
 

@@ -22,6 +22,19 @@ use crate::{
     maps::{EVENTS, NO_ROOM, PRODUCED, UNREADABLE},
 };
 
+/// CLOCK_MONOTONIC, in ns.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Submits the record that `fill` makes of a header with this time.
+#[inline(always)]
+pub fn emit_at<R: Record>(ts: u64, fill: impl FnOnce(Header) -> R) {
+    emit(|header| fill(Header { ts, ..header }));
+}
+
 /// Submits the record that `fill` makes of a header.
 #[inline(always)]
 pub fn emit<R: Record>(fill: impl FnOnce(Header) -> R) {

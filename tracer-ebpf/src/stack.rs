@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     events::{GoStack, MAX_FRAMES},
-    target::{ABSENT, GoOffsets, STACKS, Target},
+    target::{ABSENT, FRAMELESS_SYSTEMSTACK, GoOffsets, STACKS, STOP_HIDES_ONE, Target},
 };
 
 use crate::{emit::emit_tail, maps::STACKS_SEEN};
@@ -113,14 +113,31 @@ pub fn parked(go: &GoOffsets, g: u64, skip: u16) -> Option<Start> {
     Some(Start { pc: words[1], caller: 0, frame, skip })
 }
 
+/// The stack of a goroutine whose thread is on the system stack by `systemstack(func)`.
+#[inline(always)]
+pub fn on_system_stack(target: &Target, g: u64, skip: u16) -> Option<Start> {
+    let mut start = parked(&target.go, g, skip)?;
+    if target.flags & FRAMELESS_SYSTEMSTACK != 0 {
+        start.caller = top(&target.go, g);
+    }
+    Some(start)
+}
+
+/// The word on top of a goroutine's stack; 0 if it cannot be read.
+#[inline(always)]
+fn top(go: &GoOffsets, g: u64) -> u64 {
+    read(g + u64::from(go.g_sched_sp)).and_then(read).unwrap_or(0)
+}
+
 /// The stack of a goroutine that is made to stop: as for [`parked`], but in the stack check of a
 /// function that has no frame yet its caller's address lies on top of the stack (go.dev/issue/68090).
 #[inline(always)]
-pub fn stopped(go: &GoOffsets, g: u64) -> Option<Start> {
-    let mut start = parked(go, g, 0)?;
+pub fn stopped(target: &Target, g: u64) -> Option<Start> {
+    let go = &target.go;
+    let hidden = u16::from(target.flags & STOP_HIDES_ONE != 0);
+    let mut start = parked(go, g, hidden)?;
     if go.g_sync_safe_point != ABSENT && read::<u8>(g + u64::from(go.g_sync_safe_point))? & 1 != 0 {
-        let top: u64 = read(g + u64::from(go.g_sched_sp))?;
-        start.caller = read(top)?;
+        start.caller = top(go, g);
     }
     Some(start)
 }

@@ -19,6 +19,7 @@ use aya::{
     },
 };
 use aya_log::EbpfLogger;
+use nix::errno::Errno;
 use thiserror::Error;
 use tracer_common::target::Target;
 use tracing::{debug, warn};
@@ -296,28 +297,29 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
+fn denied(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<std::io::Error>()
             && io.kind() == std::io::ErrorKind::PermissionDenied
         {
-            return true;
+            return io.raw_os_error().map(Errno::from_raw);
         }
         next = error.source();
     }
-    false
+    None
 }
 
 fn refused(program: &'static str, error: &(dyn std::error::Error + 'static)) -> KernelError {
-    if denied(error) {
+    // The verifier refuses with EACCES.
+    if denied(error) == Some(Errno::EPERM) {
         return KernelError::Permission;
     }
     KernelError::Load { program, reason: chain(error) }
 }
 
 fn attach_error(program: &'static str, error: &(dyn std::error::Error + 'static)) -> KernelError {
-    if denied(error) {
+    if denied(error).is_some() {
         return KernelError::Permission;
     }
     KernelError::Attach { program, reason: chain(error) }

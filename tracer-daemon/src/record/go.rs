@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use tracer_common::target::{FULL, GO, GOID_LATE, KERNEL_STACKS, STACKS, Sweepers, Target};
+use tracer_common::target::{
+    FRAMELESS_SYSTEMSTACK, FULL, GO, GOID_LATE, KERNEL_STACKS, STACKS, STOP_HIDES_ONE, Sweepers,
+    Target,
+};
 
 use super::sites::Sites;
 use crate::{
@@ -71,11 +74,13 @@ impl Inspected {
         let (ready_start, ready_end) = in_process(go.ready);
         let (park_start, park_end) = in_process(go.runtime.park());
         let (text_start, text_end) = in_process(go.runtime.functions.extent());
-        let goid_late = if go.runtime.minor <= 23 { GOID_LATE } else { 0 };
+        let until = |minor, flag| if go.runtime.minor <= minor { flag } else { 0 };
+        let by_version =
+            until(23, GOID_LATE) | until(24, STOP_HIDES_ONE) | until(20, FRAMELESS_SYSTEMSTACK);
         kernel.trace(
             pid,
             Target {
-                flags: GO | stacks | full | goid_late | options.flags(),
+                flags: GO | stacks | full | by_version | options.flags(),
                 gc_worker_reason: u32::from(go.runtime.gc_worker_reason()),
                 ready_start,
                 ready_end,

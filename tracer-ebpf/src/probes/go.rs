@@ -14,7 +14,7 @@ use tracer_common::{
 
 use super::process::current_tgid;
 use crate::{
-    emit::{emit, unreadable},
+    emit::{emit, emit_at, now, unreadable},
     go,
     maps::traced,
     stack,
@@ -118,7 +118,7 @@ pub fn go_newcoro(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn parent(target: &Target, curg: u64) -> Option<stack::Start> {
     // Go does not show systemstack_switch and newproc.
-    stack::parked(&target.go, curg, 2)
+    stack::on_system_stack(target, curg, 2)
 }
 
 #[inline(always)]
@@ -151,6 +151,7 @@ fn created(
 
 #[inline(always)]
 fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<(), i32> {
+    let began = now();
     let go = &target.go;
     let m = go::m_of(go, regs.r14)?;
     let machine = go::machine(go, m)?;
@@ -160,14 +161,18 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
     let doer_goid = if woken { go::goid(go, machine.curg)? } else { 0 };
     let start = match (old, new) {
         (WAITING, RUNNABLE) if machine.curg == regs.r14 => stack::here(regs, 0),
-        (WAITING, RUNNABLE) => stack::parked(go, machine.curg, stack::skip_of_ready(target, regs)),
+        (WAITING, RUNNABLE) => {
+            stack::on_system_stack(target, machine.curg, stack::skip_of_ready(target, regs))
+        }
         (RUNNING, WAITING) => stack::parked(go, gp, go::wait_skip(go, m)?),
         // On the way out of a system call Go shows none.
-        (RUNNING, RUNNABLE | PREEMPTED) if machine.proc != NO_PROC => stack::stopped(go, gp),
+        (RUNNING, RUNNABLE | PREEMPTED) if machine.proc != NO_PROC => stack::stopped(target, gp),
         _ => None,
     };
     let stack = stack::number(target, start);
-    emit(|header| GoStatus {
+    // Go's tracer, too, writes that a goroutine stops before this function, and that one can run after it.
+    let ts = if old == RUNNING { began } else { now() };
+    emit_at(ts, |header| GoStatus {
         header,
         goid: g.goid,
         startpc: g.startpc,

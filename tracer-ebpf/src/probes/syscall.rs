@@ -9,7 +9,7 @@ use tracer_common::{
 
 use super::process::current_tgid;
 use crate::{
-    emit::emit,
+    emit::{emit, emit_at, now},
     go,
     maps::{TARGETS, traced},
     stack,
@@ -30,6 +30,7 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     let Some(target) = TARGETS.get_ptr_mut(&tgid) else {
         return 0;
     };
+    let began = now();
     let call = ctx.arg::<u64>(1);
     // SAFETY: an existing entry; only the process itself, which is single-threaded, disarms it.
     unsafe {
@@ -70,7 +71,17 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
         _ => None,
     };
     let stack = stack::number(target, start);
-    emit(|header| SysEnter { header, tgid, nr, args, goid, startpc, gstatus, proc, stack });
+    emit_at(began, |header| SysEnter {
+        header,
+        tgid,
+        nr,
+        args,
+        goid,
+        startpc,
+        gstatus,
+        proc,
+        stack,
+    });
     0
 }
 

@@ -67,7 +67,9 @@ impl Stacks {
         }
         let in_file: Vec<u64> = pcs.iter().map(|pc| pc.wrapping_sub(bias)).collect();
         let expanded = runtime.functions.expand(&in_file, head.skip);
-        let yields = expanded.first().is_some_and(|frame| YIELDS.contains(&&*frame.function));
+        // Before Go 1.25 its function is not shown.
+        let inner = runtime.functions.expand(&in_file[..in_file.len().min(1)], 0);
+        let yields = inner.first().is_some_and(|frame| YIELDS.contains(&&*frame.function));
         let known = self.store(&expanded, module).map(|stack_id| Known { stack_id, yields });
         self.known.insert((upid, head.id), known);
     }
