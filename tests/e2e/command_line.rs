@@ -67,7 +67,7 @@ fn a_program_that_replaces_itself_is_looked_at_again() -> Result<()> {
 fn attach_ends_after_its_duration_or_with_the_process() -> Result<()> {
     let database = Database::new()?;
     let program = Go::find()?.build("pingpong")?;
-    let target = Process::start(std::process::Command::new(program).args(["-d", "3s"]))?;
+    let target = Process::start(std::process::Command::new(program).args(["-d", "8s"]))?;
     let attach = |duration: &str| -> Result<_> {
         let mut tracerd = tracerd(&["attach", &target.pid().to_string()])?;
         tracerd.args(["--duration", duration, "--db"]).arg(database.path());

@@ -94,7 +94,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads every kernel program, with a ring of `ring_bytes` (rounded up to a power of two).
+    /// Loads the programs on tracepoints, with a ring of `ring_bytes` (rounded up to a power of two).
     ///
     /// # Errors
     /// Missing rights, a kernel without BTF or without a field that is read, or the verifier's
@@ -127,9 +127,6 @@ impl Kernel {
             }
         } else {
             warn!("this kernel has no interrupt tracepoints: wakers are not recorded");
-        }
-        for name in GoProbe::programs() {
-            uprobe(&mut ebpf, name)?.load().map_err(|e| refused(name, &e))?;
         }
 
         let logger = EbpfLogger::init(&mut ebpf)
@@ -202,7 +199,7 @@ impl Kernel {
             program: name,
             reason: "0 is not a process".to_owned(),
         })?;
-        let program = uprobe(&mut self.ebpf, name)?;
+        let program = loaded_uprobe(&mut self.ebpf, name)?;
         let location = UProbeAttachLocation::AbsoluteOffset(file_offset);
         let id =
             program.attach(location, executable, UProbeScope::OneProcess(pid)).map_err(failed)?;
@@ -270,6 +267,18 @@ fn tracepoint<'a>(
 
 fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, KernelError> {
     program(ebpf, name)
+}
+
+/// The verifier takes its time for each of them, and no process needs them all.
+fn loaded_uprobe<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut UProbe, KernelError> {
+    let program = uprobe(ebpf, name)?;
+    if program.fd().is_err() {
+        program.load().map_err(|e| refused(name, &e))?;
+    }
+    Ok(program)
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
@@ -340,6 +349,9 @@ mod tests {
         known.sort_unstable();
         in_object.sort_unstable();
         assert_eq!(in_object, known, "a program that no table names is never tested");
+        for name in GoProbe::programs() {
+            loaded_uprobe(&mut kernel.ebpf, name).expect("passes the verifier");
+        }
         for (name, program) in kernel.ebpf.programs() {
             assert!(program.fd().is_ok(), "{name} is not loaded");
         }

@@ -146,6 +146,7 @@ impl GoProbe {
     }
 
     /// Names of all programs, each once.
+    #[cfg(test)]
     pub fn programs() -> Vec<&'static str> {
         let places = Self::ALL.iter().flat_map(|probe| probe.places());
         let mut names: Vec<_> = places.map(|place| place.program).collect();
