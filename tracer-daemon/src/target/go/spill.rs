@@ -20,6 +20,13 @@ pub fn keeps_second_argument(code: &[u8], start: u64) -> bool {
             Mnemonic::Add if instruction.op0_register() == Register::RSP => {
                 frame = Some(-instruction.immediate(1).cast_signed());
             }
+            // Before Go 1.21 the frame pointer is not pushed: it is stored in the frame, and points there.
+            Mnemonic::Lea
+                if instruction.op0_register() == Register::RBP
+                    && instruction.memory_base() == Register::RSP =>
+            {
+                frame = Some(instruction.memory_displacement64().cast_signed());
+            }
             Mnemonic::Mov if stores_bx(&instruction) => {
                 let offset = instruction.memory_displacement64().cast_signed();
                 return frame.is_some_and(|size| offset - size == SECOND_ARGUMENT);
@@ -51,6 +58,16 @@ mod tests {
     #[test]
     fn the_spill_is_found() {
         assert!(keeps_second_argument(READY, 0x1000));
+    }
+
+    #[test]
+    fn the_spill_of_a_frame_without_a_push_is_found() {
+        // sub $0x50,%rsp; mov %rbp,0x48(%rsp); lea 0x48(%rsp),%rbp; mov %rbx,0x60(%rsp)
+        let code = [
+            0x48, 0x83, 0xec, 0x50, 0x48, 0x89, 0x6c, 0x24, 0x48, 0x48, 0x8d, 0x6c, 0x24, 0x48,
+            0x48, 0x89, 0x5c, 0x24, 0x60,
+        ];
+        assert!(keeps_second_argument(&code, 0x1000));
     }
 
     #[test]
