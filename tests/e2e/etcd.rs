@@ -9,7 +9,11 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use tracer_tests::harness::{Database, Ended, Process, SOON, run, wait_until};
+use tracer_tests::{
+    go::Go,
+    harness::{Database, Ended, Process, SOON, run, wait_until},
+    oracle::{What, read},
+};
 
 /// Keys that each client writes and reads.
 const KEYS: u32 = 40;
@@ -88,6 +92,16 @@ fn under_load() -> Result<()> {
     for reason in ["select", "IO wait", "chan receive"] {
         assert!(reasons.contains(&reason), "{reasons:?}");
     }
+
+    // Go's own tools open what was recorded, and know the functions.
+    let (file, _) = database.export(&[])?;
+    let events = read(&Go::find()?, &file)?;
+    let named = events.iter().filter(|event| match &event.what {
+        What::Goroutine { stack, .. } => stack.iter().any(|f| f.function.contains("etcd")),
+        _ => false,
+    });
+    let named = named.count();
+    assert!(named > 100, "{named} changes of state in functions of etcd");
 
     etcd.signal(Signal::SIGTERM)?;
     etcd.wait(SOON)?;

@@ -1,27 +1,16 @@
 //! `tracer export --format gotrace`: Go's own tools open what it writes, also of a recording that goes on,
 //! of a part of one, and of one with losses. That it says what the runtime says is the oracle's to find out.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use tracer_tests::{
     go::Go,
-    harness::{Database, Ended, Process, SOON, run, tracer, wait_until},
+    harness::{Database, Process, SOON, run, wait_until},
     oracle::{self, Event, State, What},
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// Exports and returns the file, and what was said.
-fn export(database: &Database, flags: &[&str]) -> Result<(PathBuf, Ended)> {
-    let file = database.dir().join("trace.out");
-    let mut tracer = tracer(&["export", "--format", "gotrace", "-o"])?;
-    tracer.arg(&file).arg("--db").arg(database.path()).args(flags);
-    Ok((file, run(&mut tracer, SOON)?.ok()?))
-}
 
 /// A profile that `go tool trace -pprof=KIND` makes of a file, as the text of `go tool pprof -top`.
 fn profile(go: &Go, kind: &str, file: &Path) -> Result<String> {
@@ -42,7 +31,7 @@ fn profiles_of_go_name_the_functions_of_the_program() -> Result<()> {
     let (database, go) = (Database::new()?, Go::find()?);
     let program = go.build("mutex")?;
     database.record(&[], &[program.to_str().context("an odd path")?], LIMIT)?.ok()?;
-    let (file, _) = export(&database, &[])?;
+    let (file, _) = database.export(&[])?;
     let sync = profile(&go, "sync", &file)?;
     assert!(sync.contains("main.work") && sync.contains("sync.(*Mutex).Lock"), "{sync}");
     let sched = profile(&go, "sched", &file)?;
@@ -58,7 +47,7 @@ fn after_losses_the_file_is_valid_and_the_user_is_told() -> Result<()> {
     database.record(&["--ring-size", "4096"], &command, LIMIT)?.ok()?;
     let lost = database.number("select sum(count) as n from loss where kind = 'go_status'")?;
     assert!(lost > 0, "nothing was lost");
-    let (file, ended) = export(&database, &[])?;
+    let (file, ended) = database.export(&[])?;
     assert!(ended.stderr.contains("were lost in this trace"), "{}", ended.stderr);
     assert!(ended.stderr.contains("unknown state"), "{}", ended.stderr);
     let events = oracle::read(&go, &file)?;
@@ -82,10 +71,10 @@ fn a_recording_that_goes_on_and_parts_of_it() -> Result<()> {
         times.is_ok_and(|(first, last)| first > 0 && last > first + 1_000)
     })?;
     let first = database.number(first)?;
-    let (file, _) = export(&database, &[])?;
+    let (file, _) = database.export(&[])?;
     let whole = oracle::read(&go, &file)?;
     let [from, to] = [first + 400, first + 600].map(|ms| format!("+{ms}ms"));
-    let (file, ended) = export(&database, &["--from", &from, "--to", &to])?;
+    let (file, ended) = database.export(&["--from", &from, "--to", &to])?;
     let part = oracle::read(&go, &file)?;
     load.signal(nix::sys::signal::Signal::SIGTERM)?;
     load.wait(SOON)?;

@@ -259,6 +259,18 @@ impl Database {
         bail!("nothing was stored within {SOON:?}")
     }
 
+    /// Exports the recording as a Go execution trace; returns the file, and what `tracer` said.
+    ///
+    /// # Errors
+    /// When `tracer` fails.
+    pub fn export(&self, flags: &[&str]) -> Result<(PathBuf, Ended)> {
+        let file = self.dir().join("export.trace");
+        let mut tracer = tracer(&["export", "--format", "gotrace", "-o"])?;
+        tracer.arg(&file).arg("--db").arg(self.path()).args(flags);
+        let ended = run(&mut tracer, SOON)?.ok()?;
+        Ok((file, ended))
+    }
+
     /// Nothing was lost in this recording.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use tracer_tests::{
     go::{Go, Variant},
-    harness::{Database, SOON, run, tracer},
+    harness::Database,
     oracle::{Event, State, What, census::HEAP_LIVE, read, reasons::in_v1, rows, window},
 };
 
@@ -130,11 +130,7 @@ impl Recorded {
     /// # Errors
     /// When `tracer` fails.
     pub fn export(&self) -> Result<PathBuf> {
-        let file = self.database.dir().join("export.trace");
-        let mut tracer = tracer(&["export", "--format", "gotrace", "-o"])?;
-        tracer.arg(&file).arg("--db").arg(self.database.path());
-        run(&mut tracer, SOON)?.ok()?;
-        Ok(file)
+        Ok(self.database.export(&[])?.0)
     }
 
     /// What the export holds of the window, as Go's own parser reads it.
