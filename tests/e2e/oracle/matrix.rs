@@ -48,10 +48,10 @@ fn all(programs: &[&str], minor: &str, variant: Variant) -> Result<()> {
 
 tests! { go1_27: "1.27" Plain:
     daisy pingpong httpload mutex busy coroutine blocking selecttimer
-    lockosthread panicking usertrace
+    lockosthread panicking usertrace sched
 }
 full! { full_go1_27: "1.27" Plain:
-    gcheavy tcpecho cgo sched
+    gcheavy tcpecho cgo
 }
 tests! { go1_27_stripped: "1.27" Stripped:
     selecttimer

@@ -115,6 +115,8 @@ pub fn key(event: &Event) -> Option<Key> {
         What::Proc { proc, from: State::Idle, to: State::Running } => {
             Some((Scope::Proc(*proc), "proc start".into()))
         }
+        // Go tells it of a P that a goroutine of C leaves behind, and rows of a P that was away for a while.
+        What::Proc { from: State::Idle, to: State::Idle, .. } => None,
         What::Proc { proc, to: State::Idle, .. } => Some((Scope::Proc(*proc), "proc steal".into())),
         What::Proc { proc, from, to } => Some((Scope::Proc(*proc), format!("{from:?} to {to:?}"))),
         What::RangeBegin { name, scope } => Some((*scope, name.to_string())),

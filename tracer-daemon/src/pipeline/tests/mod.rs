@@ -28,6 +28,7 @@ const MAIN: u64 = 0x1000;
 const GC_START: u64 = 0x2000;
 const MARK_DONE: u64 = 0x3000;
 const YIELD: u64 = 0x4000;
+const CROSS_CALL: u64 = 0x9000;
 const START_REGION: u64 = 0x5000;
 const CHAN_RECEIVE: u8 = 19;
 const COROUTINE: u8 = 38;
@@ -50,6 +51,7 @@ impl Bench {
             (MARK_DONE, MARK_DONE + 0x100, "runtime.gcMarkDone.func3"),
             (YIELD, YIELD + 0x100, "runtime.Gosched"),
             (START_REGION, START_REGION + 0x100, "runtime/trace.StartRegion"),
+            (CROSS_CALL, CROSS_CALL + 0x100, "crosscall2"),
         ]);
         pipeline.set_go(PID, Arc::new(runtime), 0, START);
         Self { pipeline, rows: Batch::default(), strings: Vec::new() }

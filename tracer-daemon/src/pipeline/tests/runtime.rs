@@ -283,3 +283,26 @@ fn a_thread_of_c_that_calls_go_may_get_a_p_with_the_thread_that_it_borrows() {
     assert_eq!(rows[rows.len() - 2..], expected);
     assert_eq!(bench.losses(), []);
 }
+
+#[test]
+fn a_goroutine_whose_p_is_no_more_yields_until_it_has_another_one() {
+    let mut bench = Bench::with_running(5);
+    bench.push(GoMaxProcs { goid: 5, ..counted(1_300, PID, 1, 2) });
+    bench.push(GoProc { goid: 5, ..starts(1_400, PID, 0) });
+    bench.run(2_000);
+    let rows = bench.goroutine(5);
+    let last: Vec<_> = rows.iter().rev().take(2).collect();
+    assert_eq!(
+        last,
+        [&("running", None, 1_400, None), &("runnable", Some("runtime.Gosched"), 1_300, Some(100))]
+    );
+    assert!(bench.losses().is_empty());
+}
+
+#[test]
+fn a_goroutine_that_keeps_its_p_goes_on() {
+    let mut bench = Bench::with_running(5);
+    bench.push(GoMaxProcs { goid: 5, ..counted(1_300, PID, 4, 2) });
+    bench.run(2_000);
+    assert_eq!(bench.goroutine(5).last(), Some(&("running", None, 1_200, None)));
+}

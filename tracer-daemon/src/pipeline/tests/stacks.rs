@@ -83,3 +83,13 @@ fn a_goroutine_that_yields_is_told_from_one_that_is_preempted() {
     assert!(rows.contains(&("runnable", Some("runtime.Gosched"), 1_300, Some(100))), "{rows:?}");
     assert!(rows.contains(&("runnable", Some("preempted"), 1_500, None)), "{rows:?}");
 }
+
+#[test]
+fn the_stack_of_a_callback_ends_where_c_begins() {
+    let mut bench = Bench::with_running(5);
+    push_stack(&mut bench, 1_299, 77, 0, &[MAIN + 0x30, 0, CROSS_CALL + 0x10, 0xdead_0000]);
+    bench.push(GoStatus { stack: 77, ..status(1_300, 5, 2, 4, CHAN_RECEIVE) });
+    bench.run(2_000);
+    let row = bench.rows.open.goroutine_state.iter().find(|row| row.ts == 1_300);
+    assert_eq!(functions(&bench, row.expect("it waits").stack_id), ["main.work"]);
+}

@@ -57,6 +57,13 @@ pub struct Change {
     pub place: Place,
 }
 
+impl Change {
+    /// One without a reason, a waker or a stack.
+    pub fn plain(kind: &'static str, ts: u64, from: State, to: State, place: Place) -> Self {
+        Self { kind, ts, from, to, reason: None, waker: None, stack_id: None, place }
+    }
+}
+
 /// A goroutine that has not ended.
 pub struct Track {
     pub row: Goroutine,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
-    events::{GoCreate, GoProc, GoStatus, GoSwitch, GoWorker, NO_PROC},
+    events::{GoCreate, GoStatus, GoSwitch, GoWorker, NO_PROC},
     goroutine_status::{DEAD, DEADEXTRA, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING},
 };
 use tracer_store::{Goroutine, Interner, StrId, Streams};
@@ -99,6 +99,8 @@ pub struct Goroutines {
     pub(super) left_syscall: FxHashMap<i64, u64>,
     /// When threads left a system call that they had entered before the recording, by utid.
     pub(super) left_unknown: FxHashMap<i64, i64>,
+    /// Goroutine on each thread (utid) whose P is no more, until it gets another one.
+    pub(super) without_proc: FxHashMap<i64, u64>,
     /// Goroutines (upid, goid) that ended in a switch, and whose end is still to be told.
     ended_early: FxHashSet<(i64, u64)>,
     last_ugid: i64,
@@ -370,40 +372,6 @@ impl Goroutines {
             track.change(&Change { from, to, waker: None, ..change }, cx);
             track.switched_by(event.header.tid);
         }
-    }
-
-    /// A thread with a goroutine gets a P: if the goroutine comes back from a system call, it has
-    /// lost its P there.
-    pub fn got_proc(&mut self, upid: i64, utid: i64, event: &GoProc, cx: &mut Context<'_>) {
-        let place = Place::new(utid, event.proc);
-        self.found_proc(upid, event.goid, event.header.ts, place, cx);
-    }
-
-    /// A thread has taken its P back, at the end of its last system call, from another one.
-    pub fn took_proc(&mut self, upid: i64, utid: i64, proc: i32, ts: u64, cx: &mut Context<'_>) {
-        if let Some(&goid) = self.left_syscall.get(&utid) {
-            self.found_proc(upid, goid, ts, Place::new(utid, proc), cx);
-        }
-    }
-
-    /// Go's trace has a goroutine that lost its P in a system call, and found one, runnable for a
-    /// moment, and so have we.
-    fn found_proc(&mut self, upid: i64, goid: u64, ts: u64, place: Place, cx: &mut Context<'_>) {
-        let Some(track) = self.track(upid, goid).filter(|track| track.seeks_proc()) else {
-            return;
-        };
-        let change = |from, to| Change {
-            kind: "go_proc",
-            ts,
-            from,
-            to,
-            reason: None,
-            waker: None,
-            stack_id: None,
-            place,
-        };
-        track.change(&change(State::Syscall, State::Runnable), cx);
-        track.change(&change(State::Runnable, State::Running), cx);
     }
 
     /// A goroutine that has just started to run works for the GC, in one of the ways that

@@ -7,6 +7,7 @@
 mod entities;
 mod existing;
 mod goroutine;
+mod goroutine_procs;
 mod goroutine_syscalls;
 mod goroutines;
 mod procs;
@@ -309,6 +310,7 @@ impl Tracker {
             Event::GoProcStop(e) => procs.stopped(upid, utid, e, cx),
             Event::GoMaxProcs(e) => {
                 procs.counted(upid, utid, e, runtime.stopped_since(upid), cx);
+                goroutines.lost_proc(upid, utid, e, cx);
             }
             Event::GoStwBegin(e) => {
                 runtime.stw_begins(upid, utid, goroutines.ugid(upid, e.goid), e, cx);

@@ -15,6 +15,9 @@ use crate::{
 /// Functions by which a goroutine gives its P away of its own accord.
 const YIELDS: [&str; 3] = ["runtime.Gosched", "runtime.goschedguarded", "runtime.goschedIfBusy"];
 
+/// The function by which C calls Go.
+const FROM_C: &str = "crosscall2";
+
 /// A stack that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
@@ -66,7 +69,11 @@ impl Stacks {
             return;
         }
         let in_file: Vec<u64> = pcs.iter().map(|pc| pc.wrapping_sub(bias)).collect();
-        let expanded = runtime.functions.expand(&in_file, head.skip);
+        let mut expanded = runtime.functions.expand(&in_file, head.skip);
+        // Behind it is C code, which need not keep frame pointers: what they lead to are no frames.
+        if let Some(at) = expanded.iter().position(|frame| &*frame.function == FROM_C) {
+            expanded.truncate(at);
+        }
         // Before Go 1.25 its function is not shown.
         let inner = runtime.functions.expand(&in_file[..in_file.len().min(1)], 0);
         let yields = inner.first().is_some_and(|frame| YIELDS.contains(&&*frame.function));

@@ -1,0 +1,77 @@
+//! Goroutines that lose their P and find another one: after a system call, or when there are fewer Ps.
+
+use tracer_common::events::{GoMaxProcs, GoProc};
+
+use super::{
+    Context,
+    goroutine::{Change, Place, State},
+    goroutines::Goroutines,
+};
+
+impl Goroutines {
+    /// A thread with a goroutine gets a P: if the goroutine comes back from a system call, it has
+    /// lost its P there.
+    pub fn got_proc(&mut self, upid: i64, utid: i64, event: &GoProc, cx: &mut Context<'_>) {
+        let place = Place::new(utid, event.proc);
+        if let Some(goid) = self.without_proc.remove(&utid) {
+            let (ts, from, to) = (event.header.ts, State::Runnable, State::Running);
+            if let Some(track) = self.track(upid, goid) {
+                track.change(&Change::plain("go_proc", ts, from, to, place), cx);
+            }
+            return;
+        }
+        self.found_proc(upid, event.goid, event.header.ts, place, cx);
+    }
+
+    /// A goroutine sets GOMAXPROCS so low that its own P is no more; it gets another one. Go's trace has it
+    /// runnable meanwhile, as if it had yielded, and so have we.
+    pub fn lost_proc(&mut self, upid: i64, utid: i64, event: &GoMaxProcs, cx: &mut Context<'_>) {
+        if event.goid == 0 || event.proc < event.count {
+            return;
+        }
+        let reason = Some(cx.strings.intern("runtime.Gosched"));
+        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let Some(track) = self.track(upid, event.goid) else {
+            return;
+        };
+        let place = Place::new(utid, event.proc);
+        let (ts, from, to) = (event.header.ts, State::Running, State::Runnable);
+        let change = Change::plain("go_max_procs", ts, from, to, place);
+        track.change(&Change { reason, stack_id, ..change }, cx);
+        self.without_proc.insert(utid, event.goid);
+    }
+
+    /// A thread has taken its P back, at the end of its last system call, from another one.
+    pub fn took_proc(&mut self, upid: i64, utid: i64, proc: i32, ts: u64, cx: &mut Context<'_>) {
+        if let Some(&goid) = self.left_syscall.get(&utid) {
+            self.found_proc(upid, goid, ts, Place::new(utid, proc), cx);
+        }
+    }
+
+    /// Go's trace has a goroutine that lost its P in a system call, and found one, runnable for a
+    /// moment, and so have we.
+    pub(super) fn found_proc(
+        &mut self,
+        upid: i64,
+        goid: u64,
+        ts: u64,
+        place: Place,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(track) = self.track(upid, goid).filter(|track| track.seeks_proc()) else {
+            return;
+        };
+        let change = |from, to| Change {
+            kind: "go_proc",
+            ts,
+            from,
+            to,
+            reason: None,
+            waker: None,
+            stack_id: None,
+            place,
+        };
+        track.change(&change(State::Syscall, State::Runnable), cx);
+        track.change(&change(State::Runnable, State::Running), cx);
+    }
+}
