@@ -45,7 +45,7 @@ pub struct Recording {
     /// How much to record of a language runtime
     #[arg(long, value_enum, default_value_t = Level::Go)]
     pub level: Level,
-    /// Do not record stacks: about a third cheaper for a program that blocks often
+    /// Do not record stacks: about a tenth faster for a program that does nothing but block
     #[arg(long)]
     pub no_stacks: bool,
     /// Record where in the kernel threads leave the CPU
