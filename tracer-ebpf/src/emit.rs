@@ -29,22 +29,22 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Submits the record that `fill` makes of a header with this time.
-#[inline(always)]
-pub fn emit_at<R: Record>(ts: u64, fill: impl FnOnce(Header) -> R) {
-    emit(|header| fill(Header { ts, ..header }));
-}
-
 /// Submits the record that `fill` makes of a header.
 #[inline(always)]
 pub fn emit<R: Record>(fill: impl FnOnce(Header) -> R) {
+    emit_at(None, fill);
+}
+
+/// Submits the record that `fill` makes of a header with the time `ts`, or else that of its submission.
+#[inline(always)]
+pub fn emit_at<R: Record>(ts: Option<u64>, fill: impl FnOnce(Header) -> R) {
     const { assert!(R::TAIL == 0) };
     count(&PRODUCED, R::KIND as u32);
     let Some(mut entry) = EVENTS.reserve_untyped::<R>(0) else {
         count(&NO_ROOM, R::KIND as u32);
         return;
     };
-    entry.write(fill(header::<R>()));
+    entry.write(fill(header::<R>(ts)));
     entry.submit(wake_flags());
 }
 
@@ -60,7 +60,7 @@ pub fn emit_tail<R: Record, T: 'static>(fill: impl FnOnce(Header, *mut R, *mut T
     };
     let whole = entry.as_mut_ptr();
     // SAFETY: the room is there and ours until it is submitted.
-    unsafe { fill(header::<R>(), addr_of_mut!((*whole).record), addr_of_mut!((*whole).tail)) };
+    unsafe { fill(header::<R>(None), addr_of_mut!((*whole).record), addr_of_mut!((*whole).tail)) };
     entry.submit(wake_flags());
     true
 }
@@ -71,12 +71,13 @@ struct WithTail<R, T> {
     tail: T,
 }
 
-/// The clock is read after the reservation: time then follows the order of the ring, except while
-/// two CPUs are between these two lines.
+/// Without a time given the clock is read after the reservation: time then follows the order of the
+/// ring, except while two CPUs are between these two lines.
 #[inline(always)]
-fn header<R: Record>() -> Header {
-    // SAFETY: helpers without pointer arguments.
-    let (ts, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+fn header<R: Record>(ts: Option<u64>) -> Header {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let ts = ts.unwrap_or_else(now);
     Header { ts, kind: R::KIND as u16, cpu: cpu as u16, tid: bpf_get_current_pid_tgid() as u32 }
 }
 

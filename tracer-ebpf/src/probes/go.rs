@@ -151,7 +151,8 @@ fn created(
 
 #[inline(always)]
 fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<(), i32> {
-    let began = now();
+    // Go's tracer, too, writes that a goroutine stops before this function, and that one can run after it.
+    let began = (old == RUNNING).then(now);
     let go = &target.go;
     let m = go::m_of(go, regs.r14)?;
     let machine = go::machine(go, m)?;
@@ -170,9 +171,7 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
         _ => None,
     };
     let stack = stack::number(target, start);
-    // Go's tracer, too, writes that a goroutine stops before this function, and that one can run after it.
-    let ts = if old == RUNNING { began } else { now() };
-    emit_at(ts, |header| GoStatus {
+    emit_at(began, |header| GoStatus {
         header,
         goid: g.goid,
         startpc: g.startpc,

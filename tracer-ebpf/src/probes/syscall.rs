@@ -30,7 +30,7 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     let Some(target) = TARGETS.get_ptr_mut(&tgid) else {
         return 0;
     };
-    let began = now();
+    let began = Some(now());
     let call = ctx.arg::<u64>(1);
     // SAFETY: an existing entry; only the process itself, which is single-threaded, disarms it.
     unsafe {
