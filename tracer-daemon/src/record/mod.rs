@@ -19,7 +19,7 @@ use tracer_common::target::ARM_ON_EXEC;
 
 use crate::{
     args::{Attach, Run},
-    target::ProcessInfo,
+    target::{ProcessInfo, program::Program},
 };
 use launch::Launched;
 use recorder::{Recorder, Stop};
@@ -46,9 +46,9 @@ impl Exit {
 /// `tracerd attach PID`.
 pub fn attach(args: &Attach) -> Result<ExitCode> {
     let signals = Signals::block().context("cannot watch for signals")?;
-    // Before a database is made for it.
+    // What would refuse it, before a database is made for it.
     ProcessInfo::read(args.pid)?;
-    go::inspect(args.pid)?;
+    Program::of(args.pid)?.file.parse()?;
     let mut recorder = Recorder::new(&args.recording)?;
     recorder.attach(args.pid)?;
     let end = args.duration.map(|duration| Instant::now() + duration);
