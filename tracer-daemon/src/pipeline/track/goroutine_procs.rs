@@ -61,16 +61,7 @@ impl Goroutines {
         let Some(track) = self.track(upid, goid).filter(|track| track.seeks_proc()) else {
             return;
         };
-        let change = |from, to| Change {
-            kind: "go_proc",
-            ts,
-            from,
-            to,
-            reason: None,
-            waker: None,
-            stack_id: None,
-            place,
-        };
+        let change = |from, to| Change::plain("go_proc", ts, from, to, place);
         track.change(&change(State::Syscall, State::Runnable), cx);
         track.change(&change(State::Runnable, State::Running), cx);
     }

@@ -39,15 +39,25 @@ impl Goroutines {
         let since = self.ensure(upid, event.goid, event.startpc, cx);
         let since = self.ran_since(since, State::Running, utid);
         let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
-        let Some(track) = self.track(upid, event.goid) else {
-            return;
-        };
-        let place = Place::new(utid, event.proc);
         let (from, to) = (State::Running, State::Syscall);
-        track.backfill(since, from, None, place, cx);
-        let (kind, reason, waker) = ("go_syscall", None, None);
-        track.change(&Change { kind, ts, from, to, reason, waker, stack_id, place }, cx);
-        self.in_syscall.insert(utid, (upid, event.goid));
+        let change = Change::plain("go_syscall", ts, from, to, Place::new(utid, event.proc));
+        self.begin_syscall(upid, event.goid, since, &Change { stack_id, ..change }, cx);
+    }
+
+    /// A goroutine that ran, perhaps only since `since`, begins a system call on its thread.
+    fn begin_syscall(
+        &mut self,
+        upid: i64,
+        goid: u64,
+        since: Option<i64>,
+        change: &Change,
+        cx: &mut Context<'_>,
+    ) {
+        if let Some(track) = self.track(upid, goid) {
+            track.backfill(since, change.from, None, change.place, cx);
+            track.change(change, cx);
+            self.in_syscall.insert(change.place.utid, (upid, goid));
+        }
     }
 
     /// A goroutine enters a system call; returns the goroutine.
@@ -69,23 +79,15 @@ impl Goroutines {
         // The runtime's own calls and those that the scheduler does not know of leave it running.
         let known_to_scheduler = event.gstatus == u32::from(SYSCALL) && !self.tells_of_calls(upid);
         let track = self.track(upid, event.goid)?;
+        let ugid = track.row.ugid;
         if known_to_scheduler && track.goes_on(event.nr) {
-            let ugid = track.row.ugid;
             self.in_syscall.insert(utid, (upid, event.goid));
-            return Some(ugid);
+        } else if known_to_scheduler && !track.in_syscall() {
+            let (ts, from, to) = (event.header.ts, State::Running, State::Syscall);
+            let change = Change::plain("sys_enter", ts, from, to, Place::new(utid, event.proc));
+            self.begin_syscall(upid, event.goid, since, &Change { stack_id, ..change }, cx);
         }
-        if known_to_scheduler && !track.in_syscall() {
-            let ts = event.header.ts;
-            let place = Place::new(utid, event.proc);
-            let (from, to) = (State::Running, State::Syscall);
-            track.backfill(since, from, None, place, cx);
-            let (kind, reason, waker) = ("sys_enter", None, None);
-            track.change(&Change { kind, ts, from, to, reason, waker, stack_id, place }, cx);
-            let ugid = track.row.ugid;
-            self.in_syscall.insert(utid, (upid, event.goid));
-            return Some(ugid);
-        }
-        Some(track.row.ugid)
+        Some(ugid)
     }
 
     /// The kernel's part of a system call ended on this thread; `entered`: its beginning was seen.

@@ -287,10 +287,8 @@ impl Goroutines {
                 track.backfill(since, from, None, place, cx);
                 // Go code that C called has returned to C, which for the scheduler is a system call.
                 if event.old == SYSCALL && !track.in_syscall() {
-                    let (kind, ts, stack_id) = (KIND, event.header.ts, None);
-                    let (from, to, reason, waker) = (State::Running, State::Syscall, None, None);
-                    let change = Change { kind, ts, from, to, reason, waker, stack_id, place };
-                    track.change(&change, cx);
+                    let (ts, from, to) = (event.header.ts, State::Running, State::Syscall);
+                    track.change(&Change::plain(KIND, ts, from, to, place), cx);
                 }
                 track.end(event.header.ts, place, cx);
             }
@@ -357,19 +355,17 @@ impl Goroutines {
         } else if let Some(track) = self.track(upid, event.goid) {
             let (from, to) = (State::Running, State::Waiting);
             track.backfill(ran_since, from, None, place, cx);
-            let waker = None;
-            track.change(&Change { kind: KIND, ts, from, to, reason, waker, stack_id, place }, cx);
+            let change = Change::plain(KIND, ts, from, to, place);
+            track.change(&Change { reason, stack_id, ..change }, cx);
             track.switched_by(event.header.tid);
         }
         let since = self.ensure(upid, event.next_goid, event.next_startpc, cx);
         if let Some(track) = self.track(upid, event.next_goid) {
             let (from, to) = (State::Waiting, State::Runnable);
             track.backfill(since, from, reason, place, cx);
-            let change =
-                Change { kind: KIND, ts, from, to, reason: None, waker, stack_id: None, place };
-            track.change(&change, cx);
-            let (from, to) = (to, State::Running);
-            track.change(&Change { from, to, waker: None, ..change }, cx);
+            let change = Change::plain(KIND, ts, from, to, place);
+            track.change(&Change { waker, ..change }, cx);
+            track.change(&Change::plain(KIND, ts, to, State::Running, place), cx);
             track.switched_by(event.header.tid);
         }
     }
