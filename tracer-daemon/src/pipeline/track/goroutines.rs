@@ -403,12 +403,13 @@ impl Goroutines {
         }
     }
 
+    /// Whether a process has its runtime only since after `ts`.
+    pub fn begins_after(&self, upid: i64, ts: u64) -> bool {
+        self.processes.get(&upid).is_some_and(|process| process.since > ts.cast_signed())
+    }
+
     /// A process ended or replaced its program: so do its goroutines.
     pub fn process_ended(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
-        // The runtime of the next program may have been announced before the exec that begins it.
-        if self.processes.get(&upid).is_none_or(|process| process.since > ts.cast_signed()) {
-            return;
-        }
         let Some(process) = self.processes.remove(&upid) else {
             return;
         };

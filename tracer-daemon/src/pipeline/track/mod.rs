@@ -139,8 +139,8 @@ impl Tracker {
     pub fn set_go(&mut self, pid: u32, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
         let upid = self.entities.process(pid);
         self.procs.add_process(upid, runtime.minor, since);
-        self.runtime.add_process(upid, Arc::clone(&runtime), bias, since);
-        self.user.add_process(upid, Arc::clone(&runtime), bias, since);
+        self.runtime.add_process(upid, Arc::clone(&runtime), bias);
+        self.user.add_process(upid, Arc::clone(&runtime), bias);
         self.goroutines.set_runtime(upid, runtime, bias, since);
     }
 
@@ -229,10 +229,7 @@ impl Tracker {
                 threads.exec(e);
                 cx.entities.exec(e);
                 let upid = cx.entities.process(e.tgid);
-                goroutines.process_ended(upid, header.ts, &mut cx);
-                procs.process_ended(upid, header.ts, &mut cx);
-                runtime.process_ended(upid, header.ts, &mut cx);
-                user.process_ended(upid, header.ts, &mut cx);
+                program_ended(upid, header.ts, (goroutines, procs, runtime, user), &mut cx);
                 notices.push(Notice::Exec { pid: e.tgid });
             }
             Event::SchedExit(e) => {
@@ -242,10 +239,7 @@ impl Tracker {
                 sweeps.thread_ended(utid, &mut cx);
                 if cx.entities.thread_ended(e) {
                     let upid = cx.entities.process(e.tgid);
-                    goroutines.process_ended(upid, header.ts, &mut cx);
-                    procs.process_ended(upid, header.ts, &mut cx);
-                    runtime.process_ended(upid, header.ts, &mut cx);
-                    user.process_ended(upid, header.ts, &mut cx);
+                    program_ended(upid, header.ts, (goroutines, procs, runtime, user), &mut cx);
                 }
             }
             // Dealt with when it came, because it is ahead of the events that name it.
@@ -393,6 +387,23 @@ impl Tracker {
         self.entities.take_changes(&mut batch);
         batch
     }
+}
+
+/// A process ended or replaced its program at `ts`: so does all that its Go runtime had under way.
+fn program_ended(
+    upid: i64,
+    ts: u64,
+    (goroutines, procs, runtime, user): (&mut Goroutines, &mut Procs, &mut Runtime, &mut User),
+    cx: &mut Context<'_>,
+) {
+    // The runtime of the next program may have been announced before the exec that begins it.
+    if goroutines.begins_after(upid, ts) {
+        return;
+    }
+    goroutines.process_ended(upid, ts, cx);
+    procs.process_ended(upid, ts, cx);
+    runtime.process_ended(upid, cx);
+    user.process_ended(upid, cx);
 }
 
 /// Text of a kernel's name field: up to the first zero.

@@ -277,10 +277,6 @@ impl Procs {
 
     /// The process ended or replaced its program: so do its Ps.
     pub fn process_ended(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
-        // The runtime of the next program may have been announced before the exec that begins it.
-        if self.processes.get(&upid).is_none_or(|process| process.since > ts) {
-            return;
-        }
         if let Some(mut process) = self.processes.remove(&upid) {
             for proc in process.procs.keys().copied().collect::<Vec<_>>() {
                 process.end(proc, ts, cx);

@@ -30,7 +30,6 @@ struct Process {
     runtime: Arc<GoRuntime>,
     /// Load address minus address in the file.
     bias: u64,
-    since: u64,
     gc: Option<Gc>,
     stw: Option<Stw>,
     /// Goroutines that help the GC, by goid.
@@ -69,10 +68,10 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// The runtime that a process has since `since` (ns).
-    pub fn add_process(&mut self, upid: i64, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
+    /// The runtime that a process has.
+    pub fn add_process(&mut self, upid: i64, runtime: Arc<GoRuntime>, bias: u64) {
         let assists = FxHashMap::default();
-        let process = Process { runtime, bias, since, gc: None, stw: None, assists };
+        let process = Process { runtime, bias, gc: None, stw: None, assists };
         self.processes.insert(upid, process);
     }
 
@@ -189,11 +188,7 @@ impl Runtime {
     }
 
     /// What was under way ended with the process, unfinished: the intervals have no end.
-    pub fn process_ended(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
-        // The runtime of the next program may have been announced before the exec that begins it.
-        if self.processes.get(&upid).is_some_and(|process| process.since > ts) {
-            return;
-        }
+    pub fn process_ended(&mut self, upid: i64, cx: &mut Context<'_>) {
         if let Some(process) = self.processes.remove(&upid) {
             cx.closed.gc.extend(process.gc);
             cx.closed.stw.extend(process.stw);

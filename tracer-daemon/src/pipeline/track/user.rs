@@ -21,7 +21,6 @@ struct Process {
     runtime: Arc<GoRuntime>,
     /// Load address minus address in the file.
     bias: u64,
-    since: u64,
     /// Tasks that have not ended, by number.
     tasks: FxHashMap<u64, UserTask>,
     /// Regions that have not ended, the innermost last, by goid.
@@ -37,10 +36,10 @@ pub struct User {
 }
 
 impl User {
-    /// The runtime that a process has since `since` (ns).
-    pub fn add_process(&mut self, upid: i64, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
+    /// The runtime that a process has.
+    pub fn add_process(&mut self, upid: i64, runtime: Arc<GoRuntime>, bias: u64) {
         let (tasks, regions) = (FxHashMap::default(), FxHashMap::default());
-        self.processes.insert(upid, Process { runtime, bias, since, tasks, regions });
+        self.processes.insert(upid, Process { runtime, bias, tasks, regions });
     }
 
     /// A text of a process, ahead of the events that name it. Only the beginning of a long one is
@@ -204,11 +203,7 @@ impl User {
     }
 
     /// What was under way ended with the process, unfinished: it has no end.
-    pub fn process_ended(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
-        // The runtime of the next program may have been announced before the exec that begins it.
-        if self.processes.get(&upid).is_some_and(|process| process.since > ts) {
-            return;
-        }
+    pub fn process_ended(&mut self, upid: i64, cx: &mut Context<'_>) {
         if let Some(process) = self.processes.remove(&upid) {
             cx.closed.user_task.extend(process.tasks.into_values());
             cx.closed.user_region.extend(process.regions.into_values().flatten());
