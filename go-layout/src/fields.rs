@@ -102,6 +102,7 @@ fields! {
         m_p: "p";
         m_nextp: "nextp";
         m_oldp: "oldp";
+        m_syscalltick: "syscalltick";
         m_id: "id";
         m_mallocing: "mallocing";
         m_spinning: "spinning";

@@ -130,6 +130,10 @@ events! {
         gstatus: u32, "Go runtime status";
         /// P that the thread holds, or -1.
         proc: i32, "P id";
+        /// Syscalltick of that P, as it was when a system call that goes on began.
+        tick: u32, "count";
+        /// Always 0.
+        reserved: u32, "always 0";
         /// Its stack, see `go_stack`; 0 for none.
         stack: u64, "stack id";
     }
@@ -160,6 +164,10 @@ events! {
         found: u8, "Go runtime status";
         /// P that the thread holds, or -1.
         proc: i32, "P id";
+        /// Syscalltick of that P.
+        tick: u32, "count";
+        /// Always 0.
+        reserved: u32, "always 0";
         /// The stack at which it stopped or blocked, or that of the goroutine that ends its wait; 0 for none.
         stack: u64, "stack id";
     }
@@ -204,15 +212,17 @@ events! {
         /// Entry address of its start function.
         next_startpc: u64, "address in the process";
         /// 1 if the first one ends, which is an event of its own; 0 if it waits.
-        exit: u8, "0 or 1";
+        exit: u32, "0 or 1";
+        /// P that the thread holds, or -1.
+        proc: i32, "P id";
+        /// Syscalltick of that P.
+        tick: u32, "count";
         /// Status in the first one: 2, or else the offsets are wrong.
         found: u8, "Go runtime status";
         /// Status in the second one: 4, or else the offsets are wrong.
         next_found: u8, "Go runtime status";
         /// Always 0.
-        reserved: u8, "always 0";
-        /// P that the thread holds, or -1.
-        proc: i32, "P id";
+        reserved: u16, "always 0";
         /// Stack of the first one; 0 for none.
         stack: u64, "stack id";
     }
@@ -395,6 +405,10 @@ events! {
         exit: u32, "0 or 1";
         /// P that the thread holds, or -1.
         proc: i32, "P id";
+        /// Syscalltick of that P.
+        tick: u32, "count";
+        /// Always 0.
+        reserved: u32, "always 0";
     }
     /// A text of a traced process that was not seen before, ahead of the event that it belongs to.
     GoText = 46, "go_text" => "string" tail [u64; TEXT_WORDS] {

@@ -109,12 +109,12 @@ go_offsets! {
     m_curg: "m.curg";
     m_p: "m.p";
     m_oldp: "m.oldp, up to Go 1.25, where a thread has no P in a system call";
+    m_syscalltick: "m.syscalltick";
     m_wait_trace_skip: "m.waitTraceSkip";
     p_id: "p.id";
-    p_status: "p.status";
+    p_syscalltick: "p.syscalltick";
     p_gc_mark_worker_mode: "p.gcMarkWorkerMode";
     gc_heap_live: "gcController.heapLive";
     gc_percent_heap_goal: "gcController.gcPercentHeapGoal";
     tls_g: "runtime.tlsg, where a thread keeps its g: how far below the thread pointer";
-    reserved: "Always 0";
 }

@@ -21,8 +21,10 @@ pub struct Goroutine {
 pub struct Machine {
     /// Address of the g that runs on it, 0 if none.
     pub curg: u64,
-    /// P that it holds, or -1.
+    /// P that it holds, or -1; in a system call up to Go 1.25 the one that it entered with.
     pub proc: i32,
+    /// How many system calls ended on that P, or had it taken away; in a system call, when that began.
+    pub tick: u32,
     /// Whether the thread's own g was found to be another one than `curg`: that of the scheduler or of
     /// C (g0).
     pub on_g0: bool,
@@ -119,6 +121,13 @@ pub fn p_id(go: &GoOffsets, p: u64) -> Result<i32, i32> {
     read(p + u64::from(go.p_id))
 }
 
+/// Id and syscalltick of a p. User space has checked that they lie 20 bytes apart.
+#[inline(always)]
+fn id_and_tick(go: &GoOffsets, p: u64) -> Result<(i32, u32), i32> {
+    let words: [u32; 6] = read(p + u64::from(go.p_id))?;
+    Ok((words[0] as i32, words[5]))
+}
+
 /// Address of the m of a g.
 #[inline(always)]
 pub fn m_of(go: &GoOffsets, g: u64) -> Result<u64, i32> {
@@ -134,8 +143,8 @@ pub fn machine(go: &GoOffsets, m: u64) -> Result<Machine, i32> {
         16 => words[2],
         _ => words[3],
     };
-    let proc = if p == 0 { NO_PROC } else { p_id(go, p)? };
-    Ok(Machine { curg: words[0], proc, on_g0: false })
+    let (proc, tick) = if p == 0 { (NO_PROC, 0) } else { id_and_tick(go, p)? };
+    Ok(Machine { curg: words[0], proc, tick, on_g0: false })
 }
 
 /// p.gcMarkWorkerMode of the P that an m holds; 0 if it holds none.
@@ -145,14 +154,14 @@ pub fn worker_mode(go: &GoOffsets, m: u64) -> Result<u32, i32> {
     if p == 0 { Ok(0) } else { read(p + u64::from(go.p_gc_mark_worker_mode)) }
 }
 
-/// The P that a thread had when it entered a system call, and may have back: nobody uses it yet.
+/// The P that a thread had when it entered a system call, and that one's syscalltick then.
 #[inline(always)]
-fn old_proc(go: &GoOffsets, m: u64) -> Result<i32, i32> {
-    /// runtime2.go
-    const PSYSCALL: u32 = 2;
+fn old_proc(go: &GoOffsets, m: u64) -> Result<(i32, u32), i32> {
     let p: u64 = read(m + u64::from(go.m_oldp))?;
-    let free = p != 0 && read::<u32>(p + u64::from(go.p_status))? == PSYSCALL;
-    if free { p_id(go, p) } else { Ok(NO_PROC) }
+    if p == 0 {
+        return Ok((NO_PROC, 0));
+    }
+    Ok((p_id(go, p)?, read(m + u64::from(go.m_syscalltick))?))
 }
 
 /// gcController.heapLive and gcController.gcPercentHeapGoal, in bytes.
@@ -190,7 +199,7 @@ pub fn current(target: &Target, task: Task) -> Option<(Goroutine, Machine)> {
     }
     let goroutine = goroutine(go, machine.curg).ok()?;
     if machine.proc == NO_PROC && goroutine.status == SYSCALL && go.m_oldp != ABSENT {
-        machine.proc = old_proc(go, m).ok()?;
+        (machine.proc, machine.tick) = old_proc(go, m).ok()?;
     }
     Some((goroutine, machine))
 }

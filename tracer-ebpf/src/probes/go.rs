@@ -181,6 +181,8 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
         reason: g.reason,
         found: g.status,
         proc: machine.proc,
+        tick: machine.tick,
+        reserved: 0,
         stack,
     });
     if old == RUNNABLE && new == RUNNING && u32::from(g.reason) == target.gc_worker_reason {
@@ -226,11 +228,12 @@ fn switch(target: &Target, current: u64, gp: u64) -> Result<(), i32> {
         startpc: g.startpc,
         next_goid: next.goid,
         next_startpc: next.startpc,
-        exit,
+        exit: u32::from(exit),
+        proc: machine.proc,
+        tick: machine.tick,
         found: g.status,
         next_found: next.status,
         reserved: 0,
-        proc: machine.proc,
         stack,
     });
     Ok(())

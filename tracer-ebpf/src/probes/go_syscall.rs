@@ -36,7 +36,8 @@ fn submit(ctx: &ProbeContext, target: &Target, exit: u32, stack: u64) -> Result<
     let gp = regs(ctx).r14;
     let machine = go::machine(go, go::m_of(go, gp)?)?;
     let g = go::goroutine(go, gp)?;
-    let (goid, startpc, proc) = (g.goid, g.startpc, machine.proc);
-    emit(|header| GoSyscall { header, goid, startpc, stack, exit, proc });
+    let (goid, startpc) = (g.goid, g.startpc);
+    let (proc, tick) = (machine.proc, machine.tick);
+    emit(|header| GoSyscall { header, goid, startpc, stack, exit, proc, tick, reserved: 0 });
     Ok(())
 }

@@ -59,10 +59,11 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
         Some((g, m)) if is_from_go && m.on_g0 && g.status == SYSCALL => None,
         other => other,
     };
-    let (goid, startpc, gstatus, proc) = match &current {
-        Some((g, m)) => (g.goid, g.startpc, u32::from(g.status), m.proc),
-        None => (0, 0, 0, NO_PROC),
+    let (goid, startpc, gstatus) = match &current {
+        Some((g, _)) => (g.goid, g.startpc, u32::from(g.status)),
+        None => (0, 0, 0),
     };
+    let (proc, tick) = current.as_ref().map_or((NO_PROC, 0), |(_, m)| (m.proc, m.tick));
     let start = match &current {
         // SAFETY: as above.
         Some((g, m)) if g.status == SYSCALL => {
@@ -80,6 +81,8 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
         startpc,
         gstatus,
         proc,
+        tick,
+        reserved: 0,
         stack,
     });
     0

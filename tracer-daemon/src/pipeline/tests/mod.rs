@@ -177,6 +177,8 @@ fn status(ts: u64, goid: u64, old: u8, new: u8, reason: u8) -> GoStatus {
         reason,
         found: old,
         proc: 0,
+        tick: 0,
+        reserved: 0,
         stack: 0,
     }
 }
@@ -204,10 +206,11 @@ fn switch_to(ts: u64, goid: u64, next_goid: u64) -> GoSwitch {
         next_goid,
         next_startpc: MAIN,
         exit: 0,
+        proc: 0,
+        tick: 0,
         found: 2,
         next_found: 4,
         reserved: 0,
-        proc: 0,
         stack: 0,
     }
 }
@@ -223,6 +226,8 @@ fn enter(ts: u64, goid: u64, gstatus: u32) -> SysEnter {
         startpc: MAIN,
         gstatus,
         proc: 0,
+        tick: 0,
+        reserved: 0,
         stack: 0,
     }
 }

@@ -222,8 +222,8 @@ fn workers_of_the_gc_have_a_label_while_they_run() {
     assert_eq!(rows.last(), Some(&("running", None, 1_500, None)));
 }
 
-#[test]
-fn up_to_go_1_25_a_thread_takes_its_p_back_unseen() {
+/// Go 1.25 with goroutine 5, which has a P since 1_110 and is in a system call since 1_300.
+fn in_a_call_of_go_1_25() -> Bench {
     let mut bench = bench();
     let mut runtime = GoRuntime::for_tests(&[(MAIN, MAIN + 0x100, "main.work")]);
     runtime.minor = 25;
@@ -231,14 +231,21 @@ fn up_to_go_1_25_a_thread_takes_its_p_back_unseen() {
     bench.push(create(1_100, 5));
     bench.push(starts(1_110, PID, 0));
     bench.push(status(1_200, 5, 1, 2, 0));
-    bench.push(enter(1_300, 5, 3));
+    bench.push(SysEnter { tick: 7, ..enter(1_300, 5, 3) });
+    bench
+}
+
+#[test]
+fn up_to_go_1_25_a_thread_takes_its_p_back_unseen() {
+    let mut bench = in_a_call_of_go_1_25();
     // The runtime gives the P to another thread, which enters a system call, too.
     bench.push(stops(1_310, OTHER, 0, 1));
     bench.push(starts(1_320, OTHER, 0));
-    bench.push(SysEnter { header: header::<SysEnter>(1_330, OTHER), ..enter(1_330, 6, 3) });
+    let call = SysEnter { tick: 8, ..enter(1_330, 6, 3) };
+    bench.push(SysEnter { header: header::<SysEnter>(1_330, OTHER), ..call });
     // So the first one finds it free when it comes back, and that shows when it waits.
     bench.push(exit(1_400));
-    bench.push(status(1_500, 5, 2, 4, CHAN_RECEIVE));
+    bench.push(GoStatus { tick: 10, ..status(1_500, 5, 2, 4, CHAN_RECEIVE) });
     bench.run(2_000);
     let (pid, other) = (Some(i64::from(PID)), Some(i64::from(OTHER)));
     let expected = [
@@ -253,6 +260,55 @@ fn up_to_go_1_25_a_thread_takes_its_p_back_unseen() {
         ("syscall", None, 1_300, Some(100)),
         ("runnable", None, 1_400, Some(0)),
         ("running", None, 1_400, Some(100)),
+        ("waiting", Some("chan receive"), 1_500, None),
+    ];
+    assert_eq!(bench.goroutine(5)[2..], expected);
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn up_to_go_1_25_two_threads_may_take_a_p_from_one_another() {
+    let mut bench = in_a_call_of_go_1_25();
+    bench.push(stops(1_310, OTHER, 0, 1));
+    bench.push(starts(1_320, OTHER, 0));
+    let on_other = |ts| header::<SysEnter>(ts, OTHER);
+    bench.push(SysEnter { header: on_other(1_330), tick: 8, ..enter(1_330, 6, 3) });
+    // Both come back at once. The first one has the P again, and makes another call; then the other one
+    // takes it, although it had left its call before.
+    bench.push(SysExit { header: header::<SysExit>(1_390, OTHER), ..exit(1_390) });
+    bench.push(exit(1_400));
+    bench.push(SysEnter { tick: 10, ..enter(1_410, 5, 3) });
+    bench.push(SysEnter { header: on_other(1_430), tick: 12, ..enter(1_430, 6, 3) });
+    bench.run(2_000);
+    let (pid, other) = (Some(i64::from(PID)), Some(i64::from(OTHER)));
+    let expected = [
+        ("running", other, 1_320, Some(80)),
+        ("idle", None, 1_400, Some(0)),
+        ("running", pid, 1_400, Some(10)),
+        ("idle", None, 1_410, Some(0)),
+        ("running", other, 1_410, None),
+    ];
+    assert_eq!(bench.proc(0)[3..], expected);
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn up_to_go_1_25_a_thread_mostly_keeps_its_p() {
+    let mut bench = in_a_call_of_go_1_25();
+    // A signal: the kernel goes on with the same call.
+    bench.push(SysExit { ret: -512, ..exit(1_350) });
+    bench.push(SysEnter { tick: 7, ..enter(1_360, 5, 3) });
+    bench.push(exit(1_400));
+    bench.push(SysEnter { tick: 8, ..enter(1_450, 5, 3) });
+    bench.push(exit(1_460));
+    bench.push(GoStatus { tick: 9, ..status(1_500, 5, 2, 4, CHAN_RECEIVE) });
+    bench.run(2_000);
+    assert_eq!(bench.proc(0)[1..], [("running", Some(i64::from(PID)), 1_110, None)]);
+    let expected = [
+        ("syscall", None, 1_300, Some(100)),
+        ("running", None, 1_400, Some(50)),
+        ("syscall", None, 1_450, Some(10)),
+        ("running", None, 1_460, Some(40)),
         ("waiting", Some("chan receive"), 1_500, None),
     ];
     assert_eq!(bench.goroutine(5)[2..], expected);

@@ -34,7 +34,7 @@ use crate::{
 use entities::Entities;
 use existing::Existing;
 use goroutines::Goroutines;
-use procs::Procs;
+use procs::{Held, Procs};
 use runtime::Runtime;
 use stacks::{Known, Stacks};
 use sweep::Sweeps;
@@ -250,7 +250,8 @@ impl Tracker {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 threads.runs(header, utid, &mut cx);
                 let stack = cx.stack(upid, e.stack).map(|known| known.stack_id);
-                if let Some(ts) = procs.seen(upid, utid, e.proc, false, header.ts, &mut cx) {
+                let held = Held { proc: e.proc, tick: e.tick };
+                if let Some(ts) = procs.seen(upid, utid, held, header.ts, &mut cx) {
                     goroutines.took_proc(upid, utid, e.proc, ts, &mut cx);
                 }
                 procs.enter_syscall(utid, e);
@@ -279,19 +280,20 @@ impl Tracker {
         let Self { entities, strings, stacks, closed, goroutines, procs, runtime, user, .. } = self;
         let cx = &mut Context { entities, strings, stacks, closed, losses };
         let ts = event.header().ts;
-        let borrows = matches!(event, Event::GoStatus(e) if goroutines::borrows(e));
-        let proc = match event {
-            Event::GoStatus(e) => e.proc,
-            Event::GoCreate(e) => e.proc,
-            Event::GoSwitch(e) => e.proc,
-            Event::GoProcStop(e) if e.taken == 0 => e.proc,
-            _ => NO_PROC,
+        let (proc, tick) = match event {
+            Event::GoStatus(e) => (e.proc, e.tick),
+            Event::GoSwitch(e) => (e.proc, e.tick),
+            Event::GoSyscall(e) => (e.proc, e.tick),
+            _ => (NO_PROC, 0),
         };
-        if let Some(ts) = procs.seen(upid, utid, proc, borrows, ts, cx) {
+        let borrows = matches!(event, Event::GoStatus(e) if goroutines::borrows(e));
+        let taken = if borrows {
+            procs.borrowed(upid, utid, proc, ts, cx)
+        } else {
+            procs.seen(upid, utid, Held { proc, tick }, ts, cx)
+        };
+        if let Some(ts) = taken {
             goroutines.took_proc(upid, utid, proc, ts, cx);
-        }
-        if borrows {
-            procs.borrowed(utid, ts);
         }
         match event {
             Event::GoStatus(e) => goroutines.status(upid, utid, e, cx),

@@ -22,11 +22,43 @@ struct Process {
     reacquires: bool,
 }
 
+/// A P that an event tells to be a thread's, and its syscalltick: how many system calls ended on
+/// it or had it taken away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    pub proc: i32,
+    pub tick: u32,
+}
+
 /// The last system call of a thread that Go's scheduler knows of.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Call {
     entered: u64,
     left: Option<u64>,
+    /// What the thread had then; none if that was another thread's.
+    held: Option<Held>,
+    /// Whether the thread has still to be heard of after it; until then it is open whether it kept
+    /// its P.
+    is_open: bool,
+}
+
+impl Call {
+    /// Ends the wait for what became of the P of the call, if this tells it: whether the thread, which has
+    /// it now, took it back from another one. A call that keeps its P adds one to the count; being
+    /// taken away adds one, and being taken back another one (retake, exitsyscallfast_reacquired and
+    /// exitsyscall in proc.go).
+    fn took_back(&mut self, now: Held) -> bool {
+        let tick = match self.held {
+            _ if now.proc == NO_PROC || !self.is_open => return false,
+            Some(held) if held.proc != now.proc => return false,
+            // It still goes on.
+            Some(held) if held.tick == now.tick => return false,
+            Some(held) => Some(held.tick),
+            None => None,
+        };
+        self.is_open = false;
+        tick.is_none_or(|tick| now.tick.wrapping_sub(tick) != 1)
+    }
 }
 
 /// The Ps of each process, by upid.
@@ -105,6 +137,7 @@ impl Procs {
 
     pub fn events_were_lost(&mut self) {
         self.lost = true;
+        self.calls.clear();
     }
 
     /// A P was there before the recording, as the memory of the process shows; no event told of it so far.
@@ -135,35 +168,55 @@ impl Procs {
             process.backfill(upid, event.proc, None, cx);
         }
         process.change(upid, event.proc, Some(utid), ts, cx);
+        if let Some(call) = self.calls.get_mut(&utid) {
+            call.is_open = false;
+        }
     }
 
-    /// An event of a thread tells that it has a P. If it has taken that from another thread unseen,
-    /// returns when: after a system call (up to Go 1.25); or now, if it is a thread of C that has just
-    /// borrowed (`borrows`) a thread of the runtime, with its P, that another one has used before.
+    /// An event of a thread tells which P it has. If that was taken away from it in its last system call,
+    /// and it has taken it back from another thread in one, which no function tells (up to Go 1.25),
+    /// returns when.
     pub fn seen(
         &mut self,
         upid: i64,
         utid: i64,
-        proc: i32,
-        borrows: bool,
+        now: Held,
         ts: u64,
         cx: &mut Context<'_>,
     ) -> Option<u64> {
-        let process = self.processes.get_mut(&upid)?;
-        let row = process.open(proc)?;
-        let other = row.utid.filter(|&holder| holder != utid)?;
-        let taken = if borrows {
-            ts
-        } else {
-            let call = self.calls.get(&utid).filter(|_| process.reacquires)?;
-            let left = call.left.filter(|&left| left >= row.ts.cast_unsigned())?;
-            let entered = self.calls.get(&other).map_or(0, |call| call.entered);
-            left.max(entered).min(ts)
-        };
+        let process = self.processes.get_mut(&upid).filter(|process| process.reacquires)?;
+        let call = self.calls.get_mut(&utid)?;
+        if !call.took_back(now) {
+            return None;
+        }
+        let left = call.left.unwrap_or(ts);
+        let row = process.open(now.proc);
+        let since = row.map_or(0, |row| row.ts.cast_unsigned());
+        let holder = row.and_then(|row| row.utid).and_then(|utid| self.calls.get(&utid));
+        let taken = left.max(since).max(holder.map_or(0, |call| call.entered)).min(ts);
         // Go's trace has it idle for a moment, and so have we.
-        process.take(upid, proc, Some(utid), taken, cx);
-        process.change(upid, proc, Some(utid), taken, cx);
+        process.take(upid, now.proc, Some(utid), taken, cx);
+        process.change(upid, now.proc, Some(utid), taken, cx);
         Some(taken)
+    }
+
+    /// A thread of C borrows a thread of the runtime, perhaps with its P, which another one has used before
+    /// (from Go 1.26 on). Returns when it got that, if it has one.
+    pub fn borrowed(
+        &mut self,
+        upid: i64,
+        utid: i64,
+        proc: i32,
+        ts: u64,
+        cx: &mut Context<'_>,
+    ) -> Option<u64> {
+        // It comes back as if from a system call, without anything of its own.
+        self.calls.insert(utid, Call { entered: ts, left: Some(ts), held: None, is_open: true });
+        let process = self.processes.get_mut(&upid)?;
+        process.open(proc)?.utid.filter(|&holder| holder != utid)?;
+        process.take(upid, proc, Some(utid), ts, cx);
+        process.change(upid, proc, Some(utid), ts, cx);
+        Some(ts)
     }
 
     /// A thread gives its P up, or one in a system call loses it.
@@ -244,7 +297,19 @@ impl Procs {
     /// A thread enters a system call: its P may be taken from now on.
     pub fn enter_syscall(&mut self, utid: i64, event: &SysEnter) {
         if event.gstatus == u32::from(SYSCALL) {
-            self.calls.insert(utid, Call { entered: event.header.ts, left: None });
+            let held = Held { proc: event.proc, tick: event.tick };
+            self.enters(utid, held, event.header.ts);
+        }
+    }
+
+    fn enters(&mut self, utid: i64, held: Held, ts: u64) {
+        match self.calls.get_mut(&utid) {
+            // For the scheduler it is the same call: the kernel goes on after a signal, or C makes several.
+            Some(call) if call.held == Some(held) && call.is_open => call.left = None,
+            _ => {
+                let held = Some(held);
+                self.calls.insert(utid, Call { entered: ts, left: None, held, is_open: true });
+            }
         }
     }
 
@@ -252,15 +317,10 @@ impl Procs {
     pub fn syscall(&mut self, utid: i64, event: &GoSyscall) {
         let ts = event.header.ts;
         if event.exit == 0 {
-            self.calls.insert(utid, Call { entered: ts, left: None });
-        } else {
-            self.exit_syscall(utid, ts);
+            self.enters(utid, Held { proc: event.proc, tick: event.tick }, ts);
+        } else if let Some(call) = self.calls.get_mut(&utid) {
+            call.left = Some(ts);
         }
-    }
-
-    /// A thread of C has borrowed a thread of the runtime, which now comes back as if from a system call.
-    pub fn borrowed(&mut self, utid: i64, ts: u64) {
-        self.calls.insert(utid, Call { entered: ts, left: Some(ts) });
     }
 
     /// A thread leaves a system call.

@@ -27,6 +27,7 @@ pub const fn is_readable_in_one_go(l: &Layout) -> bool {
         && l.m_p > l.m_curg
         && l.m_p <= l.m_curg + 24
         && (l.m_p - l.m_curg).is_multiple_of(8)
+        && l.p_syscalltick == l.p_id + 20
 }
 
 /// From the program's own DWARF; none if it has none, or if that cannot be used.
@@ -70,13 +71,13 @@ pub fn for_kernel(l: &Layout, tls_g: u32) -> GoOffsets {
         m_curg: l.m_curg,
         m_p: l.m_p,
         m_oldp: l.m_oldp,
+        m_syscalltick: l.m_syscalltick,
         m_wait_trace_skip: l.m_wait_trace_skip,
         p_id: l.p_id,
-        p_status: l.p_status,
+        p_syscalltick: l.p_syscalltick,
         p_gc_mark_worker_mode: l.p_gc_mark_worker_mode,
         gc_heap_live: l.gc_heap_live,
         gc_percent_heap_goal: l.gc_percent_heap_goal,
         tls_g,
-        reserved: 0,
     }
 }
