@@ -293,6 +293,30 @@ fn up_to_go_1_25_two_threads_may_take_a_p_from_one_another() {
 }
 
 #[test]
+fn up_to_go_1_25_a_p_may_be_taken_by_a_thread_that_is_heard_of_later() {
+    let mut bench = in_a_call_of_go_1_25();
+    bench.push(stops(1_310, OTHER, 0, 1));
+    bench.push(starts(1_320, OTHER, 0));
+    let call = SysEnter { tick: 8, ..enter(1_330, 6, 3) };
+    bench.push(SysEnter { header: header::<SysEnter>(1_330, OTHER), ..call });
+    bench.push(exit(1_400));
+    // The other one comes back, too, and has to find another P.
+    bench.push(SysExit { header: header::<SysExit>(1_410, OTHER), ..exit(1_410) });
+    bench.push(starts(1_420, OTHER, 1));
+    bench.push(GoStatus { tick: 10, ..status(1_500, 5, 2, 4, CHAN_RECEIVE) });
+    bench.run(2_000);
+    let (pid, other) = (Some(i64::from(PID)), Some(i64::from(OTHER)));
+    let expected = [
+        ("running", other, 1_320, Some(80)),
+        ("idle", None, 1_400, Some(0)),
+        ("running", pid, 1_400, None),
+    ];
+    assert_eq!(bench.proc(0)[3..], expected);
+    assert_eq!(bench.proc(1).last(), Some(&("running", other, 1_420, None)));
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
 fn up_to_go_1_25_a_thread_mostly_keeps_its_p() {
     let mut bench = in_a_call_of_go_1_25();
     // A signal: the kernel goes on with the same call.

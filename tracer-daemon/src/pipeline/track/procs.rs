@@ -1,6 +1,6 @@
 //! proc_state and gomaxprocs: which thread has which P.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::events::{GoMaxProcs, GoProc, GoProcStop, GoSyscall, NO_PROC, SysEnter};
 use tracer_common::goroutine_status::SYSCALL;
 use tracer_store::{Gomaxprocs, ProcState, Streams, words::proc_state as word};
@@ -15,6 +15,9 @@ struct Process {
     since: u64,
     /// The open interval of every P that was heard of; none if what it does is not known.
     procs: FxHashMap<i32, Option<ProcState>>,
+    /// Those that have been taken from the thread of their open interval, by one that is still to be
+    /// heard of.
+    taken: FxHashSet<i32>,
     /// GOMAXPROCS, once it is known.
     count: Option<i32>,
     /// Threads that come back from a system call may take their old P from another one that is in
@@ -97,6 +100,7 @@ impl Process {
 
     /// Ends the interval of a P that is open, if one is.
     fn end(&mut self, proc: i32, ts: u64, cx: &mut Context<'_>) {
+        self.taken.remove(&proc);
         if let Some(row) = self.procs.get_mut(&proc).and_then(Option::take) {
             cx.closed.proc_state.push(ProcState { dur: dur(row.ts, ts), ..row });
         }
@@ -116,11 +120,13 @@ impl Process {
     /// The P of a thread, as far as it is known.
     fn held_by(&self, utid: i64) -> Option<i32> {
         let holds = |row: &Option<ProcState>| row.is_some_and(|row| row.utid == Some(utid));
-        self.procs.iter().find(|(_, row)| holds(row)).map(|(&proc, _)| proc)
+        let mut held = self.procs.iter().filter(|(_, row)| holds(row)).map(|(&proc, _)| proc);
+        held.find(|proc| !self.taken.contains(proc))
     }
 
     /// What is known of a P is wrong: its open interval is dropped.
     fn forget(&mut self, proc: i32, kind: &'static str, ts: u64, cx: &mut Context<'_>) {
+        self.taken.remove(&proc);
         if let Some(row) = self.procs.get_mut(&proc).and_then(Option::take) {
             cx.drop_interval(kind, ts, &row);
         }
@@ -130,8 +136,8 @@ impl Process {
 impl Procs {
     /// The Ps of a process, built with Go 1.`minor`, are traced since `since` (ns).
     pub fn add_process(&mut self, upid: i64, minor: u32, since: u64) {
-        let procs = FxHashMap::default();
-        let process = Process { since, procs, count: None, reacquires: minor <= 25 };
+        let (procs, taken) = (FxHashMap::default(), FxHashSet::default());
+        let process = Process { since, procs, taken, count: None, reacquires: minor <= 25 };
         self.processes.insert(upid, process);
     }
 
@@ -159,16 +165,23 @@ impl Procs {
         let Some(process) = self.processes.get_mut(&upid) else {
             return;
         };
+        let call = self.calls.get_mut(&utid).filter(|call| call.is_open);
         if let Some(other) = process.held_by(utid)
             && other != event.proc
         {
-            process.forget(other, KIND, ts, cx);
+            // It comes back from a system call and does not have its P any more.
+            let held = call.as_ref().and_then(|call| call.held).map(|held| held.proc);
+            if process.reacquires && held == Some(other) {
+                process.taken.insert(other);
+            } else {
+                process.forget(other, KIND, ts, cx);
+            }
         }
         if !self.lost {
             process.backfill(upid, event.proc, None, cx);
         }
         process.change(upid, event.proc, Some(utid), ts, cx);
-        if let Some(call) = self.calls.get_mut(&utid) {
+        if let Some(call) = call {
             call.is_open = false;
         }
     }
