@@ -71,8 +71,8 @@ fn is_compared(recorded: &Recorded, kind: &str) -> bool {
 
 /// What the older format does not tell, or tells otherwise.
 fn is_not_in_v1(kind: &str) -> bool {
-    // Goroutines of threads that C made are not created in its traces, and their Ps not taken away.
-    kind.contains("in a syscall") || kind == "proc steal"
+    // Goroutines of threads that C made are not created in its traces.
+    kind.contains("in a syscall")
 }
 
 fn counts(recorded: &Recorded, source: Source, ours: &[Event], wrong: &mut String) {

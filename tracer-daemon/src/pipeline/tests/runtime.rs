@@ -1,5 +1,7 @@
 //! Ps, garbage collection, stops of the world: what the Go runtime does for the whole process.
 
+use tracer_common::events::{GoSyscall, NO_PROC};
+
 use super::*;
 
 /// The process's second thread.
@@ -361,6 +363,47 @@ fn a_thread_of_c_that_calls_go_may_get_a_p_with_the_thread_that_it_borrows() {
     assert_eq!(rows[2], ("running", None, 1_200, Some(100)));
     let expected = [("running", None, 2_200, Some(100)), ("syscall", None, 2_300, Some(0))];
     assert_eq!(rows[rows.len() - 2..], expected);
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn up_to_go_1_25_a_thread_of_c_gets_a_p_only_when_it_comes_to_go() {
+    let mut bench = bench();
+    let mut runtime = GoRuntime::for_tests(&[(MAIN, MAIN + 0x100, "main.work")]);
+    runtime.minor = 25;
+    bench.pipeline.set_go(PID, Arc::new(runtime), 0, START);
+    let call = |ts, tid, goid, exit, proc| GoSyscall {
+        header: header::<GoSyscall>(ts, tid),
+        goid,
+        startpc: MAIN,
+        stack: 0,
+        exit,
+        proc,
+        tick: 4,
+        reserved: 0,
+    };
+    bench.push(starts(1_100, OTHER, 0));
+    bench.push(call(1_150, OTHER, 6, 0, 0));
+    // The thread of the runtime that it borrows had that P before.
+    bench.push(GoStatus { proc: NO_PROC, ..status(1_200, 7, 6, 3, 0) });
+    bench.push(SysEnter { tick: 3, ..enter(1_210, 7, 3) });
+    bench.push(exit(1_220));
+    bench.push(call(1_300, PID, 7, 1, NO_PROC));
+    bench.push(GoStatus { tick: 6, ..status(1_400, 7, 2, 4, CHAN_RECEIVE) });
+    bench.run(2_000);
+    let expected = [
+        ("running", Some(i64::from(OTHER)), 1_100, Some(200)),
+        ("idle", None, 1_300, Some(0)),
+        ("running", Some(i64::from(PID)), 1_300, None),
+    ];
+    assert_eq!(bench.proc(0)[1..], expected);
+    let expected = [
+        ("syscall", None, 1_200, Some(100)),
+        ("runnable", None, 1_300, Some(0)),
+        ("running", None, 1_300, Some(100)),
+        ("waiting", Some("chan receive"), 1_400, None),
+    ];
+    assert_eq!(bench.goroutine(7), expected);
     assert_eq!(bench.losses(), []);
 }
 

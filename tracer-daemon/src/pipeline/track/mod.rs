@@ -250,11 +250,14 @@ impl Tracker {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 threads.runs(header, utid, &mut cx);
                 let stack = cx.stack(upid, e.stack).map(|known| known.stack_id);
-                let held = Held { proc: e.proc, tick: e.tick };
-                if let Some(ts) = procs.seen(upid, utid, held, header.ts, &mut cx) {
-                    goroutines.took_proc(upid, utid, e.proc, ts, &mut cx);
+                // Where the scheduler tells of its calls, those of the kernel are within them.
+                if !goroutines.tells_of_calls(upid) {
+                    let held = Held { proc: e.proc, tick: e.tick };
+                    if let Some(ts) = procs.seen(upid, utid, held, header.ts, &mut cx) {
+                        goroutines.took_proc(upid, utid, e.proc, ts, &mut cx);
+                    }
+                    procs.enter_syscall(utid, e);
                 }
-                procs.enter_syscall(utid, e);
                 let ugid = goroutines.enter_syscall(upid, utid, e, stack, &mut cx);
                 syscalls.enter(utid, ugid, e, stack, &mut cx);
             }
@@ -262,7 +265,10 @@ impl Tracker {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 let entered = syscalls.exit(utid, e, &mut cx);
                 goroutines.exit_syscall(utid, e, entered);
-                procs.exit_syscall(utid, header.ts);
+                let upid = cx.entities.process(e.tgid);
+                if !goroutines.tells_of_calls(upid) {
+                    procs.exit_syscall(utid, header.ts);
+                }
             }
             // All others come from a Go runtime.
             _ => {
