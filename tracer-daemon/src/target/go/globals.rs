@@ -53,15 +53,15 @@ impl Globals {
 
 /// Addresses that a function uses.
 #[derive(Default)]
-struct Operands {
+pub(super) struct Operands {
     /// Of which it reads or writes what is there.
-    used: BTreeSet<u64>,
+    pub used: BTreeSet<u64>,
     /// Which it takes, to pass them on.
     taken: BTreeSet<u64>,
 }
 
 impl Operands {
-    fn of(elf: &Executable<'_>, functions: &Functions, function: &str) -> Self {
+    pub fn of(elf: &Executable<'_>, functions: &Functions, function: &str) -> Self {
         let mut operands = Self::default();
         let Some((start, end)) = functions.range(function) else {
             return operands;

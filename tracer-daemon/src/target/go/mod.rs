@@ -1,5 +1,6 @@
 //! The Go runtime in an executable: its version, functions, and the places where probes may sit.
 
+mod build_version;
 mod buildinfo;
 pub mod check;
 mod globals;
@@ -93,7 +94,7 @@ pub struct GoRuntime {
 
 /// The version of Go that built this executable; none if it is not a Go program.
 pub fn version(elf: &Executable<'_>) -> Option<String> {
-    buildinfo::version(elf)
+    buildinfo::version(elf).or_else(|| build_version::version(elf))
 }
 
 impl GoRuntime {
