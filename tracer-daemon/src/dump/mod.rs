@@ -47,8 +47,7 @@ pub fn dump(args: &Dump) -> Result<ExitCode> {
     let elf = program.file.parse()?;
     let Some(version) = go::version(&elf) else {
         bail!(
-            "{} ({}) is not a Go program, or has no build information: only Go programs have \
-             goroutines",
+            "{} ({}) is not a Go program: only Go programs have goroutines",
             args.pid,
             process.exe
         );
