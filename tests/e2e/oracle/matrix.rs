@@ -1,8 +1,8 @@
 //! Which programs are compared, built with which Go and how.
 //!
 //! Most of it is left to `cargo xtask test --full`, for its time, and because some of it does not
-//! agree yet: programs that call C, reasons of stops without a stack, changes of GOMAXPROCS, stacks
-//! of creations in Go 1.19, and calls around which Ps are taken away up to Go 1.25.
+//! agree yet: programs that call C, reasons of stops without a stack, stacks of creations in Go 1.19,
+//! and calls around which Ps are taken away up to Go 1.25.
 
 use anyhow::{Result, ensure};
 use tracer_tests::go::Variant;
@@ -122,11 +122,11 @@ full! { full_go1_23_trimpath: "1.23" TrimPath:
     daisy
 }
 tests! { go1_21: "1.21" Plain:
-    daisy
+    daisy sched
 }
 full! { full_go1_21: "1.21" Plain:
     gcheavy pingpong httpload mutex busy blocking selecttimer tcpecho lockosthread cgo panicking
-    usertrace sched
+    usertrace
 }
 full! { full_go1_21_stripped: "1.21" Stripped:
     daisy pingpong httpload mutex gcheavy busy blocking selecttimer tcpecho lockosthread cgo

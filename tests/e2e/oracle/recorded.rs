@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -101,6 +102,8 @@ pub struct Recorded {
     pub go: Vec<Event>,
     /// Whether Go's trace has the format of Go 1.21 and older.
     pub is_v1: bool,
+    /// Whether Go's trace tells of every stop of the world, not only of those of the GC.
+    pub tells_stops: bool,
 }
 
 /// Runs a program under both.
@@ -125,8 +128,12 @@ pub fn record(name: &str, minor: &str, variant: Variant) -> Result<Recorded> {
     let ended = database.record(&["--level", "full"], &command, Duration::from_secs(300))?;
     ensure!(ended.code() == program.exit_code, "{ended:#?}");
     database.is_complete()?;
-    let go = events(read(&Go::find()?, &file)?, is_v1).context("from Go's trace")?;
-    Ok(Recorded { label, database, go, is_v1 })
+    let mut go = read(&Go::find()?, &file)?;
+    if is_v1 {
+        tell_first_starts(&mut go);
+    }
+    let go = events(go, is_v1).context("from Go's trace")?;
+    Ok(Recorded { label, database, go, is_v1, tells_stops: number >= 21 })
 }
 
 /// The programs of the table, for what a test needs of it.
@@ -190,11 +197,27 @@ fn leave_out_taken_back(events: &mut Vec<Event>) {
 /// The heap's goal in a program that did not collect garbage yet.
 const FIRST_GOAL: u64 = 4 << 20;
 
+/// The first that the older format tells of a P is that a thread gets it, or gives it up: Go's reader
+/// of it makes the P's status at the start of the trace of that.
+fn tell_first_starts(events: &mut [Event]) {
+    for event in events {
+        if let What::Proc { from: from @ State::Undetermined, to, .. } = &mut event.what {
+            *from = if *to == State::Running { State::Idle } else { State::Running };
+        }
+    }
+}
+
 /// The window, with reasons that both formats can tell, and settings where they change: Go tells the
-/// number of Ps again after every stop of the world, and the older format not at the start.
+/// number of Ps again after every stop of the world, and its reader leaves out the first time in the
+/// older format.
 fn events(mut events: Vec<Event>, is_v1: bool) -> Result<Vec<Event>> {
     let mut settings = HashMap::new();
     settings.insert("/gc/heap/goal:bytes".into(), FIRST_GOAL);
+    if is_v1 {
+        // No program changes it before the window.
+        let cpus = available_parallelism()?.get().try_into()?;
+        settings.insert("/sched/gomaxprocs:threads".into(), cpus);
+    }
     events.retain(|event| match &event.what {
         What::Metric { name, value } if &**name != HEAP_LIVE => {
             let before = settings.insert(Arc::clone(name), *value);

@@ -141,22 +141,35 @@ impl Rows<'_> {
         let rows = self
             .database
             .sql("select ts, dur, proc, state, utid from proc_state order by proc, ts")?;
-        let mut before: Option<(i64, State, Value)> = None;
-        for row in rows {
-            let (ts, proc) = (integer(&row, "ts")?, integer(&row, "proc")?);
-            let to = state(text(&row, "state")?)?;
-            let last = before.as_ref().filter(|(of, ..)| *of == proc);
-            let from = last.map_or(State::Undetermined, |(_, from, _)| *from);
+        let mut before: Option<(i64, State)> = None;
+        let mut rows = rows.iter().peekable();
+        while let Some(row) = rows.next() {
+            let (ts, proc) = (integer(row, "ts")?, integer(row, "proc")?);
+            let to = state(text(row, "state")?)?;
+            let last = before.filter(|(of, ..)| *of == proc);
+            let from = last.map_or(State::Undetermined, |(_, from)| from);
             // A row of the same state: another thread took it, with no time in between.
             let taken = from == State::Running && to == State::Running;
-            let place = Place { p: proc, ..self.place(&row) };
+            let place = Place { p: proc, ..self.place(row) };
             if taken {
                 let what = What::Proc { proc, from, to: State::Idle };
                 self.push(ts, place, no_stack(), what);
             }
             let from = if taken { State::Idle } else { from };
             self.push(ts, place, no_stack(), What::Proc { proc, from, to });
-            before = Some((proc, to, row));
+            before = Some((proc, to));
+            // A thread held it until there were fewer Ps.
+            if let (State::Running, Some(dur)) = (to, row["dur"].as_i64())
+                && rows.peek().is_none_or(|next| next["proc"] != proc || next["ts"] != ts + dur)
+            {
+                self.push(
+                    ts + dur,
+                    place,
+                    no_stack(),
+                    What::Proc { proc, from: to, to: State::Idle },
+                );
+                before = Some((proc, State::Idle));
+            }
         }
         Ok(())
     }
