@@ -79,7 +79,7 @@ impl Family {
     }
 }
 
-/// How often each thing happened. Statuses at the start of a trace count as nothing.
+/// How often each thing happened. Statuses in a trace count as nothing.
 pub fn census(events: &[Event]) -> Census {
     let mut census = Census::new();
     for event in events {
@@ -106,6 +106,9 @@ pub fn key(event: &Event) -> Option<Key> {
         What::Goroutine { from: State::Undetermined, .. }
         | What::Proc { from: State::Undetermined, .. }
         | What::Other(_) => None,
+        // A trace tells them again about every second. Go's also tells it of a P that a goroutine of C leaves
+        // behind, and rows of one that was away for a while.
+        What::Goroutine { from, to, .. } | What::Proc { from, to, .. } if from == to => None,
         What::Goroutine { goid, from, to, reason, .. } => {
             Some((Scope::Goroutine(*goid), transition(*from, *to, reason)))
         }
@@ -115,8 +118,6 @@ pub fn key(event: &Event) -> Option<Key> {
         What::Proc { proc, from: State::Idle, to: State::Running } => {
             Some((Scope::Proc(*proc), "proc start".into()))
         }
-        // Go tells it of a P that a goroutine of C leaves behind, and rows of a P that was away for a while.
-        What::Proc { from: State::Idle, to: State::Idle, .. } => None,
         What::Proc { proc, to: State::Idle, .. } => Some((Scope::Proc(*proc), "proc steal".into())),
         What::Proc { proc, from, to } => Some((Scope::Proc(*proc), format!("{from:?} to {to:?}"))),
         What::RangeBegin { name, scope } => Some((*scope, name.to_string())),
@@ -279,6 +280,13 @@ mod tests {
         ] {
             assert_eq!(Family::of(kind), family, "{kind}");
         }
+    }
+
+    #[test]
+    fn a_state_that_is_told_again_is_no_event() {
+        let again = "M=1 P=0 G=3 StateTransition Time=9 GoID=3 Running->Running Reason=\"\"";
+        let proc = "M=1 P=0 G=3 StateTransition Time=9 ProcID=0 Idle->Idle Reason=\"\"";
+        assert_eq!(of(&[START, again, proc]), of(&[START]));
     }
 
     #[test]
