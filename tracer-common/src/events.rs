@@ -28,6 +28,13 @@ pub const TEXT_WORDS: usize = 25;
 /// `GoStatus::proc` when the thread holds no P.
 pub const NO_PROC: i32 = -1;
 
+/// `GoSyscall::change`: the goroutine enters a call.
+pub const CALL_ENTERED: u32 = 0;
+/// `GoSyscall::change`: the goroutine leaves a call.
+pub const CALL_LEFT: u32 = 1;
+/// `GoSyscall::change`: the goroutine gives its P up and enters a call.
+pub const CALL_ENTERED_WITHOUT_P: u32 = 2;
+
 /// Bit of `SysEnter::nr`: a call of the 32-bit interface (int 0x80), with that one's number.
 pub const COMPAT_CALL: u32 = 1 << 31;
 
@@ -393,7 +400,7 @@ events! {
         /// Memory that was looked at.
         swept: u64, "bytes";
     }
-    /// A goroutine of a program with C code enters or leaves a call of the kernel or of C.
+    /// A goroutine enters or leaves a call of the kernel or of C; in a program without C code: one without a P.
     GoSyscall = 47, "go_syscall" => "goroutine_state" {
         /// The goroutine.
         goid: u64, "goid";
@@ -401,8 +408,8 @@ events! {
         startpc: u64, "address in the process";
         /// Its stack, see `go_stack`; 0 for none, and when it leaves.
         stack: u64, "stack id";
-        /// 1 if it leaves, 0 if it enters.
-        exit: u32, "0 or 1";
+        /// What it does: 0 it enters, 1 it leaves, 2 it enters, giving its P up.
+        change: u32, "0, 1 or 2";
         /// P that the thread holds, or -1.
         proc: i32, "P id";
         /// Syscalltick of that P.

@@ -114,6 +114,7 @@ impl GoProbe {
             self,
             Self::CoroSwitch
                 | Self::NewCoro
+                | Self::EnterSyscallBlock
                 | Self::UserTask
                 | Self::UserTaskEnd
                 | Self::UserRegion
@@ -138,9 +139,7 @@ impl GoProbe {
     pub const fn only_with(self) -> Option<&'static str> {
         match self {
             // Without C code the kernel's own system calls tell all, at no cost of a probe.
-            Self::EnterSyscall | Self::EnterSyscallBlock | Self::ExitSyscall => {
-                Some("runtime.cgocall")
-            }
+            Self::EnterSyscall | Self::ExitSyscall => Some("runtime.cgocall"),
             _ => None,
         }
     }
@@ -169,7 +168,7 @@ go_probes! {
     Go EnterSyscall gives "calls of C" {
         "go_entersyscall" at Entry of "runtime.reentersyscall";
     }
-    Go EnterSyscallBlock gives "long system calls of programs with C code" {
+    Go EnterSyscallBlock gives "calls for which goroutines give their P up" {
         "go_entersyscallblock" at Entry of "runtime.entersyscallblock";
     }
     Go ExitSyscall gives "the end of calls of C" {

@@ -1,8 +1,11 @@
-//! Uprobes in the Go runtime: what its scheduler takes for system calls, in programs with C code. There
-//! it is not enough to look at the kernel's, because a call of C need not make any, or many.
+//! Uprobes in the Go runtime: what its scheduler takes for system calls. It is not enough to look at the
+//! kernel's where a call need not make any, or may make many: calls of C, and waits of the runtime.
 
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
-use tracer_common::{events::GoSyscall, target::Target};
+use tracer_common::{
+    events::{CALL_ENTERED, CALL_ENTERED_WITHOUT_P, CALL_LEFT, GoSyscall},
+    target::Target,
+};
 
 use super::go::{finish, go_target, regs};
 use crate::{emit::emit, go, stack};
@@ -12,32 +15,33 @@ use crate::{emit::emit, go, stack};
 pub fn go_entersyscall(ctx: ProbeContext) -> u32 {
     let Some(target) = go_target() else { return 0 };
     let start = stack::entering(&target.go, regs(&ctx));
-    finish::<GoSyscall>(&ctx, submit(&ctx, target, 0, stack::number(target, start)))
+    finish::<GoSyscall>(&ctx, submit(&ctx, target, CALL_ENTERED, stack::number(target, start)))
 }
 
-/// runtime.entersyscallblock(): into a system call that is known to take long.
+/// runtime.entersyscallblock(): into a call that is known to take long, without a P. That it is over
+/// is seen without a probe on the way out, because the goroutine then needs another P.
 #[uprobe]
 pub fn go_entersyscallblock(ctx: ProbeContext) -> u32 {
     let Some(target) = go_target() else { return 0 };
-    let start = stack::here(regs(&ctx), 1);
-    finish::<GoSyscall>(&ctx, submit(&ctx, target, 0, stack::number(target, start)))
+    let stack = stack::number(target, stack::here(regs(&ctx), 1));
+    finish::<GoSyscall>(&ctx, submit(&ctx, target, CALL_ENTERED_WITHOUT_P, stack))
 }
 
 /// runtime.exitsyscall()
 #[uprobe]
 pub fn go_exitsyscall(ctx: ProbeContext) -> u32 {
     let Some(target) = go_target() else { return 0 };
-    finish::<GoSyscall>(&ctx, submit(&ctx, target, 1, 0))
+    finish::<GoSyscall>(&ctx, submit(&ctx, target, CALL_LEFT, 0))
 }
 
 #[inline(always)]
-fn submit(ctx: &ProbeContext, target: &Target, exit: u32, stack: u64) -> Result<(), i32> {
+fn submit(ctx: &ProbeContext, target: &Target, change: u32, stack: u64) -> Result<(), i32> {
     let go = &target.go;
     let gp = regs(ctx).r14;
     let machine = go::machine(go, go::m_of(go, gp)?)?;
     let g = go::goroutine(go, gp)?;
     let (goid, startpc) = (g.goid, g.startpc);
     let (proc, tick) = (machine.proc, machine.tick);
-    emit(|header| GoSyscall { header, goid, startpc, stack, exit, proc, tick, reserved: 0 });
+    emit(|header| GoSyscall { header, goid, startpc, stack, change, proc, tick, reserved: 0 });
     Ok(())
 }

@@ -54,7 +54,7 @@ fn without_a_p_the_system_call_lasts_until_the_goroutine_is_queued() {
     let mut bench = Bench::with_running(5);
     bench.push(enter(1_300, 5, 3));
     bench.push(exit(1_400));
-    bench.push(GoStatus { proc: tracer_common::events::NO_PROC, ..status(1_450, 5, 2, 1, 0) });
+    bench.push(GoStatus { proc: NO_PROC, ..status(1_450, 5, 2, 1, 0) });
     bench.run(2_000);
     let rows = bench.goroutine(5);
     assert_eq!(rows[2..], [("syscall", None, 1_300, Some(150)), ("runnable", None, 1_450, None)]);
@@ -97,6 +97,77 @@ fn a_p_that_is_found_again_makes_the_goroutine_runnable_for_a_moment() {
     assert_eq!(bench.rows.open.goroutine_state[0].proc, Some(2));
 }
 
+/// Goroutine 5 of the running one gives its P up for a call of the runtime's own.
+fn give_up(ts: u64) -> (GoSyscall, GoProcStop) {
+    let header = header::<GoSyscall>(ts, PID);
+    let entered = GoSyscall {
+        header,
+        goid: 5,
+        startpc: MAIN,
+        stack: 0,
+        change: CALL_ENTERED_WITHOUT_P,
+        proc: 0,
+        tick: 0,
+        reserved: 0,
+    };
+    let header = self::header::<GoProcStop>(ts + 5, PID);
+    (entered, GoProcStop { header, proc: 0, taken: 0 })
+}
+
+#[test]
+fn a_wait_without_a_p_is_a_system_call_though_the_kernel_sees_none() {
+    let mut bench = Bench::with_running(5);
+    let (entered, stopped) = give_up(1_300);
+    bench.push(entered);
+    bench.push(stopped);
+    bench.push(GoProc {
+        header: header::<GoProc>(1_400, PID),
+        goid: 5,
+        startpc: MAIN,
+        proc: 1,
+        reserved: 0,
+    });
+    bench.run(2_000);
+    let expected = [
+        ("running", None, 1_200, Some(100)),
+        ("syscall", None, 1_300, Some(100)),
+        ("runnable", None, 1_400, Some(0)),
+        ("running", None, 1_400, None),
+    ];
+    assert_eq!(bench.goroutine(5)[1..], expected);
+    // The kernel still tells of the calls that follow.
+    bench.push(enter(2_100, 5, 3));
+    bench.push(exit(2_200));
+    bench.push(status(2_300, 5, 2, 4, CHAN_RECEIVE));
+    bench.run(3_000);
+    assert_eq!(
+        bench.goroutine(5)[5..7],
+        [("syscall", None, 2_100, Some(100)), ("running", None, 2_200, Some(100)),]
+    );
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn a_wait_without_a_p_is_one_system_call_however_many_the_kernel_sees() {
+    let mut bench = Bench::with_running(5);
+    let (entered, stopped) = give_up(1_300);
+    bench.push(entered);
+    bench.push(stopped);
+    for at in [1_310, 1_330] {
+        bench.push(SysEnter { proc: NO_PROC, ..enter(at, 5, 3) });
+        bench.push(exit(at + 10));
+    }
+    // It has not come back yet: what it waits for need not have happened when the kernel returns.
+    bench.run(20_000_000);
+    assert_eq!(bench.goroutine(5).last(), Some(&("syscall", None, 1_300, None)));
+    bench.push(GoStatus { proc: NO_PROC, ..status(20_000_100, 5, 3, 1, 0) });
+    bench.run(30_000_000);
+    let expected =
+        [("syscall", None, 1_300, Some(19_998_800)), ("runnable", None, 20_000_100, None)];
+    assert_eq!(bench.goroutine(5)[2..], expected);
+    assert_eq!(bench.losses(), []);
+}
+
 #[test]
 fn coroutines_switch_without_a_queue() {
     let mut bench = Bench::with_running(5);
@@ -122,10 +193,7 @@ fn a_thread_of_c_borrows_a_goroutine_while_it_calls_go() {
     // Dead until then: a status of its own since Go 1.26.
     for dead in [6, 11] {
         let mut bench = Bench::with_thread();
-        bench.push(GoStatus {
-            proc: tracer_common::events::NO_PROC,
-            ..status(1_500, 7, dead, 3, 0)
-        });
+        bench.push(GoStatus { proc: NO_PROC, ..status(1_500, 7, dead, 3, 0) });
         // The runtime maps memory for it.
         bench.push(enter(1_510, 7, 3));
         bench.push(exit(1_520));

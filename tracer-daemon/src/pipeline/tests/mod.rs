@@ -10,11 +10,11 @@ mod user;
 use tracer_common::{
     Header,
     events::{
-        CONTEXT_INTERRUPT, CONTEXT_TASK, GoAlloc, GoAssistBegin, GoAssistEnd, GoCreate, GoGcBegin,
-        GoGcEnd, GoHeap, GoHeapGoal, GoMaxProcs, GoProc, GoProcStop, GoStack, GoStatus, GoStwBegin,
-        GoStwEnd, GoSweepBegin, GoSweepEnd, GoSwitch, GoText, GoUserLog, GoUserRegion, GoUserTask,
-        GoUserTaskEnd, GoWorker, Record, SchedExit, SchedFork, SchedSwitch, SchedWaking, SysEnter,
-        SysExit, TEXT_WORDS,
+        CALL_ENTERED_WITHOUT_P, CONTEXT_INTERRUPT, CONTEXT_TASK, GoAlloc, GoAssistBegin,
+        GoAssistEnd, GoCreate, GoGcBegin, GoGcEnd, GoHeap, GoHeapGoal, GoMaxProcs, GoProc,
+        GoProcStop, GoStack, GoStatus, GoStwBegin, GoStwEnd, GoSweepBegin, GoSweepEnd, GoSwitch,
+        GoSyscall, GoText, GoUserLog, GoUserRegion, GoUserTask, GoUserTaskEnd, GoWorker, NO_PROC,
+        Record, SchedExit, SchedFork, SchedSwitch, SchedWaking, SysEnter, SysExit, TEXT_WORDS,
     },
 };
 use tracer_store::{GoroutineState, ThreadState};
@@ -320,6 +320,7 @@ const SIZES: &[(EventKind, usize)] = &[
     size::<GoAlloc>(),
     size::<GoSweepBegin>(),
     size::<GoSweepEnd>(),
+    size::<GoSyscall>(),
 ];
 
 const fn size<R: Record>() -> (EventKind, usize) {

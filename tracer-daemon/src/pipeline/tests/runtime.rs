@@ -1,7 +1,5 @@
 //! Ps, garbage collection, stops of the world: what the Go runtime does for the whole process.
 
-use tracer_common::events::{GoSyscall, NO_PROC};
-
 use super::*;
 
 /// The process's second thread.
@@ -372,12 +370,12 @@ fn up_to_go_1_25_a_thread_of_c_gets_a_p_only_when_it_comes_to_go() {
     let mut runtime = GoRuntime::for_tests(&[(MAIN, MAIN + 0x100, "main.work")]);
     runtime.minor = 25;
     bench.pipeline.set_go(PID, Arc::new(runtime), 0, START);
-    let call = |ts, tid, goid, exit, proc| GoSyscall {
+    let call = |ts, tid, goid, change, proc| GoSyscall {
         header: header::<GoSyscall>(ts, tid),
         goid,
         startpc: MAIN,
         stack: 0,
-        exit,
+        change,
         proc,
         tick: 4,
         reserved: 0,

@@ -1,7 +1,7 @@
 //! System calls of goroutines, as the Go scheduler sees them.
 
 use tracer_common::{
-    events::{GoSyscall, SysEnter, SysExit},
+    events::{CALL_ENTERED_WITHOUT_P, CALL_LEFT, GoSyscall, SysEnter, SysExit},
     goroutine_status::{DEAD, DEADEXTRA, SYSCALL},
 };
 
@@ -21,9 +21,13 @@ const RESTART_SYSCALL: u32 = 219;
 impl Goroutines {
     /// The Go scheduler tells of a system call, or of a call of C.
     pub fn syscall(&mut self, upid: i64, utid: i64, event: &GoSyscall, cx: &mut Context<'_>) {
-        self.scheduler_tells(upid);
+        let blocks = event.change == CALL_ENTERED_WITHOUT_P;
+        // These are told in every program.
+        if !blocks {
+            self.scheduler_tells(upid);
+        }
         let ts = event.header.ts;
-        if event.exit != 0 {
+        if event.change == CALL_LEFT {
             self.in_syscall.remove(&utid);
             match self.track(upid, event.goid) {
                 Some(track) => {
@@ -42,6 +46,10 @@ impl Goroutines {
         let (from, to) = (State::Running, State::Syscall);
         let change = Change::plain("go_syscall", ts, from, to, Place::new(utid, event.proc));
         self.begin_syscall(upid, event.goid, since, &Change { stack_id, ..change }, cx);
+        if blocks {
+            // It lasts until the goroutine has a P or is queued, however many calls of the kernel it takes.
+            self.in_syscall.remove(&utid);
+        }
     }
 
     /// A goroutine that ran, perhaps only since `since`, begins a system call on its thread.

@@ -1,7 +1,9 @@
 //! proc_state and gomaxprocs: which thread has which P.
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tracer_common::events::{GoMaxProcs, GoProc, GoProcStop, GoSyscall, NO_PROC, SysEnter};
+use tracer_common::events::{
+    CALL_ENTERED_WITHOUT_P, CALL_LEFT, GoMaxProcs, GoProc, GoProcStop, GoSyscall, NO_PROC, SysEnter,
+};
 use tracer_common::goroutine_status::SYSCALL;
 use tracer_store::{Gomaxprocs, ProcState, Streams, words::proc_state as word};
 
@@ -329,10 +331,17 @@ impl Procs {
     /// As for the other two, as the Go scheduler tells it.
     pub fn syscall(&mut self, utid: i64, event: &GoSyscall) {
         let ts = event.header.ts;
-        if event.exit == 0 {
-            self.enters(utid, Held { proc: event.proc, tick: event.tick }, ts);
-        } else if let Some(call) = self.calls.get_mut(&utid) {
-            call.left = Some(ts);
+        match event.change {
+            CALL_LEFT => {
+                if let Some(call) = self.calls.get_mut(&utid) {
+                    call.left = Some(ts);
+                }
+            }
+            // There is no P that could be taken away from it.
+            CALL_ENTERED_WITHOUT_P => {
+                self.calls.remove(&utid);
+            }
+            _ => self.enters(utid, Held { proc: event.proc, tick: event.tick }, ts),
         }
     }
 
