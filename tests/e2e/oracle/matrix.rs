@@ -48,7 +48,7 @@ fn all(programs: &[&str], minor: &str, variant: Variant) -> Result<()> {
 
 tests! { go1_27: "1.27" Plain:
     daisy pingpong httpload mutex busy coroutine blocking selecttimer
-    lockosthread panicking usertrace sched
+    lockosthread panicking usertrace sched signals
 }
 full! { full_go1_27: "1.27" Plain:
     gcheavy tcpecho cgo
@@ -58,39 +58,39 @@ tests! { go1_27_stripped: "1.27" Stripped:
 }
 full! { full_go1_27_stripped: "1.27" Stripped:
     daisy pingpong httpload mutex busy coroutine blocking gcheavy tcpecho lockosthread
-    cgo panicking usertrace sched
+    cgo panicking usertrace sched signals
 }
 tests! { go1_27_pie: "1.27" Pie:
     httpload
 }
 full! { full_go1_27_pie: "1.27" Pie:
     daisy pingpong mutex gcheavy busy coroutine blocking selecttimer tcpecho lockosthread
-    cgo panicking usertrace sched
+    cgo panicking usertrace sched signals
 }
 tests! { go1_27_noinline: "1.27" NoInline:
     mutex
 }
 full! { full_go1_27_noinline: "1.27" NoInline:
     daisy pingpong httpload tcpecho gcheavy busy coroutine blocking selecttimer lockosthread
-    cgo panicking usertrace sched
+    cgo panicking usertrace sched signals
 }
 tests! { go1_27_trimpath: "1.27" TrimPath:
     daisy
 }
 full! { full_go1_27_trimpath: "1.27" TrimPath:
     pingpong httpload mutex gcheavy busy coroutine blocking selecttimer tcpecho lockosthread
-    cgo panicking usertrace sched
+    cgo panicking usertrace sched signals
 }
 full! { full_go1_25: "1.25" Plain:
     daisy pingpong httpload mutex gcheavy busy coroutine blocking selecttimer tcpecho
-    lockosthread cgo panicking usertrace sched
+    lockosthread cgo panicking usertrace sched signals
 }
 tests! { go1_25_stripped: "1.25" Stripped:
     httpload
 }
 full! { full_go1_25_stripped: "1.25" Stripped:
     gcheavy blocking daisy pingpong mutex busy coroutine selecttimer tcpecho lockosthread cgo panicking
-    usertrace sched
+    usertrace sched signals
 }
 full! { full_go1_25_pie: "1.25" Pie:
     httpload gcheavy cgo
@@ -106,11 +106,11 @@ tests! { go1_23: "1.23" Plain:
 }
 full! { full_go1_23: "1.23" Plain:
     daisy pingpong httpload mutex gcheavy busy blocking selecttimer tcpecho lockosthread cgo
-    panicking sched
+    panicking sched signals
 }
 full! { full_go1_23_stripped: "1.23" Stripped:
     daisy pingpong httpload mutex gcheavy busy coroutine blocking selecttimer tcpecho
-    lockosthread cgo panicking usertrace sched
+    lockosthread cgo panicking usertrace sched signals
 }
 full! { full_go1_23_pie: "1.23" Pie:
     httpload gcheavy cgo
@@ -122,7 +122,7 @@ full! { full_go1_23_trimpath: "1.23" TrimPath:
     daisy
 }
 tests! { go1_21: "1.21" Plain:
-    daisy sched
+    daisy sched signals
 }
 full! { full_go1_21: "1.21" Plain:
     gcheavy pingpong httpload mutex busy blocking selecttimer tcpecho lockosthread cgo panicking
@@ -130,7 +130,7 @@ full! { full_go1_21: "1.21" Plain:
 }
 full! { full_go1_21_stripped: "1.21" Stripped:
     daisy pingpong httpload mutex gcheavy busy blocking selecttimer tcpecho lockosthread cgo
-    panicking usertrace sched
+    panicking usertrace sched signals
 }
 full! { full_go1_21_pie: "1.21" Pie:
     httpload gcheavy cgo
@@ -143,11 +143,11 @@ full! { full_go1_21_trimpath: "1.21" TrimPath:
 }
 full! { full_go1_19: "1.19" Plain:
     daisy pingpong httpload mutex gcheavy busy blocking selecttimer tcpecho lockosthread cgo
-    panicking usertrace sched
+    panicking usertrace sched signals
 }
 full! { full_go1_19_stripped: "1.19" Stripped:
     daisy pingpong httpload mutex gcheavy busy blocking selecttimer tcpecho lockosthread cgo
-    panicking usertrace sched
+    panicking usertrace sched signals
 }
 full! { full_go1_19_pie: "1.19" Pie:
     httpload gcheavy cgo

@@ -40,7 +40,7 @@ const fn program(
 }
 
 /// Every program that is compared.
-pub const PROGRAMS: [Program; 15] = [
+pub const PROGRAMS: [Program; 16] = [
     program("daisy", &["-n", "300"], &[("create", 302), ("destroy", 302)]),
     program("pingpong", &["-d", "20ms"], &[("unblock", 100)]),
     program(
@@ -57,6 +57,7 @@ pub const PROGRAMS: [Program; 15] = [
     program("busy", &["-mode", "mixed", "-d", "500ms"], &[("block: sleep", 50)]),
     Program { since: 23, ..program("coroutine", &[], &[("create blocked", 20), ("start", 1000)]) },
     program("blocking", &[], &[("syscall begin", 1000), ("syscall end blocked", 300)]),
+    program("signals", &[], &[("syscall begin", 150), ("syscall end blocked", 150)]),
     program("selecttimer", &[], &[("block: select", 500)]),
     program("tcpecho", &[], &[("block: network", 100), ("syscall begin", 1000)]),
     program("lockosthread", &["-rounds", "500"], &[("block: chan receive", 1000)]),

@@ -114,20 +114,19 @@ fn give_up(ts: u64) -> (GoSyscall, GoProcStop) {
     (entered, GoProcStop { header, proc: 0, taken: 0 })
 }
 
+fn gets(ts: u64, goid: u64, proc: i32) -> GoProc {
+    GoProc { header: header::<GoProc>(ts, PID), goid, startpc: MAIN, proc, reserved: 0 }
+}
+
 #[test]
 fn a_wait_without_a_p_is_a_system_call_though_the_kernel_sees_none() {
     let mut bench = Bench::with_running(5);
     let (entered, stopped) = give_up(1_300);
     bench.push(entered);
     bench.push(stopped);
-    bench.push(GoProc {
-        header: header::<GoProc>(1_400, PID),
-        goid: 5,
-        startpc: MAIN,
-        proc: 1,
-        reserved: 0,
-    });
-    bench.run(2_000);
+    bench.push(gets(1_400, 5, 1));
+    // A while later it is sure that the thread keeps it.
+    bench.run(20_000_000);
     let expected = [
         ("running", None, 1_200, Some(100)),
         ("syscall", None, 1_300, Some(100)),
@@ -136,14 +135,37 @@ fn a_wait_without_a_p_is_a_system_call_though_the_kernel_sees_none() {
     ];
     assert_eq!(bench.goroutine(5)[1..], expected);
     // The kernel still tells of the calls that follow.
-    bench.push(enter(2_100, 5, 3));
-    bench.push(exit(2_200));
-    bench.push(status(2_300, 5, 2, 4, CHAN_RECEIVE));
-    bench.run(3_000);
+    bench.push(enter(20_000_100, 5, 3));
+    bench.push(exit(20_000_200));
+    bench.push(status(20_000_300, 5, 2, 4, CHAN_RECEIVE));
+    bench.run(30_000_000);
     assert_eq!(
         bench.goroutine(5)[5..7],
-        [("syscall", None, 2_100, Some(100)), ("running", None, 2_200, Some(100)),]
+        [("syscall", None, 20_000_100, Some(100)), ("running", None, 20_000_200, Some(100)),]
     );
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn a_thread_that_borrows_a_p_on_the_way_into_a_call_is_not_back() {
+    let mut bench = Bench::with_running(5);
+    let (entered, stopped) = give_up(1_300);
+    bench.push(entered);
+    bench.push(stopped);
+    // To allocate what a new thread needs.
+    bench.push(gets(1_320, 5, 0));
+    bench.push(GoProcStop { header: header::<GoProcStop>(1_330, PID), ..stopped });
+    bench.push(SysEnter { proc: NO_PROC, ..enter(1_340, 5, 3) });
+    bench.push(exit(1_390));
+    bench.push(gets(1_400, 5, 1));
+    bench.push(status(1_500, 5, 2, 4, CHAN_RECEIVE));
+    bench.run(2_000);
+    let expected = [
+        ("syscall", None, 1_300, Some(100)),
+        ("runnable", None, 1_400, Some(0)),
+        ("running", None, 1_400, Some(100)),
+    ];
+    assert_eq!(bench.goroutine(5)[2..5], expected);
     assert_eq!(bench.losses(), []);
 }
 

@@ -8,7 +8,54 @@ use super::{
     goroutines::Goroutines,
 };
 
+/// A goroutine that gave its P up for a call, on its thread.
+pub(super) struct Waiter {
+    upid: i64,
+    goid: u64,
+    /// When the thread got a P (ns), and which. It has only borrowed it if it gives it up before the
+    /// goroutine does anything: to make a thread for the P that was given up (allocm in proc.go).
+    got: Option<(u64, Place)>,
+}
+
+impl Waiter {
+    pub(super) fn is_of(&self, upid: i64) -> bool {
+        self.upid == upid
+    }
+}
+
 impl Goroutines {
+    /// A goroutine gives its P up for a call.
+    pub(super) fn waits_without_proc(&mut self, upid: i64, utid: i64, goid: u64) {
+        self.waiters.insert(utid, Waiter { upid, goid, got: None });
+    }
+
+    /// The goroutine of a thread does something: if the thread got a P, the goroutine has come back.
+    pub fn is_back(&mut self, utid: i64, cx: &mut Context<'_>) {
+        if let Some((ts, place)) = self.waiters.get(&utid).and_then(|waiter| waiter.got)
+            && let Some(Waiter { upid, goid, .. }) = self.waiters.remove(&utid)
+        {
+            self.found_proc(upid, goid, ts, place, cx);
+        }
+    }
+
+    /// So have those whose thread got a P before `until` (ns) and still has it; and all of a process that ends.
+    pub fn are_back(&mut self, until: u64, ended: Option<i64>, cx: &mut Context<'_>) {
+        let waiters = self.waiters.iter().filter(|(_, waiter)| {
+            ended.is_some_and(|upid| waiter.is_of(upid))
+                || waiter.got.is_some_and(|(ts, _)| ts < until)
+        });
+        for utid in waiters.map(|(&utid, _)| utid).collect::<Vec<_>>() {
+            self.is_back(utid, cx);
+        }
+    }
+
+    /// A thread gives its P up.
+    pub fn gave_up_proc(&mut self, utid: i64) {
+        if let Some(waiter) = self.waiters.get_mut(&utid) {
+            waiter.got = None;
+        }
+    }
+
     /// A thread with a goroutine gets a P: if the goroutine comes back from a system call, it has
     /// lost its P there.
     pub fn got_proc(&mut self, upid: i64, utid: i64, event: &GoProc, cx: &mut Context<'_>) {
@@ -18,6 +65,10 @@ impl Goroutines {
             if let Some(track) = self.track(upid, goid) {
                 track.change(&Change::plain("go_proc", ts, from, to, place), cx);
             }
+            return;
+        }
+        if let Some(waiter) = self.waiters.get_mut(&utid).filter(|w| w.goid == event.goid) {
+            waiter.got = Some((event.header.ts, place));
             return;
         }
         self.found_proc(upid, event.goid, event.header.ts, place, cx);

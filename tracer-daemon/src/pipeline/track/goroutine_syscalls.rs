@@ -49,6 +49,7 @@ impl Goroutines {
         if blocks {
             // It lasts until the goroutine has a P or is queued, however many calls of the kernel it takes.
             self.in_syscall.remove(&utid);
+            self.waits_without_proc(upid, utid, event.goid);
         }
     }
 

@@ -12,11 +12,12 @@ use tracer_store::{Goroutine, Interner, StrId, Streams};
 use super::{
     Context,
     goroutine::{Change, Place, State, Track},
+    goroutine_procs::Waiter,
 };
 use crate::target::go::GoRuntime;
 
 /// How long after a system call it may still turn out that the goroutine found no P (ns).
-const SYSCALL_SETTLES: u64 = 10_000_000;
+pub(super) const SYSCALL_SETTLES: u64 = 10_000_000;
 
 /// A goroutine that was found in the memory of its process.
 pub struct Met {
@@ -101,6 +102,8 @@ pub struct Goroutines {
     pub(super) left_unknown: FxHashMap<i64, i64>,
     /// Goroutine on each thread (utid) whose P is no more, until it gets another one.
     pub(super) without_proc: FxHashMap<i64, u64>,
+    /// Goroutine on each thread (utid) that has given its P up for a call.
+    pub(super) waiters: FxHashMap<i64, Waiter>,
     /// Goroutines (upid, goid) that ended in a switch, and whose end is still to be told.
     ended_early: FxHashSet<(i64, u64)>,
     last_ugid: i64,
@@ -230,6 +233,7 @@ impl Goroutines {
 
     pub fn status(&mut self, upid: i64, utid: i64, event: &GoStatus, cx: &mut Context<'_>) {
         const KIND: &str = "go_status";
+        self.waiters.remove(&utid);
         // What is not as it must be was not read from a goroutine: nothing of it can be believed.
         if event.goid == 0 || event.found != event.old {
             cx.drop_interval(KIND, event.header.ts, event);
@@ -410,6 +414,8 @@ impl Goroutines {
 
     /// A process ended or replaced its program: so do its goroutines.
     pub fn process_ended(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
+        self.are_back(0, Some(upid), cx);
+        self.waiters.retain(|_, waiter| !waiter.is_of(upid));
         let Some(process) = self.processes.remove(&upid) else {
             return;
         };

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use tracer_common::{
     Event, EventKind,
     events::{CONTEXT_TASK, GoStack, GoText, NO_KERNEL_STACK, NO_PROC},
+    goroutine_status::SYSCALL,
 };
 use tracer_store::{Alloc, Batch, Interner, Streams, words::loss_stage};
 
@@ -33,7 +34,7 @@ use crate::{
 };
 use entities::Entities;
 use existing::Existing;
-use goroutines::Goroutines;
+use goroutines::{Goroutines, SYSCALL_SETTLES};
 use procs::{Held, Procs};
 use runtime::Runtime;
 use stacks::{Known, Stacks};
@@ -258,6 +259,10 @@ impl Tracker {
                     }
                     procs.enter_syscall(utid, e);
                 }
+                // The runtime's own calls on the way into a call of a goroutine have no such status.
+                if e.gstatus == u32::from(SYSCALL) {
+                    goroutines.is_back(utid, &mut cx);
+                }
                 let ugid = goroutines.enter_syscall(upid, utid, e, stack, &mut cx);
                 syscalls.enter(utid, ugid, e, stack, &mut cx);
             }
@@ -292,6 +297,13 @@ impl Tracker {
             Event::GoSyscall(e) => (e.proc, e.tick),
             _ => (NO_PROC, 0),
         };
+        match event {
+            Event::GoStatus(_) | Event::GoCreate(_) | Event::GoSwitch(_) | Event::GoSyscall(_) => {
+                goroutines.is_back(utid, cx);
+            }
+            Event::GoProcStop(e) if e.taken == 0 => goroutines.gave_up_proc(utid),
+            _ => {}
+        }
         let borrows = matches!(event, Event::GoStatus(e) if goroutines::borrows(e));
         let taken = if borrows {
             procs.borrowed(upid, utid, proc, ts, cx)
@@ -374,6 +386,7 @@ impl Tracker {
         let Self { entities, strings, stacks, existing, closed, goroutines, procs, .. } = self;
         let mut cx = Context { entities, strings, stacks, closed, losses };
         existing.settle(until, goroutines, procs, &mut cx);
+        goroutines.are_back(until.saturating_sub(SYSCALL_SETTLES), None, &mut cx);
     }
 
     pub fn take_batch(&mut self, until: u64) -> Batch {
