@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use tracer_tests::oracle::{
-    Event, State,
-    census::{Family, census, compare, sums},
-    profile::{self, profile},
-    stacks,
-    timeline::{Change, forks, lengths, timelines},
+use tracer_tests::{
+    go::Go,
+    oracle::{
+        Event, State,
+        census::{Family, census, compare, sums},
+        profile, stacks,
+        timeline::{Change, forks, lengths, timelines},
+    },
 };
 
 use super::recorded::{Recorded, at_least};
@@ -54,7 +56,7 @@ pub fn check(recorded: &Recorded, source: Source) -> Result<Wrong> {
     states(recorded, &ours, &mut wrong);
     if source == Source::Export {
         frames(recorded, &ours, &mut wrong.facts);
-        profiles(recorded, &ours, &mut wrong.times);
+        profiles(recorded, &mut wrong.times)?;
     }
     for wrong in [&mut wrong.facts, &mut wrong.times] {
         if !wrong.is_empty() {
@@ -151,16 +153,18 @@ fn frames(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
     }
 }
 
-fn profiles(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
+fn profiles(recorded: &Recorded, wrong: &mut String) -> Result<()> {
+    let (go, ours) = (Go::find()?, recorded.export_of_trace()?);
     for kind in profile::Kind::ALL {
         // In the older format a call that did not block has no length, and of the stacks of those that
         // make goroutines runnable the inner part is left out.
         if recorded.is_v1 && [profile::Kind::Syscall, profile::Kind::Sched].contains(&kind) {
             continue;
         }
-        let (go, ours) = (profile(kind, &recorded.go), profile(kind, ours));
-        for difference in profile::compare(&go, &ours).iter().take(5) {
+        let [theirs, ours] = [&recorded.trace, &ours].map(|file| profile::read(&go, kind, file));
+        for difference in profile::compare(&theirs?, &ours?).iter().take(5) {
             let _ = writeln!(wrong, "profile {}: {difference}", kind.name());
         }
     }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use tracer_tests::{
     go::{Go, Variant},
     harness::Database,
-    oracle::{Event, State, What, census::HEAP_LIVE, read, reasons::in_v1, rows, window},
+    oracle::{Event, State, WINDOW, What, census::HEAP_LIVE, read, reasons::in_v1, rows, window},
 };
 
 /// A program of `tests/programs/go`, and how it is run.
@@ -105,6 +105,10 @@ pub struct Recorded {
     pub is_v1: bool,
     /// Whether Go's trace tells of every stop of the world, not only of those of the GC.
     pub tells_stops: bool,
+    /// The trace that Go wrote.
+    pub trace: PathBuf,
+    /// How long before and after the window's beginning that trace begins and ends, in ns.
+    around: (i64, i64),
 }
 
 /// Runs a program under both.
@@ -129,12 +133,17 @@ pub fn record(name: &str, minor: &str, variant: Variant) -> Result<Recorded> {
     let ended = database.record(&["--level", "full"], &command, Duration::from_secs(300))?;
     ensure!(ended.code() == program.exit_code, "{ended:#?}");
     database.is_complete()?;
-    let mut go = read(&Go::find()?, &file)?;
+    let mut whole = read(&Go::find()?, &file)?;
     if is_v1 {
-        tell_first_starts(&mut go);
+        tell_first_starts(&mut whole);
     }
-    let go = events(go, is_v1).context("from Go's trace")?;
-    Ok(Recorded { label, database, go, is_v1, tells_stops: number >= 21 })
+    let (first, last) =
+        (whole.first().context("no event")?.time, whole.last().context("no event")?.time);
+    let go = events(whole, is_v1).context("from Go's trace")?;
+    let begin = go.first().context("no event")?.time;
+    let around = (begin - first, last - begin);
+    let tells_stops = number >= 21;
+    Ok(Recorded { label, database, go, is_v1, tells_stops, trace: file, around })
 }
 
 /// The programs of the table, for what a test needs of it.
@@ -158,6 +167,18 @@ impl Recorded {
     /// When `tracer` fails.
     pub fn export(&self) -> Result<PathBuf> {
         Ok(self.database.export(&[])?.0)
+    }
+
+    /// Writes an export of the time in which Go's trace was written, and returns its path.
+    ///
+    /// # Errors
+    /// When `tracer` fails.
+    pub fn export_of_trace(&self) -> Result<PathBuf> {
+        let begin = format!("select created_ts from goroutine where start_func = '{}'", WINDOW[0]);
+        let begin = self.database.number(&begin)?;
+        let (before, after) = self.around;
+        let [from, to] = [begin - before, begin + after].map(|ts| ts.to_string());
+        Ok(self.database.export(&["--from", &from, "--to", &to])?.0)
     }
 
     /// What the export holds of the window, as Go's own parser reads it.
