@@ -89,6 +89,44 @@ fn a_p_that_another_thread_takes_from_a_system_call_was_stolen() {
 }
 
 #[test]
+fn a_p_may_be_taken_back_at_the_moment_at_which_a_system_call_begins() {
+    let mut db = Db::new();
+    db.goroutine(1, None, None);
+    db.goroutine(2, None, None);
+    db.proc(0, 0, 20, Some(2));
+    db.proc(0, 20, 50, Some(1));
+    // Thread 2 comes back from its call at 40, but only the call that began at 50 lets it have the P.
+    db.proc(0, 50, 50, None);
+    db.batch.closed.proc_state.last_mut().unwrap().taker_utid = Some(2);
+    db.proc(0, 50, 1_000, Some(2));
+    db.runs(2, 0, 10, 2, 0);
+    db.syscall(2, 10, 50, 2, Some(0));
+    db.runnable(2, 50, 50);
+    db.runs(2, 50, 1_000, 2, 0);
+    db.runnable(1, 0, 30);
+    db.runs(1, 30, 50, 1, 0);
+    db.syscall(1, 50, 80, 1, Some(0));
+    db.runnable(1, 80, 1_000);
+    let exported = db.export();
+    exported.is_exact();
+    assert_eq!(
+        exported.events(),
+        [
+            "10 M102 P0 G20 GoSyscallBegin 1 []",
+            "20 M101 P- G- ProcSteal 0 2 102",
+            "21 M101 P- G- ProcStart 0 3",
+            "30 M101 P0 G- GoStart 10 1",
+            "50 M102 P- G20 GoSyscallEndBlocked",
+            "51 M101 P0 G10 GoSyscallBegin 4 []",
+            "52 M102 P- G- ProcSteal 0 5 101",
+            "53 M102 P- G- ProcStart 0 6",
+            "54 M102 P0 G- GoStart 20 1",
+            "80 M101 P- G10 GoSyscallEndBlocked",
+        ]
+    );
+}
+
+#[test]
 fn a_p_that_was_taken_from_a_system_call_was_stolen_by_who_took_it() {
     let mut db = Db::new();
     db.goroutine(1, None, None);

@@ -290,6 +290,8 @@ impl Converter<'_, '_> {
                 match self.words.state(self.reader, row)? {
                     Some(State::Waiting) => 1,
                     Some(State::Runnable) if on => 1,
+                    // From then on the P can be taken.
+                    Some(State::Syscall) if now == Some(State::Running) => 1,
                     Some(State::Runnable) => 4,
                     _ => 5,
                 }
