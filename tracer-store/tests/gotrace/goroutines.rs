@@ -127,6 +127,35 @@ fn a_p_may_be_taken_back_at_the_moment_at_which_a_system_call_begins() {
 }
 
 #[test]
+fn a_goroutine_may_notice_that_its_p_was_taken_before_that_is_recorded() {
+    let mut db = Db::new();
+    db.goroutine(1, None, None);
+    for (from, taker) in [(0, Some(4)), (200, None)] {
+        db.proc(0, from, from + 32, Some(1));
+        db.proc(0, from + 32, from + 200, None);
+        db.batch.closed.proc_state.last_mut().unwrap().taker_utid = taker;
+        db.runs(1, from, from + 20, 1, 0);
+        db.syscall(1, from + 20, from + 30, 1, Some(0));
+        db.runnable(1, from + 30, from + 200);
+    }
+    let exported = db.export();
+    assert_eq!(
+        exported.events(),
+        [
+            "20 M101 P0 G10 GoSyscallBegin 1 []",
+            "30 M104 P- G- ProcSteal 0 2 101",
+            "31 M101 P- G10 GoSyscallEndBlocked",
+            "200 M101 P- G- ProcStart 0 3",
+            "201 M101 P0 G- GoStart 10 1",
+            "220 M101 P0 G10 GoSyscallBegin 4 []",
+            "230 M101 P0 G10 ProcStop",
+            "231 M101 P- G10 GoSyscallEndBlocked",
+        ]
+    );
+    assert_eq!(exported.report.inferred.values().sum::<u64>(), 1);
+}
+
+#[test]
 fn a_p_that_was_taken_from_a_system_call_was_stolen_by_who_took_it() {
     let mut db = Db::new();
     db.goroutine(1, None, None);

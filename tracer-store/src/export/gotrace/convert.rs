@@ -13,6 +13,7 @@ use super::sched::{Leaving, Sched, State};
 use super::snapshot::Snapshot;
 use super::source::{Entities, Instant, Source};
 use super::tables::Tables;
+use super::takes::Takes;
 use super::wire::Wire;
 use crate::error::{Result, StoreError};
 use crate::query::session::SessionInfo;
@@ -70,6 +71,7 @@ pub(super) struct Converter<'r, 'w> {
     pub runtime: Runtime,
     /// Where nothing is known of a goroutine; `None` if nothing was lost.
     pub gaps: Option<Gaps>,
+    pub takes: Takes<'r>,
 }
 
 /// Writes a file.
@@ -91,6 +93,7 @@ pub(super) fn run(
         sched: Sched::new(wire, Tables::load(reader)?),
         runtime: Runtime::default(),
         gaps: Gaps::if_lost(reader, session.session_id)?,
+        takes: Takes::open(reader, session.session_id, options.upid, to)?,
     };
     let (mut group, mut snapshot) = (Vec::new(), Snapshot::default());
     let (mut begin, mut seen) = (options.from, false);

@@ -3,7 +3,7 @@
 use super::convert::Converter;
 use super::reasons;
 use super::report::{Inferred, LeftOut};
-use super::sched::State;
+use super::sched::{Leaving, State};
 use super::source::Instant;
 use crate::error::Result;
 use crate::schema::streams::GoroutineState;
@@ -140,6 +140,18 @@ impl Converter<'_, '_> {
         Ok(false)
     }
 
+    /// A goroutine comes back from its system call without its P: who has taken that may be recorded later.
+    fn taken(&mut self, goid: u64, ts: i64) -> Result<()> {
+        let m = self.sched.g(goid).map(|g| g.m);
+        let p = m.and_then(|m| self.sched.p_in_syscall(m));
+        let Some(p) = p else { return Ok(()) };
+        let taker = self.takes.taker(p.cast_signed(), ts)?;
+        match self.thread(taker) {
+            Some(taker) => self.sched.lose_p(p, Leaving::TakenBy(taker)),
+            None => Ok(()),
+        }
+    }
+
     fn state_of(&self, goid: u64) -> Option<State> {
         self.sched.g(goid).map(|g| g.state)
     }
@@ -159,7 +171,10 @@ impl Converter<'_, '_> {
                 let reason = self.sched.tables.string(reasons::stop(&reason));
                 self.sched.stop(goid, reason, stack)?;
             }
-            Some(State::Syscall) => self.sched.end_syscall_blocked(goid)?,
+            Some(State::Syscall) => {
+                self.taken(goid, row.ts)?;
+                self.sched.end_syscall_blocked(goid)?;
+            }
             Some(State::Runnable) | None => {}
         }
         Ok(true)

@@ -17,6 +17,7 @@ mod sched;
 mod snapshot;
 mod source;
 mod tables;
+mod takes;
 mod wire;
 
 use std::io::Write;

@@ -39,7 +39,7 @@ pub(super) enum Lasting {
 pub(super) struct G {
     pub state: State,
     /// The M that it is on, running or in a system call.
-    m: u64,
+    pub(super) m: u64,
     seq: u64,
     /// The generation that has its status.
     generation: u64,
