@@ -148,11 +148,16 @@ pub fn record(name: &str, minor: &str, variant: Variant) -> Result<Recorded> {
 
 /// The programs of the table, for what a test needs of it.
 pub fn at_least(recorded: &Recorded) -> &'static [(&'static str, i64)] {
-    let is_it = |program: &&Program| recorded.label.split(',').next() == Some(program.name);
+    let is_it = |program: &&Program| recorded.name() == program.name;
     PROGRAMS.iter().find(is_it).map_or(&[], |program| program.at_least)
 }
 
 impl Recorded {
+    /// The name of the program.
+    pub fn name(&self) -> &str {
+        self.label.split(',').next().unwrap_or_default()
+    }
+
     /// What the database holds of the window.
     ///
     /// # Errors
