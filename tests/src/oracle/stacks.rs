@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use super::{
     census::transition,
-    event::{Event, Stack, State, What},
+    event::{Event, Frame, Stack, State, What},
 };
 
 /// How many frames of a stack are told that differ.
@@ -94,6 +94,11 @@ fn by_goroutine(events: &[Event]) -> BTreeMap<(i64, String), Vec<Stack>> {
     all
 }
 
+/// The frames of a stack in Go's trace. One of which none is to be shown has an empty frame there.
+fn shown(stack: &Stack) -> &[Frame] {
+    if stack.iter().all(|frame| frame.function.is_empty()) { &[] } else { stack }
+}
+
 /// The kind of the frame that a new goroutine begins in.
 pub const START: &str = "start function";
 
@@ -114,7 +119,8 @@ pub fn compare(go: &[Event], ours: &[Event], outer: bool) -> BTreeMap<String, St
         // Some events have no stack in Go's trace: nothing is known to compare with.
         for (go, ours) in go.iter().zip(ours).filter(|(go, _)| !go.is_empty()) {
             stacks.compared += 1;
-            if go != ours && !(outer && ours.ends_with(go)) {
+            let shown = shown(go);
+            if *shown != ours[..] && !(outer && ours.ends_with(shown)) {
                 let key = (kind.clone(), go.clone(), ours.clone());
                 *mismatches.entry(key).or_default() += 1;
             } else {
@@ -174,6 +180,21 @@ mod tests {
     fn other_numbers_of_events_are_not_compared() {
         let (go, ours) = (events(&[(1, 5), (1, 6), (2, 9)]), events(&[(1, 5), (2, 9)]));
         assert_eq!(compare(&go, &ours, false)["block: sync"].compared, 1);
+    }
+
+    #[test]
+    fn an_empty_frame_is_none() {
+        let frame = |text: &str, to| text.replace("\tmain.a @ 0x1\n\t\t/a.go:5\n", to);
+        let one = block(1, 5);
+        let texts = [frame(&one, "\t @ 0x0\n\t\t:0\n"), frame(&one, ""), one];
+        let [empty, none, one] = texts.map(|text| parse(&text).expect("it is well formed"));
+        let equal = |go: &[Event], ours: &[Event]| {
+            let stacks = &compare(go, ours, false)["block: sync"];
+            (stacks.compared, stacks.equal)
+        };
+        assert_eq!(equal(&empty, &none), (1, 1));
+        assert_eq!(equal(&empty, &one), (1, 0));
+        assert_eq!(equal(&none, &one), (0, 0), "nothing is known");
     }
 
     #[test]
