@@ -22,6 +22,15 @@ pub trait Record: Copy + 'static {
 /// the second one is 0 unless the frames do not lead to it.
 pub const MAX_FRAMES: usize = 135;
 
+/// Bit of `GoStack::skip`: there are more than [`MAX_FRAMES`], and they are of the main goroutine, of which
+/// Go shows one less.
+pub const CUT_OF_MAIN: u32 = 1 << 31;
+
+/// `GoStatus::reason` of a goroutine that ran and is runnable: it gave its P away of its own accord.
+pub const STOP_YIELDS: u8 = 1;
+/// Likewise: it had to.
+pub const STOP_PREEMPTED: u8 = 2;
+
 /// Most of a text of a traced process that is recorded, in words of 8 bytes.
 pub const TEXT_WORDS: usize = 25;
 
@@ -165,7 +174,7 @@ events! {
         old: u8, "Go runtime status";
         /// Status after.
         new: u8, "Go runtime status";
-        /// The wait reason in the goroutine, as a number of its Go version.
+        /// The wait reason in the goroutine, as a number of its Go version; for a change from 2 to 1 why it stopped (1 it yielded, 2 it was preempted, 0 not known).
         reason: u8, "wait reason number";
         /// Status in the goroutine before the change: `old`, or else the offsets are wrong.
         found: u8, "Go runtime status";
@@ -205,7 +214,7 @@ events! {
         id: u64, "stack id";
         /// The process.
         tgid: u32, "pid";
-        /// How many of the innermost frames (inlined ones count) are the runtime's machinery and not shown.
+        /// How many of the innermost frames (inlined ones count) are the runtime's machinery and not shown; bit 31: the outermost ones of the main goroutine were cut off.
         skip: u32, "frames";
     }
     /// A goroutine hands its thread over to another one (coroutines, iter.Pull).

@@ -42,6 +42,16 @@ pub struct Target {
     pub park_start: u64,
     /// Where runtime.park_m ends.
     pub park_end: u64,
+    /// Start and end in the process of runtime.gosched_m and runtime.goschedguarded_m, by which a goroutine
+    /// gives its P away of its own accord; zero for one that was not found.
+    pub yields: [[u64; 2]; 2],
+    /// runtime.cgocallback, by which C calls Go; empty if it is not known.
+    pub from_c: Framed,
+    /// runtime.cgocall, by which Go calls C; empty if it is not known.
+    pub to_c: Framed,
+    /// Bytes between the stack pointer and the return address at the address that a goroutine has while it
+    /// is in C (of runtime.systemstack_switch).
+    pub switch_size: u64,
     /// Start and end in the process of the code that Go compiled: a call from there on the scheduler's
     /// stack is the runtime's own, one from C is the goroutine's that called C.
     pub text: [u64; 2],
@@ -50,6 +60,18 @@ pub struct Target {
     pub sweepers: Sweepers,
     /// Where the Go runtime keeps things; zero unless [`GO`] is set.
     pub go: GoOffsets,
+}
+
+/// A function whose frame has one size wherever it calls another one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Framed {
+    /// Address in the process.
+    pub start: u64,
+    /// Length of its code in bytes.
+    pub len: u64,
+    /// Bytes between its stack pointer and its return address.
+    pub size: u64,
 }
 
 /// Start and end of functions of the Go runtime, as addresses in the process.
@@ -65,7 +87,8 @@ pub struct Sweepers {
 }
 
 const _: () = assert!(
-    size_of::<Target>() == 56 + size_of::<Sweepers>() + size_of::<GoOffsets>()
+    size_of::<Target>()
+        == 64 + 32 + 2 * size_of::<Framed>() + size_of::<Sweepers>() + size_of::<GoOffsets>()
         && align_of::<Target>() == 8,
     "the kernel compares and copies every byte: there may be no padding"
 );

@@ -11,11 +11,14 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
 };
 use tracer_common::{
-    events::{GoStack, MAX_FRAMES},
-    target::{ABSENT, FRAMELESS_SYSTEMSTACK, GoOffsets, STACKS, STOP_HIDES_ONE, Target},
+    events::{CUT_OF_MAIN, GoStack, MAX_FRAMES, STOP_PREEMPTED, STOP_YIELDS},
+    target::{ABSENT, FRAMELESS_SYSTEMSTACK, Framed, GoOffsets, STACKS, STOP_HIDES_ONE, Target},
 };
 
-use crate::{emit::emit_tail, maps::STACKS_SEEN};
+use crate::{emit::emit_tail, go, maps::STACKS_SEEN};
+
+/// Goroutine id of the main goroutine.
+const MAIN: u64 = 1;
 
 /// Where a walk begins.
 #[derive(Clone, Copy)]
@@ -28,6 +31,8 @@ pub struct Start {
     pub frame: u64,
     /// Frames that are not to be shown, counted from the innermost, inlined ones included.
     pub skip: u16,
+    /// Address of the g whose stack it is.
+    pub g: u64,
 }
 
 /// A step of a hash.
@@ -37,38 +42,83 @@ pub fn mix(hash: u64, word: u64) -> u64 {
     mixed ^ (mixed >> 29)
 }
 
+/// Bit of an address in a walk: what lies there is no frame, but the address at which a goroutine was stopped
+/// that called C.
+const STOPPED: u64 = 1;
+/// Likewise: it is a frame only if the return address is that of a call of C. A thread of C has called
+/// nothing on that stack.
+const CALLED: u64 = 2;
+
 /// The return address of a frame and the frame of the caller (0: it is the last one).
+///
+/// Where C calls Go, frame pointers lead into C, on another stack. The runtime goes on on the stack of the
+/// goroutine that called C, behind a frame of cgocallback's size and the address at which that
+/// goroutine was stopped (runtime/asm_amd64.s, cgocallback), which it pushes there.
 #[inline(always)]
-fn step(frame: u64) -> Option<(u64, u64)> {
-    let [caller, pc]: [u64; 2] = read(frame)?;
+fn step(target: &Target, frame: u64) -> Option<(u64, u64)> {
+    // Without branches: the verifier would follow all combinations along the stack.
+    let (stopped, called) = (all_if(frame << 63), all_if(frame << 62));
+    let frame = frame & !(STOPPED | CALLED);
+    let [first, second]: [u64; 2] = read(frame)?;
+    let (from_c, to_c) = (all_if_in(&target.from_c, second), all_if_in(&target.to_c, second));
+    // The stack pointer of the caller; its frame pointer lies below its return address.
+    let sp = frame.wrapping_add(16);
+    let of_cgocall = sp.wrapping_add(target.to_c.size).wrapping_sub(8);
+    let behind_callback = sp.wrapping_add(target.from_c.size) | STOPPED;
+    let caller = choose(from_c, behind_callback, choose(to_c, of_cgocall, first));
+    let caller = choose(stopped, frame.wrapping_add(target.switch_size) | CALLED, caller);
+    let pc = choose(stopped, first, second);
+    let is_frame = !called | to_c;
     // Stacks grow down. What leads elsewhere is no frame (C code keeps none).
-    Some((pc, if caller > frame { caller } else { 0 }))
+    Some((pc & is_frame, if caller & is_frame > frame { caller } else { 0 }))
+}
+
+/// All bits if the highest one is set, else none.
+#[inline(always)]
+fn all_if(word: u64) -> u64 {
+    (word.cast_signed() >> 63).cast_unsigned()
+}
+
+/// All bits if a function, which is shorter than half of all memory, holds an address, else none.
+#[inline(always)]
+fn all_if_in(function: &Framed, pc: u64) -> u64 {
+    let at = pc.wrapping_sub(function.start);
+    all_if(at.wrapping_sub(function.len) & !at)
+}
+
+/// `yes` if `all` has all bits, `no` if it has none.
+#[inline(always)]
+fn choose(all: u64, yes: u64, no: u64) -> u64 {
+    no ^ ((no ^ yes) & all)
 }
 
 /// Makes the stack known to user space, if it is not yet, and returns its number; 0 if there is none.
 #[inline(always)]
 pub fn number(target: &Target, start: Option<Start>) -> u64 {
     match start {
-        Some(start) if target.flags & STACKS != 0 && start.pc != 0 => {
-            capture(start.pc, start.caller, start.frame, start.skip)
-        }
+        Some(start) if target.flags & STACKS != 0 && start.pc != 0 => capture(target, &start),
         _ => 0,
     }
 }
 
 // Not inlined: it would be in every probe, several times.
 #[inline(never)]
-fn capture(pc: u64, caller: u64, frame: u64, skip: u16) -> u64 {
+fn capture(target: &Target, start: &Start) -> u64 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let mut id = mix(mix(mix(u64::from(tgid), u64::from(skip)), pc), caller);
-    let mut at = frame;
+    let mut skip = u32::from(start.skip);
+    let mut id = mix(mix(mix(u64::from(tgid), u64::from(skip)), start.pc), start.caller);
+    let mut at = start.frame;
     for _ in 0..MAX_FRAMES - 2 {
         if at == 0 {
             break;
         }
-        let Some((pc, next)) = step(at) else { break };
+        let (pc, next) = step(target, at).unwrap_or((0, 0));
         id = mix(id, pc);
         at = next;
+    }
+    if at != 0 && go::goid(&target.go, start.g) == Ok(MAIN) {
+        skip |= CUT_OF_MAIN;
+        id = mix(id, MAIN);
     }
     // 0 stands for no stack.
     let id = id | 1;
@@ -78,17 +128,17 @@ fn capture(pc: u64, caller: u64, frame: u64, skip: u16) -> u64 {
     }
     let submitted = emit_tail::<GoStack, [u64; MAX_FRAMES]>(|header, record, tail| {
         // SAFETY: both point to room that was reserved for them.
-        unsafe { record.write(GoStack { header, id, tgid, skip: u32::from(skip) }) };
+        unsafe { record.write(GoStack { header, id, tgid, skip }) };
         // Volatile, or the compiler makes a memset of it, which there is not.
         let put = |i: usize, pc: u64| unsafe { write_volatile(addr_of_mut!((*tail)[i]), pc) };
-        put(0, pc);
-        put(1, caller);
-        let mut at = frame;
+        put(0, start.pc);
+        put(1, start.caller);
+        let mut at = start.frame;
         // Without a count of the frames: the verifier would follow each one separately.
         for i in 2..MAX_FRAMES {
             let (pc, next) = match at {
                 0 => (0, 0),
-                _ => step(at).unwrap_or((0, 0)),
+                _ => step(target, at).unwrap_or((0, 0)),
             };
             put(i, pc);
             at = next;
@@ -110,7 +160,7 @@ pub fn parked(go: &GoOffsets, g: u64, skip: u16) -> Option<Start> {
     // sp, pc, g, ctxt, (ret until Go 1.24,) lr, bp: user space has checked that bp is one of these.
     let words: [u64; 7] = read(g + u64::from(go.g_sched_sp))?;
     let frame = if go.g_sched_bp.wrapping_sub(go.g_sched_sp) == 40 { words[5] } else { words[6] };
-    Some(Start { pc: words[1], caller: 0, frame, skip })
+    Some(Start { pc: words[1], caller: 0, frame, skip, g })
 }
 
 /// The stack of a goroutine whose thread is on the system stack by `systemstack(func)`.
@@ -146,7 +196,7 @@ pub fn stopped(target: &Target, g: u64) -> Option<Start> {
 /// without that function.
 #[inline(always)]
 pub fn here(regs: &pt_regs, skip: u16) -> Option<Start> {
-    Some(Start { pc: read(regs.rsp)?, caller: 0, frame: regs.rbp, skip })
+    Some(Start { pc: read(regs.rsp)?, caller: 0, frame: regs.rbp, skip, g: regs.r14 })
 }
 
 /// The stack of a goroutine in a system call that its scheduler knows of; `frame` is the frame pointer
@@ -156,7 +206,7 @@ pub fn in_syscall(go: &GoOffsets, g: u64, frame: u64) -> Option<Start> {
     // syscallsp, syscallpc, and from Go 1.23 on syscallbp.
     let [sp, pc, bp]: [u64; 3] = read(g + u64::from(go.g_syscallsp))?;
     let frame = if go.g_syscallbp == ABSENT { frame_above(frame, sp) } else { bp };
-    Some(Start { pc, caller: 0, frame, skip: 1 })
+    Some(Start { pc, caller: 0, frame, skip: 1, g })
 }
 
 /// The stack of a goroutine that enters a system call, at a probe on `reentersyscall(pc, sp, bp)`.
@@ -164,7 +214,7 @@ pub fn in_syscall(go: &GoOffsets, g: u64, frame: u64) -> Option<Start> {
 pub fn entering(go: &GoOffsets, regs: &pt_regs) -> Option<Start> {
     let (pc, sp, bp) = (regs.rax, regs.rbx, regs.rcx);
     let frame = if go.g_syscallbp == ABSENT { frame_above(regs.rbp, sp) } else { bp };
-    Some(Start { pc, caller: 0, frame, skip: 1 })
+    Some(Start { pc, caller: 0, frame, skip: 1, g: regs.r14 })
 }
 
 /// The first frame at or above a stack pointer, from an inner frame outwards.
@@ -174,7 +224,7 @@ fn frame_above(mut frame: u64, sp: u64) -> u64 {
         if frame == 0 || frame >= sp {
             break;
         }
-        frame = step(frame).map_or(0, |(_, caller)| caller);
+        frame = read(frame).unwrap_or(0);
     }
     frame
 }
@@ -183,6 +233,22 @@ fn frame_above(mut frame: u64, sp: u64) -> u64 {
 #[inline(always)]
 fn caller(regs: &pt_regs) -> Option<u64> {
     read(regs.rsp)
+}
+
+/// Why a goroutine stops, at a probe in casgstatus (`STOP_YIELDS` and the others): runtime.goschedImpl does
+/// it for several functions, of which it depends who called it; the other ones all preempt.
+#[inline(always)]
+pub fn why_stopped(target: &Target, regs: &pt_regs) -> u8 {
+    if target.yields[0][0] == 0 {
+        return 0;
+    }
+    match read::<u64>(regs.rbp.wrapping_add(8)) {
+        Some(pc) if target.yields.iter().any(|[start, end]| (*start..*end).contains(&pc)) => {
+            STOP_YIELDS
+        }
+        Some(_) => STOP_PREEMPTED,
+        None => 0,
+    }
 }
 
 /// How many frames Go does not show of the stack of a goroutine that ends another one's wait.

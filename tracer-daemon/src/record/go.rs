@@ -8,8 +8,8 @@ use std::{
 };
 
 use tracer_common::target::{
-    FRAMELESS_SYSTEMSTACK, FULL, GO, GOID_LATE, KERNEL_STACKS, STACKS, STOP_HIDES_ONE, Sweepers,
-    Target,
+    FRAMELESS_SYSTEMSTACK, FULL, Framed, GO, GOID_LATE, KERNEL_STACKS, STACKS, STOP_HIDES_ONE,
+    Sweepers, Target,
 };
 
 use super::sites::Sites;
@@ -74,6 +74,7 @@ impl Inspected {
         let (ready_start, ready_end) = in_process(go.ready);
         let (park_start, park_end) = in_process(go.runtime.park());
         let (text_start, text_end) = in_process(go.runtime.functions.extent());
+        let (from_c, to_c, switch_size) = go.calls_of_c().unwrap_or_default();
         let until = |minor, flag| if go.runtime.minor <= minor { flag } else { 0 };
         let by_version =
             until(23, GOID_LATE) | until(24, STOP_HIDES_ONE) | until(20, FRAMELESS_SYSTEMSTACK);
@@ -86,6 +87,11 @@ impl Inspected {
                 ready_end,
                 park_start,
                 park_end,
+                yields: ["runtime.gosched_m", "runtime.goschedguarded_m"]
+                    .map(|function| in_process(go.runtime.functions.range(function)).into()),
+                from_c,
+                to_c,
+                switch_size,
                 text: [text_start, text_end],
                 sweepers: go.sweepers(),
                 go: go.runtime.offsets(),
@@ -174,6 +180,25 @@ impl Attachable {
             cache_span: range("runtime.(*mcentral).cacheSpan"),
             reclaim_chunk: range("runtime.(*mheap).reclaimChunk"),
         }
+    }
+
+    /// What it takes to walk along a stack on which C has called Go: the functions by which it does, by
+    /// which Go calls C, and [`Target::switch_size`].
+    fn calls_of_c(&self) -> Option<(Framed, Framed, u64)> {
+        let functions = &self.runtime.functions;
+        let framed = |function| {
+            let (start, end) = functions.range(function)?;
+            let size = functions.frame_size(function)?.into();
+            Some(Framed {
+                start: start.wrapping_add(self.bias),
+                len: end.wrapping_sub(start),
+                size,
+            })
+        };
+        let switch_size = functions.frame_size("runtime.systemstack_switch")?;
+        // A program in C may call Go that calls no C.
+        let to_c = framed("runtime.cgocall").unwrap_or_default();
+        Some((framed("runtime.cgocallback")?, to_c, switch_size.into()))
     }
 
     /// The runtime, for names.

@@ -171,6 +171,8 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
         _ => None,
     };
     let stack = stack::number(target, start);
+    let stops = old == RUNNING && new == RUNNABLE;
+    let reason = if stops { stack::why_stopped(target, regs) } else { g.reason };
     emit_at(began, |header| GoStatus {
         header,
         goid: g.goid,
@@ -178,7 +180,7 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
         doer_goid,
         old,
         new,
-        reason: g.reason,
+        reason,
         found: g.status,
         proc: machine.proc,
         tick: machine.tick,

@@ -27,7 +27,6 @@ const START: u64 = 1_000;
 const MAIN: u64 = 0x1000;
 const GC_START: u64 = 0x2000;
 const MARK_DONE: u64 = 0x3000;
-const YIELD: u64 = 0x4000;
 const CROSS_CALL: u64 = 0x9000;
 const START_REGION: u64 = 0x5000;
 const CHAN_RECEIVE: u8 = 19;
@@ -49,7 +48,6 @@ impl Bench {
             (MAIN, MAIN + 0x100, "main.work"),
             (GC_START, GC_START + 0x100, "runtime.gcStart.func2"),
             (MARK_DONE, MARK_DONE + 0x100, "runtime.gcMarkDone.func3"),
-            (YIELD, YIELD + 0x100, "runtime.Gosched"),
             (START_REGION, START_REGION + 0x100, "runtime/trace.StartRegion"),
             (CROSS_CALL, CROSS_CALL + 0x100, "crosscall2"),
         ]);

@@ -1,6 +1,6 @@
 //! Stacks: told once, named by number in the events that follow.
 
-use tracer_common::events::{GoStack, MAX_FRAMES};
+use tracer_common::events::{CUT_OF_MAIN, GoStack, MAX_FRAMES, STOP_PREEMPTED, STOP_YIELDS};
 
 use super::*;
 
@@ -73,15 +73,35 @@ fn a_record_that_is_cut_is_counted() {
 #[test]
 fn a_goroutine_that_yields_is_told_from_one_that_is_preempted() {
     let mut bench = Bench::with_running(5);
-    push_stack(&mut bench, 1_250, 7, 0, &[YIELD + 0x10, 0, MAIN + 0x30]);
-    push_stack(&mut bench, 1_251, 8, 0, &[MAIN + 0x30]);
-    bench.push(GoStatus { stack: 7, ..status(1_300, 5, 2, 1, 0) });
+    // No frame of it is shown: the goroutine stopped where its start function begins.
+    push_stack(&mut bench, 1_250, 7, 1, &[MAIN + 0x30]);
+    bench.push(status(1_300, 5, 2, 1, STOP_YIELDS));
     bench.push(status(1_400, 5, 1, 2, 0));
-    bench.push(GoStatus { stack: 8, ..status(1_500, 5, 2, 1, 0) });
+    bench.push(GoStatus { stack: 7, ..status(1_500, 5, 2, 1, STOP_PREEMPTED) });
+    bench.push(status(1_600, 5, 1, 2, 0));
+    bench.push(status(1_700, 5, 2, 1, 0));
     bench.run(2_000);
     let rows = bench.goroutine(5);
     assert!(rows.contains(&("runnable", Some("runtime.Gosched"), 1_300, Some(100))), "{rows:?}");
-    assert!(rows.contains(&("runnable", Some("preempted"), 1_500, None)), "{rows:?}");
+    assert!(rows.contains(&("runnable", Some("preempted"), 1_500, Some(100))), "{rows:?}");
+    assert!(rows.contains(&("runnable", None, 1_700, None)), "{rows:?}");
+}
+
+#[test]
+fn of_a_deep_stack_of_the_main_goroutine_one_frame_less_is_shown() {
+    let mut bench = Bench::with_running(5);
+    let pcs = [MAIN + 0x30; MAX_FRAMES];
+    push_stack(&mut bench, 1_298, 77, 10, &pcs);
+    push_stack(&mut bench, 1_299, 78, 10 | CUT_OF_MAIN, &pcs);
+    bench.push(GoStatus { stack: 77, ..status(1_300, 5, 2, 4, CHAN_RECEIVE) });
+    bench.push(GoStatus { stack: 78, ..status(1_400, 5, 4, 1, CHAN_RECEIVE) });
+    bench.run(2_000);
+    let states = bench.rows.closed.goroutine_state.iter().chain(&bench.rows.open.goroutine_state);
+    let depths: Vec<usize> = states
+        .filter(|row| row.ts >= 1_300)
+        .map(|row| functions(&bench, row.stack_id).len())
+        .collect();
+    assert_eq!(depths, [123, 122]);
 }
 
 #[test]

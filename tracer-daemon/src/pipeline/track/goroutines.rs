@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
-    events::{GoCreate, GoStatus, GoSwitch, GoWorker, NO_PROC},
+    events::{GoCreate, GoStatus, GoSwitch, GoWorker, NO_PROC, STOP_PREEMPTED, STOP_YIELDS},
     goroutine_status::{DEAD, DEADEXTRA, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING},
 };
 use tracer_store::{Goroutine, Interner, StrId, Streams};
@@ -263,14 +263,15 @@ impl Goroutines {
         if event.new == DEAD && self.ended_early.remove(&(upid, event.goid)) {
             return;
         }
-        let known = cx.stack(upid, event.stack);
-        let stack_id = known.map(|known| known.stack_id);
+        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
         let named = match event.new {
             PREEMPTED => Some(cx.strings.intern("preempted")),
             // As Go's trace names it.
-            RUNNABLE if from == State::Running => known.map(|known| {
-                cx.strings.intern(if known.yields { "runtime.Gosched" } else { "preempted" })
-            }),
+            RUNNABLE if from == State::Running => match event.reason {
+                STOP_YIELDS => Some(cx.strings.intern("runtime.Gosched")),
+                STOP_PREEMPTED => Some(cx.strings.intern("preempted")),
+                _ => None,
+            },
             _ => process.reason(event.reason, cx.strings),
         };
         let waker = match (from, event.doer_goid) {

@@ -4,16 +4,13 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use tracer_common::events::GoStack;
+use tracer_common::events::{CUT_OF_MAIN, GoStack};
 use tracer_store::{Batch, Frame, Stack};
 
 use crate::{
     kernel::KernelFrame,
     target::go::{Frame as CodeFrame, GoRuntime},
 };
-
-/// Functions by which a goroutine gives its P away of its own accord.
-const YIELDS: [&str; 3] = ["runtime.Gosched", "runtime.goschedguarded", "runtime.goschedIfBusy"];
 
 /// The function by which C calls Go.
 const FROM_C: &str = "crosscall2";
@@ -23,8 +20,6 @@ const FROM_C: &str = "crosscall2";
 pub struct Known {
     /// Its number in the database.
     pub stack_id: i64,
-    /// Its innermost function is one by which a goroutine gives its P away.
-    pub yields: bool,
 }
 
 /// What makes a place a different one.
@@ -69,15 +64,14 @@ impl Stacks {
             return;
         }
         let in_file: Vec<u64> = pcs.iter().map(|pc| pc.wrapping_sub(bias)).collect();
-        let mut expanded = runtime.functions.expand(&in_file, head.skip);
+        let (skip, cut_of_main) = (head.skip & !CUT_OF_MAIN, head.skip & CUT_OF_MAIN != 0);
+        let taken = runtime.functions.taken(&in_file, skip, cut_of_main);
+        let mut expanded = runtime.functions.expand(taken, skip);
         // Behind it is C code, which need not keep frame pointers: what they lead to are no frames.
         if let Some(at) = expanded.iter().position(|frame| &*frame.function == FROM_C) {
             expanded.truncate(at);
         }
-        // Before Go 1.25 its function is not shown.
-        let inner = runtime.functions.expand(&in_file[..in_file.len().min(1)], 0);
-        let yields = inner.first().is_some_and(|frame| YIELDS.contains(&&*frame.function));
-        let known = self.store(&expanded, module).map(|stack_id| Known { stack_id, yields });
+        let known = self.store(&expanded, module).map(|stack_id| Known { stack_id });
         self.known.insert((upid, head.id), known);
     }
 

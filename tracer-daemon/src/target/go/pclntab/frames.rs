@@ -6,13 +6,18 @@ use std::sync::{Arc, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::{
-    Functions, name,
+    Functions, GENERIC_METHODS, name,
     table::{Func, Table},
     unwind::Step,
 };
 
 /// Frames that Go's tracer keeps of a stack (internal/trace/tracev2, MaxFramesPerStack).
 const MAX_FRAMES: usize = 128;
+/// Since which minor version Go's tracer walks along frame pointers and leaves out frames afterwards
+/// (runtime/tracestack.go, traceStack).
+const BY_FRAME_POINTERS: u32 = 21;
+/// Since which it walks further, so that those do not count (runtime/mprof.go, makeProfStackFP).
+const WITH_SKIPPED: u32 = 26;
 /// More calls than the compiler inlines into each other.
 const MAX_INLINED: usize = 512;
 /// Instructions whose frames are remembered.
@@ -146,7 +151,7 @@ impl Cache {
     pub fn name(&mut self, number: u32, functions: &Functions) -> Arc<str> {
         let decode = || {
             let name = String::from_utf8_lossy(functions.table.name(number));
-            Arc::from(name::printed(&name, functions.generic_methods))
+            Arc::from(name::printed(&name, functions.minor >= GENERIC_METHODS))
         };
         Arc::clone(self.names.entry(number).or_insert_with(decode))
     }
@@ -248,6 +253,35 @@ impl Functions {
             }
         }
         stack
+    }
+
+    /// Of the return addresses of a stack those that Go's tracer takes, if its `skip` innermost frames are
+    /// not shown. Of a deep stack it leaves out the last one that it took, too, as if it were the end, and
+    /// of the main goroutine's two; `main`: it is that one's, but does not reach to its end.
+    pub fn taken<'a>(&self, pcs: &'a [u64], skip: u32, main: bool) -> &'a [u64] {
+        let most = match self.minor {
+            WITH_SKIPPED.. => MAX_FRAMES + 6,
+            BY_FRAME_POINTERS.. => MAX_FRAMES - 1,
+            _ => MAX_FRAMES + self.hidden(pcs, skip),
+        };
+        if pcs.len() < most {
+            return pcs;
+        }
+        let ends_in_main = match pcs {
+            [.., main, end] => self.is_goexit(*end) && self.is_main(*main),
+            _ => false,
+        };
+        &pcs[..most - if main || ends_in_main { 2 } else { 1 }]
+    }
+
+    /// How many of these have none but frames that are not shown.
+    fn hidden(&self, pcs: &[u64], skip: u32) -> usize {
+        let frames = |pc: &u64| self.frames_at(self.call(*pc)).len().max(1);
+        let sums = pcs.iter().scan(0, |sum, pc| {
+            *sum += frames(pc);
+            Some(*sum)
+        });
+        sums.take_while(|sum| *sum <= skip as usize).count()
     }
 
     /// The address of the call that an address on a stack stands for: the instruction before it,

@@ -58,8 +58,8 @@ pub struct Functions {
     table: Table,
     text: u64,
     kinds: Kinds,
-    /// Whether methods have type parameters in this version.
-    generic_methods: bool,
+    /// Minor version of Go.
+    minor: u32,
     cache: Mutex<Cache>,
 }
 
@@ -82,12 +82,12 @@ impl Functions {
             let size = u64::from(table.last_data()) + LAST_DATA_SIZE;
             table.set_data(elf.bytes_from(gofunc, size).unwrap_or_default());
         }
-        Ok(Self::new(table, module.text, minor >= GENERIC_METHODS))
+        Ok(Self::new(table, module.text, minor))
     }
 
-    fn new(table: Table, text: u64, generic_methods: bool) -> Self {
+    fn new(table: Table, text: u64, minor: u32) -> Self {
         let kinds = Kinds::of(&table);
-        Self { table, text, kinds, generic_methods, cache: Mutex::default() }
+        Self { table, text, kinds, minor, cache: Mutex::default() }
     }
 
     /// First and last-plus-one address of the function with this full name, as it was compiled.
@@ -97,6 +97,13 @@ impl Functions {
         };
         let (start, end) = self.table.range((0..self.table.count()).find(named)?)?;
         Some((self.text.wrapping_add(start.into()), self.text.wrapping_add(end.into())))
+    }
+
+    /// Bytes between the stack pointer and the return address of the function with this full name, where it
+    /// is largest: everywhere but in the instructions that set up the frame and take it down.
+    pub fn frame_size(&self, name: &str) -> Option<u32> {
+        let start = self.offset(self.range(name)?.0)?;
+        self.table.largest_frame(&self.table.func(self.table.find(start)?)?)
     }
 
     /// First and last-plus-one addresses of all functions, in order.

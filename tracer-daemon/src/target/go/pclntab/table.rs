@@ -237,6 +237,16 @@ impl Table {
         self.value(func.size_values, at)?.try_into().ok()
     }
 
+    /// The most of all its instructions.
+    pub fn largest_frame(&self, func: &Func) -> Option<u32> {
+        let mut largest = None;
+        self.find_value(func.size_values, |value, _| {
+            largest = largest.max(u32::try_from(value).ok());
+            false
+        });
+        largest
+    }
+
     /// The innermost inlined call that an instruction of a function belongs to.
     pub fn inlined(&self, func: &Func, at: u32) -> Option<Inlined> {
         let tree = self.funcdata(func, FUNCDATA_INL_TREE)? as usize;
@@ -276,6 +286,12 @@ impl Table {
     /// The value that a table of values has for an instruction, by its distance from the function's
     /// start: pairs of differences, of the value (zigzag) and of the address up to which it holds.
     fn value(&self, values: u32, at: u32) -> Option<i32> {
+        self.find_value(values, |_, end| at < end).filter(|&value| value >= 0)
+    }
+
+    /// The first value of a table for which `is_it` says so, of the value and the address up to which it
+    /// holds.
+    fn find_value(&self, values: u32, mut is_it: impl FnMut(i32, u32) -> bool) -> Option<i32> {
         if values == 0 {
             return None;
         }
@@ -292,8 +308,8 @@ impl Table {
             let sign = (difference & 1).wrapping_neg();
             value = value.wrapping_add((sign ^ (difference >> 1)).cast_signed());
             end = end.wrapping_add(varint(&mut rest)?);
-            if at < end {
-                return (value >= 0).then_some(value);
+            if is_it(value, end) {
+                return Some(value);
             }
         }
         None

@@ -14,6 +14,8 @@ struct Source<'a> {
     name: &'a str,
     id: u8,
     start_line: u32,
+    /// Sizes of the frame, and the number of bytes of code of each.
+    sizes: &'a [(i32, u32)],
     /// Lines, and the number of bytes of code of each.
     lines: &'a [(i32, u32)],
     /// Numbers of inlined calls (-1: none), and the number of bytes of code of each.
@@ -65,10 +67,11 @@ fn write(magic: u32, functions: &[Source<'_>], end: u32) -> (Vec<u8>, Vec<u8>) {
             None => NO_DATA,
         };
         let length: u32 = f.lines.iter().map(|(_, bytes)| bytes).sum();
+        let sizes = pairs(&mut values, f.sizes);
         let files = pairs(&mut values, &[(0, length)]);
         let lines = pairs(&mut values, f.lines);
         let calls = pairs(&mut values, f.calls);
-        let words = [f.start, name(f.name), 0, 0, 0, files, lines, 3, 1];
+        let words = [f.start, name(f.name), 0, 0, sizes, files, lines, 3, 1];
         funcs.extend(words.map(u32::to_le_bytes).concat());
         if magic != MAGIC_1_18 {
             funcs.extend(f.start_line.to_le_bytes());
@@ -129,7 +132,7 @@ fn parse(magic: u32, functions: &[Source<'_>], end: u32) -> Functions {
     let mut table = Table::parse(&bytes).expect("a valid table");
     assert!((table.last_data() as usize) < data.len());
     table.set_data(&data);
-    Functions::new(table, TEXT, false)
+    Functions::new(table, TEXT, 25)
 }
 
 impl Functions {
@@ -143,7 +146,7 @@ impl Functions {
             .collect();
         let end = functions.iter().map(|&(_, end, _)| offset(end)).max().unwrap_or_default();
         let (bytes, _) = write(MAGIC_1_20, &sources, end);
-        Self::new(Table::parse(&bytes).expect("a valid table"), text, true)
+        Self::new(Table::parse(&bytes).expect("a valid table"), text, 27)
     }
 }
 
@@ -246,6 +249,45 @@ fn a_stack_is_that_of_gos_tracer() {
 }
 
 #[test]
+fn of_a_deep_stack_goes_what_gos_tracer_leaves_out() {
+    let taken = |minor, depth: usize, end: &[u64], skip, cut_of_main| {
+        let (bytes, data) = write(MAGIC_1_20, &program(), END);
+        let mut table = Table::parse(&bytes).expect("a valid table");
+        table.set_data(&data);
+        let functions = Functions::new(table, TEXT, minor);
+        let pcs: Vec<u64> = std::iter::repeat_n(at(0x10), depth).chain(end.to_vec()).collect();
+        functions.taken(&pcs, skip, cut_of_main).len()
+    };
+    let (main, goexit) = (at(0x95), at(0x61));
+    // As Go's own traces have it: 127 addresses are taken, and one of them is left out as the end.
+    assert_eq!(taken(25, 500, &[], 0, false), 126);
+    assert_eq!(taken(25, 500, &[], 1, false), 126);
+    assert_eq!(taken(25, 500, &[], 0, true), 125);
+    assert_eq!(taken(25, 125, &[main, goexit], 0, false), 125);
+    assert_eq!(taken(25, 126, &[main, goexit], 0, false), 125);
+    assert_eq!(taken(25, 126, &[goexit], 0, false), 126);
+    // What ends before that is whole.
+    assert_eq!(taken(25, 125, &[goexit], 0, false), 126);
+    assert_eq!(taken(27, 500, &[], 0, false), 133);
+    assert_eq!(taken(27, 130, &[goexit], 0, false), 131);
+    // Before Go 1.21 what is not shown does not count.
+    assert_eq!(taken(20, 500, &[], 0, false), 127);
+    assert_eq!(taken(20, 500, &[], 2, false), 129);
+}
+
+#[test]
+fn the_largest_frame_is_that_of_the_function_at_work() {
+    for magic in [MAGIC_1_18, MAGIC_1_20] {
+        let mut program = program();
+        program[0].sizes = &[(0, 4), (8, 4), (32, 0x10), (0, 8)];
+        let functions = parse(magic, &program, END);
+        assert_eq!(functions.frame_size("main.main"), Some(32));
+        assert_eq!(functions.frame_size("main.outer"), None, "it has no table");
+        assert_eq!(functions.frame_size("main.mai"), None);
+    }
+}
+
+#[test]
 fn what_is_not_in_the_table_is_a_question_mark() {
     let functions = parse(MAGIC_1_20, &program(), END);
     let frames = functions.frames_at(at(0x65));
@@ -271,7 +313,7 @@ fn damage_is_an_error_and_never_a_panic() {
         let Ok(mut table) = Table::parse(bytes) else { return };
         let _ = table.last_data();
         table.set_data(data);
-        let functions = Functions::new(table, TEXT, true);
+        let functions = Functions::new(table, TEXT, 27);
         for offset in 0..u64::from(END) {
             let _ = functions.start_name(at(offset));
             let _ = functions.expand(&[at(offset), at(1), at(0x61)], 0);
