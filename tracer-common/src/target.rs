@@ -45,6 +45,9 @@ pub struct Target {
     /// Start and end in the process of runtime.gosched_m and runtime.goschedguarded_m, by which a goroutine
     /// gives its P away of its own accord; zero for one that was not found.
     pub yields: [[u64; 2]; 2],
+    /// Start and end in the process of runtime.newstack, which makes goroutines stop in their stack checks, up
+    /// to Go 1.20; zero in versions that mark those goroutines or do not show the callers.
+    pub newstack: [u64; 2],
     /// runtime.cgocallback, by which C calls Go; empty if it is not known.
     pub from_c: Framed,
     /// runtime.cgocall, by which Go calls C; empty if it is not known.
@@ -88,7 +91,7 @@ pub struct Sweepers {
 
 const _: () = assert!(
     size_of::<Target>()
-        == 64 + 32 + 2 * size_of::<Framed>() + size_of::<Sweepers>() + size_of::<GoOffsets>()
+        == 64 + 3 * 16 + 2 * size_of::<Framed>() + size_of::<Sweepers>() + size_of::<GoOffsets>()
         && align_of::<Target>() == 8,
     "the kernel compares and copies every byte: there may be no padding"
 );

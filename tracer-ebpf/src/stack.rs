@@ -12,6 +12,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     events::{CUT_OF_MAIN, GoStack, MAX_FRAMES, STOP_PREEMPTED, STOP_YIELDS},
+    goroutine_status::PREEMPTED,
     target::{ABSENT, FRAMELESS_SYSTEMSTACK, Framed, GoOffsets, STACKS, STOP_HIDES_ONE, Target},
 };
 
@@ -179,17 +180,35 @@ fn top(go: &GoOffsets, g: u64) -> u64 {
     read(g + u64::from(go.g_sched_sp)).and_then(read).unwrap_or(0)
 }
 
-/// The stack of a goroutine that is made to stop: as for [`parked`], but in the stack check of a
+/// The stack of a goroutine that is made to stop, which gets the status `new`: as for [`parked`], but in the stack check of a
 /// function that has no frame yet its caller's address lies on top of the stack (go.dev/issue/68090).
 #[inline(always)]
-pub fn stopped(target: &Target, g: u64) -> Option<Start> {
+pub fn stopped(target: &Target, regs: &pt_regs, g: u64, new: u8) -> Option<Start> {
     let go = &target.go;
     let hidden = u16::from(target.flags & STOP_HIDES_ONE != 0);
     let mut start = parked(go, g, hidden)?;
-    if go.g_sync_safe_point != ABSENT && read::<u8>(g + u64::from(go.g_sync_safe_point))? & 1 != 0 {
+    let in_stack_check = if target.newstack[0] != 0 {
+        is_by_newstack(target, regs, new)
+    } else {
+        go.g_sync_safe_point != ABSENT && read::<u8>(g + u64::from(go.g_sync_safe_point))? & 1 != 0
+    };
+    if in_stack_check {
         start.caller = top(go, g);
     }
     Some(start)
+}
+
+/// Whether runtime.newstack called preemptPark, where the probe sits, or gopreempt_m, from whose callee
+/// goschedImpl casgstatus was called.
+#[inline(always)]
+fn is_by_newstack(target: &Target, regs: &pt_regs, new: u8) -> bool {
+    let caller = if new == PREEMPTED {
+        caller(regs)
+    } else {
+        read::<u64>(regs.rbp).and_then(|frame| read(frame.wrapping_add(8)))
+    };
+    let [start, end] = target.newstack;
+    caller.is_some_and(|pc| (start..end).contains(&pc))
 }
 
 /// The stack at a probe on the `push %rbp` of a function that runs on the goroutine's own stack,

@@ -89,6 +89,7 @@ impl Inspected {
                 park_end,
                 yields: ["runtime.gosched_m", "runtime.goschedguarded_m"]
                     .map(|function| in_process(go.runtime.functions.range(function)).into()),
+                newstack: in_process(go.runtime.newstack()).into(),
                 from_c,
                 to_c,
                 switch_size,

@@ -167,7 +167,9 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
         }
         (RUNNING, WAITING) => stack::parked(go, gp, go::wait_skip(go, m)?),
         // On the way out of a system call Go shows none.
-        (RUNNING, RUNNABLE | PREEMPTED) if machine.proc != NO_PROC => stack::stopped(target, gp),
+        (RUNNING, RUNNABLE | PREEMPTED) if machine.proc != NO_PROC => {
+            stack::stopped(target, regs, gp, new)
+        }
         _ => None,
     };
     let stack = stack::number(target, start);

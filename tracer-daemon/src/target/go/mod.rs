@@ -186,6 +186,13 @@ impl GoRuntime {
         if reason_tells { None } else { self.functions.range("runtime.park_m") }
     }
 
+    /// Start and end of `runtime.newstack` where only that caller tells that a goroutine stops in the stack
+    /// check of a function, and Go's tracer shows that one's caller nevertheless: before Go 1.21, which
+    /// walks along frame pointers.
+    pub fn newstack(&self) -> Option<(u64, u64)> {
+        if self.minor >= 21 { None } else { self.functions.range("runtime.newstack") }
+    }
+
     /// Start and end of `runtime.ready`, if its frame is such that the kernel programs can read from it how
     /// many frames of a waker's stack are the runtime's.
     pub fn ready(&self, elf: &Executable<'_>) -> Option<(u64, u64)> {
