@@ -270,6 +270,8 @@ events! {
         proc: i32, "P id";
         /// The stack of that goroutine, see `go_stack`; 0 for none.
         stack: u64, "stack id";
+        /// If the P that it holds is no more, the stack at which the goroutine stops; 0 for none.
+        stop_stack: u64, "stack id";
     }
     /// A goroutine asks to stop the world.
     GoStwBegin = 11, "go_stw_begin" => "stw" {

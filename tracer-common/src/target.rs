@@ -20,6 +20,8 @@ pub const STOP_HIDES_ONE: u32 = 64;
 /// Bit of [`Target::flags`]: runtime.systemstack keeps no frame (up to Go 1.20), so that the frame pointer
 /// does not lead to the function that called it.
 pub const FRAMELESS_SYSTEMSTACK: u32 = 128;
+/// Bit of [`Target::flags`]: runtime.ready keeps its second argument where functions spill their arguments.
+pub const READY_SPILLS: u32 = 256;
 
 /// How many processes can be traced at once.
 pub const MAX_TARGETS: usize = 1024;
@@ -32,10 +34,10 @@ pub struct Target {
     pub flags: u32,
     /// Number of the wait reason `GC worker (idle)`, with which workers of the GC wait for work.
     pub gc_worker_reason: u32,
-    /// Address in the process of runtime.ready, whose frame tells how many frames of a waker's stack are
+    /// Address in the process of runtime.ready, of which it is known how many frames of a waker's stack are
     /// the runtime's.
     pub ready_start: u64,
-    /// Where runtime.ready ends; equal to its start if its frame is not as expected.
+    /// Where runtime.ready ends.
     pub ready_end: u64,
     /// Address in the process of runtime.park_m, in versions of Go whose goroutines wait only if that
     /// function says so; 0 in those that give a reason to the others, too.
@@ -52,8 +54,8 @@ pub struct Target {
     pub from_c: Framed,
     /// runtime.cgocall, by which Go calls C; empty if it is not known.
     pub to_c: Framed,
-    /// Bytes between the stack pointer and the return address at the address that a goroutine has while it
-    /// is in C (of runtime.systemstack_switch).
+    /// Bytes between the stack pointer and the return address at the address that a goroutine has while its
+    /// thread is on the system stack or in C (of runtime.systemstack_switch).
     pub switch_size: u64,
     /// Start and end in the process of the code that Go compiled: a call from there on the scheduler's
     /// stack is the runtime's own, one from C is the goroutine's that called C.

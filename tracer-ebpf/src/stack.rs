@@ -13,7 +13,10 @@ use aya_ebpf::{
 use tracer_common::{
     events::{CUT_OF_MAIN, GoStack, MAX_FRAMES, STOP_PREEMPTED, STOP_YIELDS},
     goroutine_status::PREEMPTED,
-    target::{ABSENT, FRAMELESS_SYSTEMSTACK, Framed, GoOffsets, STACKS, STOP_HIDES_ONE, Target},
+    target::{
+        ABSENT, FRAMELESS_SYSTEMSTACK, Framed, GoOffsets, READY_SPILLS, STACKS, STOP_HIDES_ONE,
+        Target,
+    },
 };
 
 use crate::{emit::emit_tail, go, maps::STACKS_SEEN};
@@ -180,13 +183,18 @@ fn top(go: &GoOffsets, g: u64) -> u64 {
     read(g + u64::from(go.g_sched_sp)).and_then(read).unwrap_or(0)
 }
 
+/// How many frames Go does not show of the stack of a goroutine that stops.
+#[inline(always)]
+pub fn stop_skip(target: &Target) -> u16 {
+    u16::from(target.flags & STOP_HIDES_ONE != 0)
+}
+
 /// The stack of a goroutine that is made to stop, which gets the status `new`: as for [`parked`], but in the stack check of a
 /// function that has no frame yet its caller's address lies on top of the stack (go.dev/issue/68090).
 #[inline(always)]
 pub fn stopped(target: &Target, regs: &pt_regs, g: u64, new: u8) -> Option<Start> {
     let go = &target.go;
-    let hidden = u16::from(target.flags & STOP_HIDES_ONE != 0);
-    let mut start = parked(go, g, hidden)?;
+    let mut start = parked(go, g, stop_skip(target))?;
     let in_stack_check = if target.newstack[0] != 0 {
         is_by_newstack(target, regs, new)
     } else {
@@ -270,17 +278,35 @@ pub fn why_stopped(target: &Target, regs: &pt_regs) -> u8 {
     }
 }
 
-/// How many frames Go does not show of the stack of a goroutine that ends another one's wait.
-/// At a probe in casgstatus that runtime.ready(gp, traceskip, next) called, `traceskip` is in its place
-/// among the spilled arguments of that function: above its return address, behind `gp`.
+/// How many frames Go does not show of the stack of a goroutine (`curg`) that ends the wait of another one
+/// (`gp`): at a probe in casgstatus, the argument `traceskip` of runtime.ready(gp, traceskip, next).
 #[inline(always)]
-pub fn skip_of_ready(target: &Target, regs: &pt_regs) -> u16 {
+pub fn skip_of_ready(target: &Target, regs: &pt_regs, curg: u64, gp: u64) -> u16 {
     match caller(regs) {
         Some(pc) if (target.ready_start..target.ready_end).contains(&pc) => {
-            read::<u64>(regs.rbp + 24).map_or(0, |skip| skip as u16)
+            let skip = if target.flags & READY_SPILLS != 0 {
+                // Among the spilled arguments: above the return address, behind `gp`.
+                read(regs.rbp.wrapping_add(24))
+            } else {
+                skip_of_goready(target, regs, curg, gp)
+            };
+            skip.unwrap_or(0) as u16
         }
         _ => 0,
     }
+}
+
+/// All calls of ready that skip frames are in a closure of runtime.goready, which holds both arguments. It is
+/// the argument of systemstack, on the goroutine's stack above the return address.
+#[inline(always)]
+fn skip_of_goready(target: &Target, regs: &pt_regs, curg: u64, gp: u64) -> Option<u64> {
+    /// More bytes than that closure's code has.
+    const MOST: u64 = 64;
+    let caller: u64 = read(regs.rbp.wrapping_add(8))?;
+    let sp: u64 = read(curg + u64::from(target.go.g_sched_sp))?;
+    let closure: u64 = read(sp.wrapping_add(target.switch_size + 8))?;
+    let [code, first, second]: [u64; 3] = read(closure)?;
+    (first == gp && caller.wrapping_sub(code) < MOST).then_some(second)
 }
 
 #[inline(always)]

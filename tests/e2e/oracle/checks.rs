@@ -146,7 +146,7 @@ fn states(recorded: &Recorded, ours: &[Event], wrong: &mut Wrong) {
 }
 
 fn frames(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
-    for (kind, stacks) in stacks::compare(&recorded.go, ours, recorded.is_v1) {
+    for (kind, stacks) in stacks::compare(&recorded.go, ours) {
         let counts = format!("{} of {} stacks at {kind} are equal", stacks.equal, stacks.compared);
         let is_promised =
             ["create", stacks::START].contains(&kind.as_str()) || kind.starts_with("block: ");
@@ -164,8 +164,8 @@ fn frames(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
 fn profiles(recorded: &Recorded, wrong: &mut String) -> Result<()> {
     let (go, ours) = (Go::find()?, recorded.export_of_trace()?);
     for kind in profile::Kind::ALL {
-        // In the older format a call that did not block has no length, and of the stacks of those that
-        // make goroutines runnable the inner part is left out.
+        // In the older format a call that did not block has no length, and some events that make goroutines
+        // runnable have no stack.
         if recorded.is_v1 && [profile::Kind::Syscall, profile::Kind::Sched].contains(&kind) {
             continue;
         }

@@ -103,12 +103,11 @@ fn shown(stack: &Stack) -> &[Frame] {
 pub const START: &str = "start function";
 
 /// Compares the stacks of each goroutine's n-th event of a kind, by kind: `create`, `unblock`,
-/// `block: sync`..., and [`START`]. With `outer` ours may have more frames inside: the runtime of Go
-/// 1.21 and older leaves out as many of its own as the caller of the tracer says.
+/// `block: sync`..., and [`START`].
 ///
 /// Those of a goroutine of which the two sides have different numbers of events of
 /// the kind are left out: which belong together is not known.
-pub fn compare(go: &[Event], ours: &[Event], outer: bool) -> BTreeMap<String, Stacks> {
+pub fn compare(go: &[Event], ours: &[Event]) -> BTreeMap<String, Stacks> {
     let ours = by_goroutine(ours);
     let mut result: BTreeMap<String, Stacks> = BTreeMap::new();
     let mut mismatches: BTreeMap<(String, Stack, Stack), usize> = BTreeMap::new();
@@ -120,7 +119,7 @@ pub fn compare(go: &[Event], ours: &[Event], outer: bool) -> BTreeMap<String, St
         for (go, ours) in go.iter().zip(ours).filter(|(go, _)| !go.is_empty()) {
             stacks.compared += 1;
             let shown = shown(go);
-            if *shown != ours[..] && !(outer && ours.ends_with(shown)) {
+            if *shown != ours[..] {
                 let key = (kind.clone(), go.clone(), ours.clone());
                 *mismatches.entry(key).or_default() += 1;
             } else {
@@ -159,7 +158,7 @@ mod tests {
     #[test]
     fn a_trace_equals_itself() {
         let events = events(&[(1, 5), (2, 6), (1, 7)]);
-        let stacks = &compare(&events, &events, false)["block: sync"];
+        let stacks = &compare(&events, &events)["block: sync"];
         assert_eq!((stacks.compared, stacks.equal), (3, 3));
         assert!(stacks.are_equal_in(100));
     }
@@ -167,7 +166,7 @@ mod tests {
     #[test]
     fn another_line_is_a_mismatch() {
         let (go, ours) = (events(&[(1, 5), (1, 6), (1, 6)]), events(&[(1, 5), (1, 7), (1, 7)]));
-        let stacks = &compare(&go, &ours, false)["block: sync"];
+        let stacks = &compare(&go, &ours)["block: sync"];
         assert_eq!((stacks.compared, stacks.equal), (3, 1));
         assert!(!stacks.are_equal_in(99));
         assert_eq!(stacks.mismatches.len(), 1);
@@ -179,7 +178,7 @@ mod tests {
     #[test]
     fn other_numbers_of_events_are_not_compared() {
         let (go, ours) = (events(&[(1, 5), (1, 6), (2, 9)]), events(&[(1, 5), (2, 9)]));
-        assert_eq!(compare(&go, &ours, false)["block: sync"].compared, 1);
+        assert_eq!(compare(&go, &ours)["block: sync"].compared, 1);
     }
 
     #[test]
@@ -189,21 +188,11 @@ mod tests {
         let texts = [frame(&one, "\t @ 0x0\n\t\t:0\n"), frame(&one, ""), one];
         let [empty, none, one] = texts.map(|text| parse(&text).expect("it is well formed"));
         let equal = |go: &[Event], ours: &[Event]| {
-            let stacks = &compare(go, ours, false)["block: sync"];
+            let stacks = &compare(go, ours)["block: sync"];
             (stacks.compared, stacks.equal)
         };
         assert_eq!(equal(&empty, &none), (1, 1));
         assert_eq!(equal(&empty, &one), (1, 0));
         assert_eq!(equal(&none, &one), (0, 0), "nothing is known");
-    }
-
-    #[test]
-    fn inner_frames_may_be_left_out() {
-        let text = block(1, 5);
-        let more = text.replace("Stack=\n", "Stack=\n\truntime.x @ 0x1\n\t\t/x.go:1\n");
-        let [go, ours] = [text, more].map(|text| parse(&text).expect("it is well formed"));
-        assert_eq!(compare(&go, &ours, true)["block: sync"].equal, 1);
-        assert_eq!(compare(&go, &ours, false)["block: sync"].equal, 0);
-        assert_eq!(compare(&ours, &go, true)["block: sync"].equal, 0);
     }
 }

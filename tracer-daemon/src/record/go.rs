@@ -8,8 +8,8 @@ use std::{
 };
 
 use tracer_common::target::{
-    FRAMELESS_SYSTEMSTACK, FULL, Framed, GO, GOID_LATE, KERNEL_STACKS, STACKS, STOP_HIDES_ONE,
-    Sweepers, Target,
+    FRAMELESS_SYSTEMSTACK, FULL, Framed, GO, GOID_LATE, KERNEL_STACKS, READY_SPILLS, STACKS,
+    STOP_HIDES_ONE, Sweepers, Target,
 };
 
 use super::sites::Sites;
@@ -71,28 +71,30 @@ impl Inspected {
             let moved = |at: u64| at.wrapping_add(go.bias);
             range.map_or((0, 0), |(start, end)| (moved(start), moved(end)))
         };
-        let (ready_start, ready_end) = in_process(go.ready);
+        let function = |name| in_process(go.runtime.functions.range(name));
+        let (ready_start, ready_end) = function("runtime.ready");
         let (park_start, park_end) = in_process(go.runtime.park());
         let (text_start, text_end) = in_process(go.runtime.functions.extent());
-        let (from_c, to_c, switch_size) = go.calls_of_c().unwrap_or_default();
+        let (from_c, to_c) = go.calls_of_c().unwrap_or_default();
+        let switch_size = go.runtime.functions.frame_size("runtime.systemstack_switch");
         let until = |minor, flag| if go.runtime.minor <= minor { flag } else { 0 };
         let by_version =
             until(23, GOID_LATE) | until(24, STOP_HIDES_ONE) | until(20, FRAMELESS_SYSTEMSTACK);
         kernel.trace(
             pid,
             Target {
-                flags: GO | stacks | full | by_version | options.flags(),
+                flags: GO | stacks | full | by_version | go.flags | options.flags(),
                 gc_worker_reason: u32::from(go.runtime.gc_worker_reason()),
                 ready_start,
                 ready_end,
                 park_start,
                 park_end,
                 yields: ["runtime.gosched_m", "runtime.goschedguarded_m"]
-                    .map(|function| in_process(go.runtime.functions.range(function)).into()),
+                    .map(|name| function(name).into()),
                 newstack: in_process(go.runtime.newstack()).into(),
                 from_c,
                 to_c,
-                switch_size,
+                switch_size: switch_size.unwrap_or(0).into(),
                 text: [text_start, text_end],
                 sweepers: go.sweepers(),
                 go: go.runtime.offsets(),
@@ -122,8 +124,8 @@ impl Options {
 /// A Go runtime that probes can be put on.
 pub struct Attachable {
     runtime: Arc<GoRuntime>,
-    /// Start and end of runtime.ready, if its frame tells how much of a stack to skip.
-    ready: Option<(u64, u64)>,
+    /// Flags of a [`Target`] that the code of the program decides.
+    flags: u32,
     /// Where the probes sit.
     sites: Sites,
     /// What the user should know.
@@ -165,8 +167,8 @@ fn attachable(
         )
     });
     let sites = Sites::find(&runtime, elf)?;
-    let ready = runtime.ready(elf);
-    Ok(Attachable { runtime: Arc::new(runtime), ready, sites, note, bias })
+    let flags = if runtime.ready_spills(elf) { READY_SPILLS } else { 0 };
+    Ok(Attachable { runtime: Arc::new(runtime), flags, sites, note, bias })
 }
 
 impl Attachable {
@@ -184,8 +186,8 @@ impl Attachable {
     }
 
     /// What it takes to walk along a stack on which C has called Go: the functions by which it does, by
-    /// which Go calls C, and [`Target::switch_size`].
-    fn calls_of_c(&self) -> Option<(Framed, Framed, u64)> {
+    /// which Go calls C.
+    fn calls_of_c(&self) -> Option<(Framed, Framed)> {
         let functions = &self.runtime.functions;
         let framed = |function| {
             let (start, end) = functions.range(function)?;
@@ -196,10 +198,9 @@ impl Attachable {
                 size,
             })
         };
-        let switch_size = functions.frame_size("runtime.systemstack_switch")?;
         // A program in C may call Go that calls no C.
         let to_c = framed("runtime.cgocall").unwrap_or_default();
-        Some((framed("runtime.cgocallback")?, to_c, switch_size.into()))
+        Some((framed("runtime.cgocallback")?, to_c))
     }
 
     /// The runtime, for names.

@@ -163,7 +163,8 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
     let start = match (old, new) {
         (WAITING, RUNNABLE) if machine.curg == regs.r14 => stack::here(regs, 0),
         (WAITING, RUNNABLE) => {
-            stack::on_system_stack(target, machine.curg, stack::skip_of_ready(target, regs))
+            let skip = stack::skip_of_ready(target, regs, machine.curg, gp);
+            stack::on_system_stack(target, machine.curg, skip)
         }
         (RUNNING, WAITING) => stack::parked(go, gp, go::wait_skip(go, m)?),
         // On the way out of a system call Go shows none.

@@ -43,7 +43,7 @@ fn stw_begin(regs: &pt_regs, reason: i64) -> Result<(), i32> {
     let goid = go::goid(go, machine.curg)?;
     let callers = go::parked_callers(go, machine.curg)?;
     // Go does not show systemstack_switch and the function that stops the world.
-    let stack = stack::number(target, stack::parked(go, machine.curg, 2));
+    let stack = stack::number(target, stack::on_system_stack(target, machine.curg, 2));
     emit(|header| GoStwBegin { header, goid, reason, callers, stack });
     Ok(())
 }
@@ -89,7 +89,7 @@ fn assist_begin(target: &Target, current: u64) -> Result<(), i32> {
     let goid = go::goid(go, curg)?;
     let depth = go::stack_depth(go, curg, go::parked_sp(go, curg)?)?;
     // Go does not show systemstack_switch.
-    let stack = stack::number(target, stack::parked(go, curg, 1));
+    let stack = stack::number(target, stack::on_system_stack(target, curg, 1));
     emit(|header| GoAssistBegin { header, goid, depth, stack });
     Ok(())
 }

@@ -73,8 +73,12 @@ pub fn go_procresize(ctx: ProbeContext) -> u32 {
     let result = machine_of(go, regs(&ctx).r14).and_then(|machine| {
         let (goid, proc) = (go::goid(go, machine.curg)?, machine.proc);
         // Go does not show systemstack_switch.
-        let stack = stack::number(target, stack::parked(go, machine.curg, 1));
-        emit(|header| GoMaxProcs { header, goid, count, proc, stack });
+        let start = |skip| stack::on_system_stack(target, machine.curg, skip);
+        let stack = stack::number(target, start(1));
+        let stops = proc >= count;
+        let stop_stack =
+            if stops { stack::number(target, start(stack::stop_skip(target))) } else { 0 };
+        emit(|header| GoMaxProcs { header, goid, count, proc, stack, stop_stack });
         Ok(())
     });
     finish::<GoMaxProcs>(&ctx, result)

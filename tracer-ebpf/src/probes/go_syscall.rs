@@ -4,7 +4,7 @@
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 use tracer_common::{
     events::{CALL_ENTERED, CALL_ENTERED_WITHOUT_P, CALL_LEFT, GoSyscall},
-    target::Target,
+    target::{ABSENT, FRAMELESS_SYSTEMSTACK, Target},
 };
 
 use super::go::{finish, go_target, regs};
@@ -23,7 +23,12 @@ pub fn go_entersyscall(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn go_entersyscallblock(ctx: ProbeContext) -> u32 {
     let Some(target) = go_target() else { return 0 };
-    let stack = stack::number(target, stack::here(regs(&ctx), 1));
+    // In Go 1.21 and 1.22, which walk along frame pointers and have none for system calls, one frame less
+    // is shown.
+    let walks_from_here =
+        target.flags & FRAMELESS_SYSTEMSTACK == 0 && target.go.g_syscallbp == ABSENT;
+    let start = stack::here(regs(&ctx), if walks_from_here { 2 } else { 1 });
+    let stack = stack::number(target, start);
     finish::<GoSyscall>(&ctx, submit(&ctx, target, CALL_ENTERED_WITHOUT_P, stack))
 }
 

@@ -28,7 +28,14 @@ fn stops(ts: u64, tid: u32, proc: i32, taken: u32) -> GoProcStop {
 }
 
 fn counted(ts: u64, tid: u32, count: i32, proc: i32) -> GoMaxProcs {
-    GoMaxProcs { header: header::<GoMaxProcs>(ts, tid), goid: 1, count, proc, stack: 0 }
+    GoMaxProcs {
+        header: header::<GoMaxProcs>(ts, tid),
+        goid: 1,
+        count,
+        proc,
+        stack: 0,
+        stop_stack: 0,
+    }
 }
 
 fn stop_world(ts: u64, reason: i64, caller: u64) -> GoStwBegin {

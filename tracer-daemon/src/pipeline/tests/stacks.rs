@@ -105,6 +105,21 @@ fn of_a_deep_stack_of_the_main_goroutine_one_frame_less_is_shown() {
 }
 
 #[test]
+fn a_goroutine_whose_p_is_no_more_stops_at_a_stack_of_its_own() {
+    let mut bench = Bench::with_running(5);
+    let pcs = [GC_START + 0x10, 0, MAIN + 0x30];
+    push_stack(&mut bench, 1_298, 77, 1, &pcs);
+    push_stack(&mut bench, 1_299, 78, 0, &pcs);
+    let header = header::<GoMaxProcs>(1_300, PID);
+    let (stack, stop_stack) = (77, 78);
+    bench.push(GoMaxProcs { header, goid: 5, count: 1, proc: 2, stack, stop_stack });
+    bench.run(2_000);
+    let row = bench.rows.open.goroutine_state.iter().find(|row| row.ts == 1_300);
+    let stack_id = row.expect("it stopped").stack_id;
+    assert_eq!(functions(&bench, stack_id), ["runtime.gcStart.func2", "main.work"]);
+}
+
+#[test]
 fn the_stack_of_a_callback_ends_where_c_begins() {
     let mut bench = Bench::with_running(5);
     push_stack(&mut bench, 1_299, 77, 0, &[MAIN + 0x30, 0, CROSS_CALL + 0x10, 0xdead_0000]);

@@ -83,7 +83,7 @@ fn sites(path: &Path) -> Option<Vec<u64>> {
     let runtime = GoRuntime::read(&elf, &version).ok()?;
     let sites = Sites::find(&runtime, &elf).ok()?;
     // What else is read of a program.
-    let _ = (elf.build_id(), runtime.ready(&elf), runtime.park());
+    let _ = (elf.build_id(), runtime.ready_spills(&elf), runtime.park());
     Some(sites.found.into_iter().map(|(.., at)| at).collect())
 }
 

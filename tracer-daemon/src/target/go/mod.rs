@@ -193,12 +193,13 @@ impl GoRuntime {
         if self.minor >= 21 { None } else { self.functions.range("runtime.newstack") }
     }
 
-    /// Start and end of `runtime.ready`, if its frame is such that the kernel programs can read from it how
-    /// many frames of a waker's stack are the runtime's.
-    pub fn ready(&self, elf: &Executable<'_>) -> Option<(u64, u64)> {
-        let (start, end) = self.functions.range("runtime.ready")?;
-        let code = elf.bytes_at(start, end.checked_sub(start)?)?;
-        spill::keeps_second_argument(code, start).then_some((start, end))
+    /// Whether `runtime.ready` keeps in its frame how many frames of a waker's stack are the runtime's.
+    pub fn ready_spills(&self, elf: &Executable<'_>) -> bool {
+        let code = || {
+            let (start, end) = self.functions.range("runtime.ready")?;
+            Some((elf.bytes_at(start, end.checked_sub(start)?)?, start))
+        };
+        code().is_some_and(|(code, start)| spill::keeps_second_argument(code, start))
     }
 
     /// Offset in the file of the `push %rbp` of `function`, where a probe may sit.
