@@ -1,8 +1,6 @@
 //! Which programs are compared, built with which Go and how.
 //!
-//! Most of it is left to `cargo xtask test --full`, for its time, and because some of it does not
-//! agree yet: programs that call C, reasons of stops without a stack, stacks of creations in Go 1.19,
-//! and calls around which Ps are taken away up to Go 1.25.
+//! All of it agrees; most is left to `cargo xtask test --full`, for its time.
 
 use anyhow::{Result, ensure};
 use tracer_tests::go::Variant;
@@ -102,11 +100,11 @@ full! { full_go1_25_trimpath: "1.25" TrimPath:
     daisy
 }
 tests! { go1_23: "1.23" Plain:
-    coroutine usertrace
+    coroutine usertrace selecttimer
 }
 full! { full_go1_23: "1.23" Plain:
-    daisy pingpong httpload mutex gcheavy busy blocking selecttimer tcpecho lockosthread cgo
-    panicking sched signals
+    daisy pingpong httpload mutex gcheavy busy blocking tcpecho lockosthread cgo panicking sched
+    signals
 }
 full! { full_go1_23_stripped: "1.23" Stripped:
     daisy pingpong httpload mutex gcheavy busy coroutine blocking selecttimer tcpecho
