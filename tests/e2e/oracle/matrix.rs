@@ -46,10 +46,10 @@ fn all(programs: &[&str], minor: &str, variant: Variant) -> Result<()> {
 
 tests! { go1_27: "1.27" Plain:
     daisy pingpong httpload mutex busy coroutine blocking selecttimer
-    lockosthread panicking usertrace sched signals
+    lockosthread cgo panicking usertrace sched signals
 }
 full! { full_go1_27: "1.27" Plain:
-    gcheavy tcpecho cgo
+    gcheavy tcpecho
 }
 tests! { go1_27_stripped: "1.27" Stripped:
     selecttimer
@@ -79,9 +79,12 @@ full! { full_go1_27_trimpath: "1.27" TrimPath:
     pingpong httpload mutex gcheavy busy coroutine blocking selecttimer tcpecho lockosthread
     cgo panicking usertrace sched signals
 }
+tests! { go1_25: "1.25" Plain:
+    blocking cgo
+}
 full! { full_go1_25: "1.25" Plain:
-    daisy pingpong httpload mutex gcheavy busy coroutine blocking selecttimer tcpecho
-    lockosthread cgo panicking usertrace sched signals
+    daisy pingpong httpload mutex gcheavy busy coroutine selecttimer tcpecho lockosthread panicking
+    usertrace sched signals
 }
 tests! { go1_25_stripped: "1.25" Stripped:
     httpload
@@ -120,11 +123,10 @@ full! { full_go1_23_trimpath: "1.23" TrimPath:
     daisy
 }
 tests! { go1_21: "1.21" Plain:
-    daisy sched signals
+    daisy blocking sched signals
 }
 full! { full_go1_21: "1.21" Plain:
-    gcheavy pingpong httpload mutex busy blocking selecttimer tcpecho lockosthread cgo panicking
-    usertrace
+    gcheavy pingpong httpload mutex busy selecttimer tcpecho lockosthread cgo panicking usertrace
 }
 full! { full_go1_21_stripped: "1.21" Stripped:
     daisy pingpong httpload mutex gcheavy busy blocking selecttimer tcpecho lockosthread cgo
@@ -139,9 +141,12 @@ full! { full_go1_21_noinline: "1.21" NoInline:
 full! { full_go1_21_trimpath: "1.21" TrimPath:
     daisy
 }
+tests! { go1_19: "1.19" Plain:
+    mutex httpload
+}
 full! { full_go1_19: "1.19" Plain:
-    daisy pingpong httpload mutex gcheavy busy blocking selecttimer tcpecho lockosthread cgo
-    panicking usertrace sched signals
+    daisy pingpong gcheavy busy blocking selecttimer tcpecho lockosthread cgo panicking usertrace
+    sched signals
 }
 full! { full_go1_19_stripped: "1.19" Stripped:
     daisy pingpong httpload mutex gcheavy busy blocking selecttimer tcpecho lockosthread cgo

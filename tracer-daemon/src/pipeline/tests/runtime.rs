@@ -1,5 +1,7 @@
 //! Ps, garbage collection, stops of the world: what the Go runtime does for the whole process.
 
+use tracer_common::events::{CALL_ENTERED, CALL_LEFT, GoSyscall, NO_PROC};
+
 use super::*;
 
 /// The process's second thread.
@@ -63,6 +65,20 @@ impl Bench {
         rows.filter(|row| row.proc == proc)
             .map(|row| (self.text(row.state), tid(row.utid), row.ts, row.dur))
             .collect()
+    }
+}
+
+/// What the scheduler tells of a system call.
+fn call(ts: u64, tid: u32, goid: u64, change: u32, proc: i32) -> GoSyscall {
+    GoSyscall {
+        header: header::<GoSyscall>(ts, tid),
+        goid,
+        startpc: MAIN,
+        stack: 0,
+        change,
+        proc,
+        tick: 4,
+        reserved: 0,
     }
 }
 
@@ -351,12 +367,14 @@ fn a_thread_of_c_that_calls_go_may_get_a_p_with_the_thread_that_it_borrows() {
     let mut bench = bench();
     bench.push(starts(1_100, OTHER, 0));
     bench.push(status(1_200, 7, 11, 3, 0));
+    // Until it comes to Go the runtime may still take that away.
+    bench.push(call(1_250, PID, 7, CALL_LEFT, 0));
     bench.push(status(1_300, 7, 2, 4, CHAN_RECEIVE));
     bench.run(2_000);
     let expected = [
-        ("running", Some(i64::from(OTHER)), 1_100, Some(100)),
-        ("idle", None, 1_200, Some(0)),
-        ("running", Some(i64::from(PID)), 1_200, None),
+        ("running", Some(i64::from(OTHER)), 1_100, Some(150)),
+        ("idle", None, 1_250, Some(0)),
+        ("running", Some(i64::from(PID)), 1_250, None),
     ];
     assert_eq!(bench.proc(0)[1..], expected);
     bench.push(status(2_100, 7, 4, 1, CHAN_RECEIVE));
@@ -365,7 +383,7 @@ fn a_thread_of_c_that_calls_go_may_get_a_p_with_the_thread_that_it_borrows() {
     bench.push(status(2_300, 7, 3, 11, 0));
     bench.run(3_000);
     let rows = bench.goroutine(7);
-    assert_eq!(rows[2], ("running", None, 1_200, Some(100)));
+    assert_eq!(rows[2], ("running", None, 1_250, Some(50)));
     let expected = [("running", None, 2_200, Some(100)), ("syscall", None, 2_300, Some(0))];
     assert_eq!(rows[rows.len() - 2..], expected);
     assert_eq!(bench.losses(), []);
@@ -377,23 +395,13 @@ fn up_to_go_1_25_a_thread_of_c_gets_a_p_only_when_it_comes_to_go() {
     let mut runtime = GoRuntime::for_tests(&[(MAIN, MAIN + 0x100, "main.work")]);
     runtime.minor = 25;
     bench.pipeline.set_go(PID, Arc::new(runtime), 0, START);
-    let call = |ts, tid, goid, change, proc| GoSyscall {
-        header: header::<GoSyscall>(ts, tid),
-        goid,
-        startpc: MAIN,
-        stack: 0,
-        change,
-        proc,
-        tick: 4,
-        reserved: 0,
-    };
     bench.push(starts(1_100, OTHER, 0));
-    bench.push(call(1_150, OTHER, 6, 0, 0));
+    bench.push(call(1_150, OTHER, 6, CALL_ENTERED, 0));
     // The thread of the runtime that it borrows had that P before.
     bench.push(GoStatus { proc: NO_PROC, ..status(1_200, 7, 6, 3, 0) });
     bench.push(SysEnter { tick: 3, ..enter(1_210, 7, 3) });
     bench.push(exit(1_220));
-    bench.push(call(1_300, PID, 7, 1, NO_PROC));
+    bench.push(call(1_300, PID, 7, CALL_LEFT, NO_PROC));
     bench.push(GoStatus { tick: 6, ..status(1_400, 7, 2, 4, CHAN_RECEIVE) });
     bench.run(2_000);
     let expected = [
@@ -409,6 +417,21 @@ fn up_to_go_1_25_a_thread_of_c_gets_a_p_only_when_it_comes_to_go() {
         ("waiting", Some("chan receive"), 1_400, None),
     ];
     assert_eq!(bench.goroutine(7), expected);
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn a_thread_of_c_may_lose_the_p_that_it_borrows_before_it_can_use_it() {
+    let mut bench = bench();
+    bench.push(starts(1_100, OTHER, 0));
+    bench.push(status(1_200, 7, 11, 3, 0));
+    bench.push(call(1_250, PID, 7, CALL_LEFT, 0));
+    bench.push(stops(1_260, OTHER, 0, 1));
+    bench.push(GoStatus { proc: NO_PROC, ..status(1_300, 7, 2, 1, 0) });
+    bench.run(2_000);
+    let expected = [("syscall", None, 1_200, Some(100)), ("runnable", None, 1_300, None)];
+    assert_eq!(bench.goroutine(7), expected);
+    assert_eq!(bench.proc(0).last(), Some(&("idle", None, 1_260, None)));
     assert_eq!(bench.losses(), []);
 }
 

@@ -326,11 +326,6 @@ impl Goroutines {
         track.on_thread(Place::new(utid, NO_PROC));
         process.goroutines.insert(event.goid, track);
         self.left_syscall.insert(utid, event.goid);
-        // From Go 1.26 on the runtime's thread may have kept a P, with which it goes on at once.
-        if event.proc != NO_PROC {
-            let place = Place::new(utid, event.proc);
-            self.found_proc(upid, event.goid, event.header.ts, place, cx);
-        }
     }
 
     /// One goroutine waits (or ends, which is an event of its own), and another one runs instead,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use tracer_common::{
     Event, EventKind,
-    events::{CONTEXT_TASK, GoStack, GoText, NO_KERNEL_STACK, NO_PROC},
+    events::{CALL_LEFT, CONTEXT_TASK, GoStack, GoText, NO_KERNEL_STACK, NO_PROC},
     goroutine_status::SYSCALL,
 };
 use tracer_store::{Alloc, Batch, Interner, Streams, words::loss_stage};
@@ -252,12 +252,10 @@ impl Tracker {
                 threads.runs(header, utid, &mut cx);
                 let stack = cx.stack(upid, e.stack).map(|known| known.stack_id);
                 // Where the scheduler tells of its calls, those of the kernel are within them.
-                if !goroutines.tells_of_calls(upid) {
-                    let held = Held { proc: e.proc, tick: e.tick };
-                    if let Some(ts) = procs.seen(upid, utid, held, header.ts, &mut cx) {
-                        goroutines.took_proc(upid, utid, e.proc, ts, &mut cx);
-                    }
-                    procs.enter_syscall(utid, e);
+                if !goroutines.tells_of_calls(upid)
+                    && let Some(ts) = procs.enter_syscall(upid, utid, e, &mut cx)
+                {
+                    goroutines.took_proc(upid, utid, e.proc, ts, &mut cx);
                 }
                 // The runtime's own calls on the way into a call of a goroutine have no such status.
                 if e.gstatus == u32::from(SYSCALL) {
@@ -292,9 +290,11 @@ impl Tracker {
         let cx = &mut Context { entities, strings, stacks, closed, losses };
         let ts = event.header().ts;
         let (proc, tick) = match event {
-            Event::GoStatus(e) => (e.proc, e.tick),
+            // In a call it has none that it could use.
+            Event::GoStatus(e) if e.old != SYSCALL => (e.proc, e.tick),
             Event::GoSwitch(e) => (e.proc, e.tick),
-            Event::GoSyscall(e) => (e.proc, e.tick),
+            // On the way out of a call it may still lose its P.
+            Event::GoSyscall(e) if e.change != CALL_LEFT => (e.proc, e.tick),
             _ => (NO_PROC, 0),
         };
         match event {
@@ -304,13 +304,9 @@ impl Tracker {
             Event::GoProcStop(e) if e.taken == 0 => goroutines.gave_up_proc(utid),
             _ => {}
         }
-        let borrows = matches!(event, Event::GoStatus(e) if goroutines::borrows(e));
-        let taken = if borrows {
-            procs.borrowed(upid, utid, proc, ts, cx)
-        } else {
-            procs.seen(upid, utid, Held { proc, tick }, ts, cx)
-        };
-        if let Some(ts) = taken {
+        if matches!(event, Event::GoStatus(e) if goroutines::borrows(e)) {
+            procs.borrowed(utid, ts);
+        } else if let Some(ts) = procs.seen(upid, utid, Held { proc, tick }, ts, cx) {
             goroutines.took_proc(upid, utid, proc, ts, cx);
         }
         match event {

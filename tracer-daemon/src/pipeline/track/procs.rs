@@ -190,7 +190,7 @@ impl Procs {
 
     /// An event of a thread tells which P it has. If that was taken away from it in its last system call,
     /// and it has taken it back from another thread in one, which no function tells (up to Go 1.25),
-    /// returns when.
+    /// returns when. So does a thread of C that has borrowed one of the runtime together with its P.
     pub fn seen(
         &mut self,
         upid: i64,
@@ -199,8 +199,11 @@ impl Procs {
         ts: u64,
         cx: &mut Context<'_>,
     ) -> Option<u64> {
-        let process = self.processes.get_mut(&upid).filter(|process| process.reacquires)?;
+        let process = self.processes.get_mut(&upid)?;
         let call = self.calls.get_mut(&utid)?;
+        if !process.reacquires && call.held.is_some() {
+            return None;
+        }
         if !call.took_back(now) {
             return None;
         }
@@ -215,23 +218,10 @@ impl Procs {
         Some(taken)
     }
 
-    /// A thread of C borrows a thread of the runtime, perhaps with its P, which another one has used before
-    /// (from Go 1.26 on). Returns when it got that, if it has one.
-    pub fn borrowed(
-        &mut self,
-        upid: i64,
-        utid: i64,
-        proc: i32,
-        ts: u64,
-        cx: &mut Context<'_>,
-    ) -> Option<u64> {
-        // It comes back as if from a system call, without anything of its own.
+    /// A thread of C borrows a thread of the runtime: it comes back as if from a system call, without
+    /// anything of its own.
+    pub fn borrowed(&mut self, utid: i64, ts: u64) {
         self.calls.insert(utid, Call { entered: ts, left: Some(ts), held: None, is_open: true });
-        let process = self.processes.get_mut(&upid)?;
-        process.open(proc)?.utid.filter(|&holder| holder != utid)?;
-        process.take(upid, proc, Some(utid), ts, cx);
-        process.change(upid, proc, Some(utid), ts, cx);
-        Some(ts)
     }
 
     /// A thread gives its P up, or one in a system call loses it.
@@ -309,12 +299,25 @@ impl Procs {
         }
     }
 
-    /// A thread enters a system call: its P may be taken from now on.
-    pub fn enter_syscall(&mut self, utid: i64, event: &SysEnter) {
-        if event.gstatus == u32::from(SYSCALL) {
-            let held = Held { proc: event.proc, tick: event.tick };
-            self.enters(utid, held, event.header.ts);
+    /// A thread enters a system call: its P may be taken from now on. Returns what [`Procs::seen`] does.
+    pub fn enter_syscall(
+        &mut self,
+        upid: i64,
+        utid: i64,
+        event: &SysEnter,
+        cx: &mut Context<'_>,
+    ) -> Option<u64> {
+        let (held, ts) = (Held { proc: event.proc, tick: event.tick }, event.header.ts);
+        let in_call = event.gstatus == u32::from(SYSCALL);
+        // One of C has not come to Go yet.
+        if in_call && self.calls.get(&utid).is_some_and(|call| call.held.is_none()) {
+            return None;
         }
+        let taken = self.seen(upid, utid, held, ts, cx);
+        if in_call {
+            self.enters(utid, held, ts);
+        }
+        taken
     }
 
     fn enters(&mut self, utid: i64, held: Held, ts: u64) {
