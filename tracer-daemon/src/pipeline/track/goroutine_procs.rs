@@ -81,7 +81,7 @@ impl Goroutines {
             return;
         }
         let reason = Some(cx.strings.intern("runtime.Gosched"));
-        let stack_id = cx.stack(upid, event.stop_stack).map(|known| known.stack_id);
+        let stack_id = cx.stack(upid, event.stop_stack);
         let Some(track) = self.track(upid, event.goid) else {
             return;
         };

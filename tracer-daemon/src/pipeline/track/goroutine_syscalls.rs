@@ -42,7 +42,7 @@ impl Goroutines {
         }
         let since = self.ensure(upid, event.goid, event.startpc, cx);
         let since = self.ran_since(since, State::Running, utid);
-        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let stack_id = cx.stack(upid, event.stack);
         let (from, to) = (State::Running, State::Syscall);
         let change = Change::plain("go_syscall", ts, from, to, Place::new(utid, event.proc));
         self.begin_syscall(upid, event.goid, since, &Change { stack_id, ..change }, cx);

@@ -214,7 +214,7 @@ impl Goroutines {
 
     pub fn created(&mut self, upid: i64, utid: i64, event: &GoCreate, cx: &mut Context<'_>) {
         let parent_ugid = self.ugid(upid, event.parent_goid);
-        let create_stack = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let create_stack = cx.stack(upid, event.stack);
         let Some(process) = self.processes.get_mut(&upid) else {
             return;
         };
@@ -263,7 +263,7 @@ impl Goroutines {
         if event.new == DEAD && self.ended_early.remove(&(upid, event.goid)) {
             return;
         }
-        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let stack_id = cx.stack(upid, event.stack);
         let named = match event.new {
             PREEMPTED => Some(cx.strings.intern("preempted")),
             // As Go's trace names it.
@@ -340,7 +340,7 @@ impl Goroutines {
         }
         let place = Place::new(utid, event.proc);
         let reason = Some(cx.strings.intern("coroutine"));
-        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let stack_id = cx.stack(upid, event.stack);
         let since = self.ensure(upid, event.goid, event.startpc, cx);
         let ran_since = self.ran_since(since, State::Running, utid);
         let waker = self.ugid(upid, event.goid);

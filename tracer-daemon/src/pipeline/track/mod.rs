@@ -37,7 +37,7 @@ use existing::Existing;
 use goroutines::{Goroutines, SYSCALL_SETTLES};
 use procs::{Held, Procs};
 use runtime::Runtime;
-use stacks::{Known, Stacks};
+use stacks::Stacks;
 use sweep::Sweeps;
 use syscalls::Syscalls;
 use threads::Threads;
@@ -84,7 +84,7 @@ impl Context<'_> {
     }
 
     /// The stack that an event of a process names by number; one that was lost on its way is counted.
-    fn stack(&mut self, upid: i64, id: u64) -> Option<Known> {
+    fn stack(&mut self, upid: i64, id: u64) -> Option<i64> {
         self.stacks.find(upid, id).unwrap_or_else(|_| {
             self.losses.add(EventKind::GoStack.name(), loss_stage::STATE, 1);
             None
@@ -250,7 +250,7 @@ impl Tracker {
                 let upid = cx.entities.process(e.tgid);
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 threads.runs(header, utid, &mut cx);
-                let stack = cx.stack(upid, e.stack).map(|known| known.stack_id);
+                let stack = cx.stack(upid, e.stack);
                 // Where the scheduler tells of its calls, those of the kernel are within them.
                 if !goroutines.tells_of_calls(upid)
                     && let Some(ts) = procs.enter_syscall(upid, utid, e, &mut cx)
@@ -349,7 +349,7 @@ impl Tracker {
             }
             Event::GoUserLog(e) => user.log(upid, goroutines.ugid(upid, e.goid), e, cx),
             Event::GoAlloc(e) => {
-                let stack_id = cx.stack(upid, e.stack).map(|known| known.stack_id);
+                let stack_id = cx.stack(upid, e.stack);
                 cx.closed.alloc.push(Alloc {
                     ts: ts.cast_signed(),
                     ugid: goroutines.ugid(upid, e.goid),

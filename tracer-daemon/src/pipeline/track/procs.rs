@@ -293,7 +293,7 @@ impl Procs {
         }
         if process.count.replace(event.count) != Some(event.count) {
             let (ts, count) = (ts.cast_signed(), i64::from(event.count));
-            let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+            let stack_id = cx.stack(upid, event.stack);
             let row = Gomaxprocs { ts, upid, count, utid: Some(utid), stack_id };
             cx.closed.gomaxprocs.push(row);
         }

@@ -88,7 +88,7 @@ impl Runtime {
         };
         let ts = event.header.ts.cast_signed();
         let reason = process.stw_reason(event, cx);
-        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let stack_id = cx.stack(upid, event.stack);
         let row = Stw { ts, dur: None, upid, reason, utid: Some(utid), ugid, stack_id };
         if let Some(other) = process.stw.replace(row) {
             cx.drop_interval("go_stw_end", event.header.ts, &other);
@@ -116,7 +116,7 @@ impl Runtime {
         cx: &mut Context<'_>,
     ) {
         let ts = event.header.ts;
-        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let stack_id = cx.stack(upid, event.stack);
         let row = Gc { ts: ts.cast_signed(), dur: None, upid, utid: Some(utid), ugid, stack_id };
         if let Some(process) = self.processes.get_mut(&upid)
             && let Some(other) = process.gc.replace(row)
@@ -145,7 +145,7 @@ impl Runtime {
             cx.drop_interval("go_assist_begin", ts, event);
             return;
         };
-        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let stack_id = cx.stack(upid, event.stack);
         if let Some(process) = self.processes.get_mut(&upid) {
             let row =
                 GcAssist { ts: ts.cast_signed(), dur: None, ugid, utid: Some(utid), stack_id };

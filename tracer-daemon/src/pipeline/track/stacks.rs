@@ -15,13 +15,6 @@ use crate::{
 /// The function by which C calls Go.
 const FROM_C: &str = "crosscall2";
 
-/// A stack that is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Its number in the database.
-    pub stack_id: i64,
-}
-
 /// What makes a place a different one.
 #[derive(PartialEq, Eq, Hash)]
 struct Place {
@@ -35,8 +28,9 @@ struct Place {
 /// All stacks that were told of.
 #[derive(Default)]
 pub struct Stacks {
-    /// By process (upid) and the number in its events; none if no frame of it is to be shown.
-    known: FxHashMap<(i64, u64), Option<Known>>,
+    /// Their numbers in the database, by process (upid) and the number in its events; none if no frame
+    /// of it is to be shown.
+    known: FxHashMap<(i64, u64), Option<i64>>,
     /// A stack has one number however often it is told of.
     by_frames: FxHashMap<Vec<i64>, i64>,
     /// Stacks of the kernel by their number in events.
@@ -71,8 +65,8 @@ impl Stacks {
         if let Some(at) = expanded.iter().position(|frame| &*frame.function == FROM_C) {
             expanded.truncate(at);
         }
-        let known = self.store(&expanded, module).map(|stack_id| Known { stack_id });
-        self.known.insert((upid, head.id), known);
+        let stack_id = self.store(&expanded, module);
+        self.known.insert((upid, head.id), stack_id);
     }
 
     /// The number in the database of a stack; none if it has no frames.
@@ -82,7 +76,7 @@ impl Stacks {
     }
 
     /// The stack with this number in the events of a process; `Err` if it was never told of.
-    pub fn find(&self, upid: i64, id: u64) -> Result<Option<Known>, Unknown> {
+    pub fn find(&self, upid: i64, id: u64) -> Result<Option<i64>, Unknown> {
         if id == 0 {
             return Ok(None);
         }

@@ -22,7 +22,7 @@ impl Sweeps {
             utid: Some(utid),
             swept: None,
             reclaimed: None,
-            stack_id: cx.stack(upid, event.stack).map(|known| known.stack_id),
+            stack_id: cx.stack(upid, event.stack),
         };
         if let Some(other) = self.open.insert(utid, row) {
             cx.drop_interval("go_sweep_end", event.header.ts, &other);

@@ -78,7 +78,7 @@ impl User {
         let Some(name) = self.named(upid, event.name, cx) else {
             return;
         };
-        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let stack_id = cx.stack(upid, event.stack);
         let row = UserTask {
             ts: event.header.ts.cast_signed(),
             dur: None,
@@ -131,7 +131,7 @@ impl User {
         let Some(name) = self.named(upid, event.name, cx) else {
             return;
         };
-        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let stack_id = cx.stack(upid, event.stack);
         let Some(process) = self.processes.get_mut(&upid) else {
             return;
         };
@@ -191,7 +191,7 @@ impl User {
         else {
             return;
         };
-        let stack_id = cx.stack(upid, event.stack).map(|known| known.stack_id);
+        let stack_id = cx.stack(upid, event.stack);
         cx.closed.user_log.push(UserLog {
             ts: event.header.ts.cast_signed(),
             ugid,
