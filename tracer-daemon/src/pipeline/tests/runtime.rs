@@ -258,15 +258,24 @@ fn in_a_call_of_go_1_25() -> Bench {
     bench
 }
 
-#[test]
-fn up_to_go_1_25_a_thread_takes_its_p_back_unseen() {
+/// The other thread, with goroutine 6, enters a system call.
+fn enter_on_other(ts: u64, tick: u32) -> SysEnter {
+    SysEnter { header: header::<SysEnter>(ts, OTHER), tick, ..enter(ts, 6, 3) }
+}
+
+/// As before; the runtime has given the P to the other thread, which enters a system call, too.
+fn in_calls_of_go_1_25() -> Bench {
     let mut bench = in_a_call_of_go_1_25();
-    // The runtime gives the P to another thread, which enters a system call, too.
     bench.push(stops(1_310, OTHER, 0, 1));
     bench.push(starts(1_320, OTHER, 0));
-    let call = SysEnter { tick: 8, ..enter(1_330, 6, 3) };
-    bench.push(SysEnter { header: header::<SysEnter>(1_330, OTHER), ..call });
-    // So the first one finds it free when it comes back, and that shows when it waits.
+    bench.push(enter_on_other(1_330, 8));
+    bench
+}
+
+#[test]
+fn up_to_go_1_25_a_thread_takes_its_p_back_unseen() {
+    let mut bench = in_calls_of_go_1_25();
+    // The first one finds it free when it comes back, and that shows when it waits.
     bench.push(exit(1_400));
     bench.push(GoStatus { tick: 10, ..status(1_500, 5, 2, 4, CHAN_RECEIVE) });
     bench.run(2_000);
@@ -291,17 +300,13 @@ fn up_to_go_1_25_a_thread_takes_its_p_back_unseen() {
 
 #[test]
 fn up_to_go_1_25_two_threads_may_take_a_p_from_one_another() {
-    let mut bench = in_a_call_of_go_1_25();
-    bench.push(stops(1_310, OTHER, 0, 1));
-    bench.push(starts(1_320, OTHER, 0));
-    let on_other = |ts| header::<SysEnter>(ts, OTHER);
-    bench.push(SysEnter { header: on_other(1_330), tick: 8, ..enter(1_330, 6, 3) });
+    let mut bench = in_calls_of_go_1_25();
     // Both come back at once. The first one has the P again, and makes another call; then the other one
     // takes it, although it had left its call before.
     bench.push(SysExit { header: header::<SysExit>(1_390, OTHER), ..exit(1_390) });
     bench.push(exit(1_400));
     bench.push(SysEnter { tick: 10, ..enter(1_410, 5, 3) });
-    bench.push(SysEnter { header: on_other(1_430), tick: 12, ..enter(1_430, 6, 3) });
+    bench.push(enter_on_other(1_430, 12));
     bench.run(2_000);
     let (pid, other) = (Some(i64::from(PID)), Some(i64::from(OTHER)));
     let expected = [
@@ -317,11 +322,7 @@ fn up_to_go_1_25_two_threads_may_take_a_p_from_one_another() {
 
 #[test]
 fn up_to_go_1_25_a_p_may_be_taken_by_a_thread_that_is_heard_of_later() {
-    let mut bench = in_a_call_of_go_1_25();
-    bench.push(stops(1_310, OTHER, 0, 1));
-    bench.push(starts(1_320, OTHER, 0));
-    let call = SysEnter { tick: 8, ..enter(1_330, 6, 3) };
-    bench.push(SysEnter { header: header::<SysEnter>(1_330, OTHER), ..call });
+    let mut bench = in_calls_of_go_1_25();
     bench.push(exit(1_400));
     // The other one comes back, too, and has to find another P.
     bench.push(SysExit { header: header::<SysExit>(1_410, OTHER), ..exit(1_410) });
