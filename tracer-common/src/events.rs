@@ -34,6 +34,33 @@ pub const STOP_PREEMPTED: u8 = 2;
 /// Most of a text of a traced process that is recorded, in words of 8 bytes.
 pub const TEXT_WORDS: usize = 25;
 
+impl EventKind {
+    /// Whether events of this kind have a ring of their own, in which those of which there are many cannot
+    /// take their room: without them, much else cannot be understood.
+    pub const fn has_priority(self) -> bool {
+        matches!(
+            self,
+            Self::SchedFork
+                | Self::SchedExec
+                | Self::SchedExit
+                | Self::ThreadName
+                | Self::GoMaxProcs
+                | Self::GoStwBegin
+                | Self::GoStwEnd
+                | Self::GoGcBegin
+                | Self::GoGcEnd
+                | Self::GoHeapGoal
+        )
+    }
+}
+
+/// Bytes of the file that execve was told, behind a `SchedExec`.
+pub const EXEC_FILE: usize = 256;
+/// Bytes of the arguments of a program, behind those.
+pub const EXEC_ARGS: usize = 512;
+/// All of what follows a `SchedExec`, in words of 8 bytes.
+pub const EXEC_WORDS: usize = (EXEC_FILE + EXEC_ARGS) / 8;
+
 /// `GoStatus::proc` when the thread holds no P.
 pub const NO_PROC: i32 = -1;
 
@@ -100,17 +127,29 @@ events! {
         child_tid: u32, "tid";
         /// Its process: another one than the creator's after fork.
         child_tgid: u32, "pid";
-        /// Always 0.
-        reserved: u32, "always 0";
+        /// Real user id of the creator, which the new thread has, too.
+        uid: u32, "uid";
+        /// Control group (version 2) of the creator: the inode number of its folder.
+        cgroup: u64, "cgroup id";
+        /// When the new thread was created, on the clock that goes on while the machine sleeps.
+        child_start: u64, "ns of CLOCK_BOOTTIME";
         /// Name of the new thread.
         child_comm: [u8; COMM_LEN], "text, zero padded";
     }
-    /// A traced process replaced its program (execve succeeded).
-    SchedExec = 4, "sched_exec" => "process" {
+    /// A process replaced its program (execve succeeded). After it: the file as execve was told, in [`EXEC_FILE`] bytes, and the first [`EXEC_ARGS`] bytes of the arguments, each with its terminating zero; zeros to the end of both.
+    SchedExec = 4, "sched_exec" => "process" tail [u64; EXEC_WORDS] {
         /// The process.
         tgid: u32, "pid";
         /// Thread id of the caller before it became the leader.
         old_tid: u32, "tid";
+        /// Its real user id.
+        uid: u32, "uid";
+        /// Length of all arguments with their terminating zeros, recorded or not; 0 if they could not be read.
+        args_len: u32, "bytes";
+        /// Its control group (version 2): the inode number of its folder.
+        cgroup: u64, "cgroup id";
+        /// When the process was created, on the clock that goes on while the machine sleeps.
+        start: u64, "ns of CLOCK_BOOTTIME";
         /// Name of the thread from now on.
         comm: [u8; COMM_LEN], "text, zero padded";
     }

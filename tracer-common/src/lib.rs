@@ -9,4 +9,4 @@ mod record;
 pub mod target;
 
 pub use events::{Event, EventKind};
-pub use record::{DecodeError, EventDef, FieldDef, HEADER_SIZE, Header};
+pub use record::{Counters, DecodeError, EventDef, FieldDef, HEADER_SIZE, Header};

@@ -1,5 +1,7 @@
 //! The shape of a record and the macro that makes everything else about an event from one block.
 
+use crate::events::KIND_LIMIT;
+
 /// The first bytes of every record.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +18,19 @@ pub struct Header {
 
 /// Size of [`Header`] in bytes.
 pub const HEADER_SIZE: usize = size_of::<Header>();
+
+/// How many events of each kind happened, and what became of them, by kind number. A part comes before the
+/// whole, so that who reads from the front on never finds the part larger.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Those for which a ring had no room.
+    pub no_room: [u64; KIND_LIMIT],
+    /// Those whose data could not be read from the process.
+    pub unreadable: [u64; KIND_LIMIT],
+    /// All that happened, recorded or not.
+    pub produced: [u64; KIND_LIMIT],
+}
 
 /// Why bytes are not an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

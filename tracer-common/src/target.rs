@@ -1,7 +1,46 @@
-//! Configuration of one traced process, as user space gives it to the kernel programs.
+//! Configuration of traced processes, as user space gives it to the kernel programs: [`Traced`] for each of
+//! them, [`Target`] for those with a Go runtime.
 
-/// Bit of [`Target::flags`]: record nothing until the process enters execve.
-pub const ARM_ON_EXEC: u32 = 1;
+/// Bit of [`Traced::flags`]: the process is traced. Without it an entry says that it is not, whatever
+/// [`Settings::default_flags`] say.
+pub const TRACED: u32 = 1;
+/// Bit of [`Traced::flags`]: record nothing until the process enters execve.
+pub const ARM_ON_EXEC: u32 = 1 << 1;
+/// Bit of [`Traced::flags`]: system calls are recorded.
+pub const SYSCALLS: u32 = 1 << 2;
+/// Bit of [`Traced::flags`]: the processes that it creates are traced likewise.
+pub const INHERIT: u32 = 1 << 3;
+/// Bit of [`Traced::flags`]: kernel stacks are recorded where threads leave the CPU.
+pub const KERNEL_STACKS: u32 = 1 << 4;
+/// Bit of [`Traced::flags`]: user space has not decided yet whether the process is traced.
+pub const UNDECIDED: u32 = 1 << 5;
+/// Bit of [`Traced::flags`]: there may be a [`Target`] for the process.
+pub const MAYBE_GO: u32 = 1 << 6;
+
+/// How a process is traced; the key in the map is its tgid.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traced {
+    /// [`TRACED`] and the others.
+    pub flags: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// When the process was created (task_struct.start_boottime of its first thread, ns), where a kernel
+    /// program made the entry; else 0. It tells processes with the same pid.
+    pub start: u64,
+}
+
+/// What holds for processes without an entry of their own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// [`Traced::flags`] of all processes that have no entry; 0 if they are not traced.
+    pub default_flags: u32,
+    /// [`Traced::flags`] that a process gets when it begins another program; 0 if that is of interest only
+    /// in traced processes, whose flags stay as they are.
+    pub exec_flags: u32,
+}
+
 /// Bit of [`Target::flags`]: [`Target::go`] is filled and goroutines are looked up.
 pub const GO: u32 = 2;
 /// Bit of [`Target::flags`]: level `full`, with events that are too many for every day.
@@ -11,10 +50,6 @@ pub const FULL: u32 = 4;
 pub const STACKS: u32 = 8;
 /// Bit of [`Target::flags`]: a new goroutine gets its number only after its status (up to Go 1.23).
 pub const GOID_LATE: u32 = 16;
-
-/// Bit of [`Target::flags`]: kernel stacks are recorded where threads leave the CPU.
-pub const KERNEL_STACKS: u32 = 32;
-
 /// Bit of [`Target::flags`]: Go does not show the innermost frame of a goroutine that stops (up to Go 1.24).
 pub const STOP_HIDES_ONE: u32 = 64;
 /// Bit of [`Target::flags`]: runtime.systemstack keeps no frame (up to Go 1.20), so that the frame pointer
@@ -23,14 +58,16 @@ pub const FRAMELESS_SYSTEMSTACK: u32 = 128;
 /// Bit of [`Target::flags`]: runtime.ready keeps its second argument where functions spill their arguments.
 pub const READY_SPILLS: u32 = 256;
 
-/// How many processes can be traced at once.
-pub const MAX_TARGETS: usize = 1024;
+/// How many processes can have a [`Traced`] at once.
+pub const MAX_TRACED: usize = 65_536;
+/// How many processes with a Go runtime can be traced at once.
+pub const MAX_TARGETS: usize = 4096;
 
-/// A traced process; the key in the map is its tgid.
+/// The Go runtime of a traced process; the key in the map is its tgid.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// [`ARM_ON_EXEC`] and the others.
+    /// [`GO`] and the others.
     pub flags: u32,
     /// Number of the wait reason `GC worker (idle)`, with which workers of the GC wait for work.
     pub gc_worker_reason: u32,

@@ -7,19 +7,16 @@ use core::{
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    btf_maps::PerCpuArray,
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ringbuf_query,
     },
+    maps::ring_buf::RingBufEntry,
 };
-use tracer_common::{
-    Header,
-    events::{KIND_LIMIT, Record},
-};
+use tracer_common::{Header, events::Record};
 
 use crate::{
     globals,
-    maps::{EVENTS, NO_ROOM, PRODUCED, UNREADABLE},
+    maps::{COUNTERS, EVENTS, PRIORITY},
 };
 
 /// CLOCK_MONOTONIC, in ns.
@@ -39,13 +36,13 @@ pub fn emit<R: Record>(fill: impl FnOnce(Header) -> R) {
 #[inline(always)]
 pub fn emit_at<R: Record>(ts: Option<u64>, fill: impl FnOnce(Header) -> R) {
     const { assert!(R::TAIL == 0) };
-    count(&PRODUCED, R::KIND as u32);
-    let Some(mut entry) = EVENTS.reserve_untyped::<R>(0) else {
-        count(&NO_ROOM, R::KIND as u32);
+    count::<R>(Counter::Produced);
+    let Some(mut entry) = reserve::<R, R>() else {
+        count::<R>(Counter::NoRoom);
         return;
     };
     entry.write(fill(header::<R>(ts)));
-    entry.submit(wake_flags());
+    entry.submit(wake_flags::<R>());
 }
 
 /// Submits a record with a tail of type `T`, both of which `fill` writes, every byte of them. Returns
@@ -53,16 +50,26 @@ pub fn emit_at<R: Record>(ts: Option<u64>, fill: impl FnOnce(Header) -> R) {
 #[inline(always)]
 pub fn emit_tail<R: Record, T: 'static>(fill: impl FnOnce(Header, *mut R, *mut T)) -> bool {
     const { assert!(R::TAIL == size_of::<T>() && align_of::<T>() <= 8) };
-    count(&PRODUCED, R::KIND as u32);
-    let Some(mut entry) = EVENTS.reserve_untyped::<WithTail<R, T>>(0) else {
-        count(&NO_ROOM, R::KIND as u32);
+    count::<R>(Counter::Produced);
+    let Some(mut entry) = reserve::<R, WithTail<R, T>>() else {
+        count::<R>(Counter::NoRoom);
         return false;
     };
     let whole = entry.as_mut_ptr();
     // SAFETY: the room is there and ours until it is submitted.
     unsafe { fill(header::<R>(None), addr_of_mut!((*whole).record), addr_of_mut!((*whole).tail)) };
-    entry.submit(wake_flags());
+    entry.submit(wake_flags::<R>());
     true
+}
+
+/// Room in the ring of the kind of `R` for a `T`.
+#[inline(always)]
+fn reserve<R: Record, T: 'static>() -> Option<RingBufEntry<T>> {
+    if const { R::KIND.has_priority() } {
+        PRIORITY.reserve_untyped::<T>(0)
+    } else {
+        EVENTS.reserve_untyped::<T>(0)
+    }
 }
 
 #[repr(C)]
@@ -83,7 +90,10 @@ fn header<R: Record>(ts: Option<u64>) -> Header {
 
 /// A wake-up costs fifty times a submit, and user space looks every few milliseconds anyway.
 #[inline(always)]
-fn wake_flags() -> u64 {
+fn wake_flags<R: Record>() -> u64 {
+    if const { R::KIND.has_priority() } {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    }
     // SAFETY: EVENTS is a ring buffer map.
     let unread = unsafe {
         bpf_ringbuf_query(ptr::from_ref(&EVENTS).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA))
@@ -98,20 +108,34 @@ const LOG_LIMIT: u64 = 10;
 /// that is still rare enough to be logged.
 #[inline(always)]
 pub fn unreadable<R: Record>() -> bool {
-    count(&PRODUCED, R::KIND as u32);
-    count(&UNREADABLE, R::KIND as u32);
+    count::<R>(Counter::Produced);
+    let Some(counter) = count::<R>(Counter::Unreadable) else { return false };
     // SAFETY: a slot of this CPU.
-    UNREADABLE.get_ptr(R::KIND as u32).is_some_and(|counter| unsafe { *counter } <= LOG_LIMIT)
+    unsafe { *counter <= LOG_LIMIT }
 }
 
+#[derive(Clone, Copy)]
+enum Counter {
+    Produced,
+    NoRoom,
+    Unreadable,
+}
+
+/// Counts one more, and returns where that was counted.
 #[inline(always)]
-fn count(counters: &PerCpuArray<u64, KIND_LIMIT>, kind: u32) {
-    if let Some(counter) = counters.get_ptr_mut(kind) {
+fn count<R: Record>(which: Counter) -> Option<*mut u64> {
+    let counters = COUNTERS.get_ptr_mut(0)?;
+    let kind = R::KIND as usize;
+    // SAFETY: a valid, aligned slot of the map that is only ever changed like this.
+    unsafe {
+        let counter = match which {
+            Counter::Produced => addr_of_mut!((*counters).produced[kind]),
+            Counter::NoRoom => addr_of_mut!((*counters).no_room[kind]),
+            Counter::Unreadable => addr_of_mut!((*counters).unreadable[kind]),
+        };
         // Atomic, because a probe can be preempted by another one on the same CPU. In assembly,
         // because core has no atomic read-modify-write for this target.
-        // SAFETY: a valid, aligned slot of the map that is only ever changed like this.
-        unsafe {
-            asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64);
-        }
+        asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64);
+        Some(counter)
     }
 }

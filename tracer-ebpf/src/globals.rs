@@ -35,6 +35,16 @@ globals! {
     TASK_SYSCALL_STATUS, task_syscall_status;
     /// Offset of task_struct.thread.fsbase.
     TASK_FSBASE, task_fsbase;
+    /// Offset of task_struct.start_boottime.
+    TASK_START, task_start;
+    /// Offset of task_struct.mm.
+    TASK_MM, task_mm;
+    /// Offset of mm_struct.arg_start.
+    MM_ARG_START, mm_arg_start;
+    /// Offset of mm_struct.arg_end.
+    MM_ARG_END, mm_arg_end;
+    /// Offset of linux_binprm.filename.
+    BPRM_FILENAME, bprm_filename;
     /// 1 if the interrupt probes are attached, so that a waker can be told from an interrupt.
     INTERRUPTS_KNOWN, interrupts_known;
     /// Bytes of unread records past which user space is woken.

@@ -1,29 +1,27 @@
-//! Every map, and the one question that all probes ask first: is this process traced?
+//! Every map, and the one question that all probes ask first: is this process traced, and how?
 
 use aya_ebpf::{
-    btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf, StackTrace},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, StackTrace},
     macros::btf_map,
 };
 use tracer_common::{
-    events::KIND_LIMIT,
-    target::{ARM_ON_EXEC, MAX_TARGETS, Target},
+    Counters,
+    target::{
+        ARM_ON_EXEC, GO, MAX_TARGETS, MAX_TRACED, Settings, TRACED as IS_TRACED, Target, Traced,
+    },
 };
 
-/// All records; user space sets its size before load.
+/// Records of the kinds of which there are few; user space sets its size before load.
+#[btf_map]
+pub static PRIORITY: RingBuf<u8, { 1 << 20 }> = RingBuf::new();
+
+/// All other records; user space sets its size before load.
 #[btf_map]
 pub static EVENTS: RingBuf<u8, { 8 << 20 }> = RingBuf::new();
 
-/// Events that happened, by kind: recorded or not.
+/// What was recorded and what was lost, per CPU.
 #[btf_map]
-pub static PRODUCED: PerCpuArray<u64, KIND_LIMIT> = PerCpuArray::new();
-
-/// Of those, the ones for which the ring had no room.
-#[btf_map]
-pub static NO_ROOM: PerCpuArray<u64, KIND_LIMIT> = PerCpuArray::new();
-
-/// Of those, the ones whose data could not be read from the process.
-#[btf_map]
-pub static UNREADABLE: PerCpuArray<u64, KIND_LIMIT> = PerCpuArray::new();
+pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
 /// Stacks that user space has, by number. One that was evicted is submitted again.
 #[btf_map]
@@ -47,18 +45,50 @@ pub struct Sweep {
     pub swept: u64,
 }
 
-/// Traced processes by tgid.
+/// How processes are traced, by tgid.
+#[btf_map]
+pub static TRACED: HashMap<u32, Traced, MAX_TRACED> = HashMap::new();
+
+/// Traced processes with a Go runtime, by tgid.
 #[btf_map]
 pub static TARGETS: HashMap<u32, Target, MAX_TARGETS> = HashMap::new();
+
+/// What holds for processes that are not in [`TRACED`].
+#[btf_map]
+pub static SETTINGS: Array<Settings, 1> = Array::new();
 
 /// Per CPU, which kinds of interrupt are being served (bits of probes/irq.rs).
 #[btf_map]
 pub static INTERRUPTS: PerCpuArray<u32, 1> = PerCpuArray::new();
 
-/// The traced process with this tgid, unless it still waits for its execve.
+/// [`Traced::flags`] of the process with this tgid; none if it is not traced, or waits for its execve.
 #[inline(always)]
-pub fn traced(tgid: u32) -> Option<&'static Target> {
-    // SAFETY: entries are changed by user space only between two events, whole values at a time.
-    let target = unsafe { TARGETS.get(&tgid) }?;
-    if target.flags & ARM_ON_EXEC != 0 { None } else { Some(target) }
+pub fn traced(tgid: u32) -> Option<u32> {
+    flags(tgid).filter(|flags| flags & ARM_ON_EXEC == 0)
+}
+
+/// As [`traced`], but also of a process that waits for its execve.
+#[inline(always)]
+pub fn flags(tgid: u32) -> Option<u32> {
+    // SAFETY: user space replaces entries as a whole; kernel programs change only a word of them.
+    let flags = match unsafe { TRACED.get(&tgid) } {
+        Some(traced) => traced.flags,
+        // The idle threads are no process.
+        None if tgid == 0 => return None,
+        None => settings().default_flags,
+    };
+    (flags & IS_TRACED != 0).then_some(flags)
+}
+
+/// What user space has set.
+#[inline(always)]
+pub fn settings() -> Settings {
+    SETTINGS.get(0).copied().unwrap_or_default()
+}
+
+/// The Go runtime of the traced process with this tgid.
+#[inline(always)]
+pub fn go_target(tgid: u32) -> Option<&'static Target> {
+    // SAFETY: as in `flags`.
+    unsafe { TARGETS.get(&tgid) }.filter(|target| target.flags & GO != 0)
 }

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_get_current_task_btf;
+use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel};
 use tracer_common::events::COMM_LEN;
 
 use crate::globals;
@@ -61,6 +61,26 @@ impl Task {
     #[inline(always)]
     pub fn fsbase(self) -> u64 {
         self.read(globals::task_fsbase())
+    }
+
+    /// When it was created (CLOCK_BOOTTIME, ns).
+    #[inline(always)]
+    pub fn start(self) -> u64 {
+        self.read(globals::task_start())
+    }
+
+    /// Start and end of the arguments in the memory of its process; none if it is one of the kernel's.
+    #[inline(always)]
+    pub fn args(self) -> Option<(u64, u64)> {
+        let mm: *const c_void = self.read(globals::task_mm());
+        if mm.is_null() {
+            return None;
+        }
+        let read = |offset| {
+            // SAFETY: the helper checks the address.
+            unsafe { bpf_probe_read_kernel(mm.byte_add(offset).cast::<u64>()) }.ok()
+        };
+        Some((read(globals::mm_arg_start())?, read(globals::mm_arg_end())?))
     }
 
     /// Name of the thread.

@@ -21,6 +21,11 @@ const FIELDS: &[(&str, &str, &[&str])] = &[
     ("TASK_RUNTIME", "task_struct", &["se", "sum_exec_runtime"]),
     ("TASK_SYSCALL_STATUS", "task_struct", &["thread_info", "status"]),
     ("TASK_FSBASE", "task_struct", &["thread", "fsbase"]),
+    ("TASK_START", "task_struct", &["start_boottime"]),
+    ("TASK_MM", "task_struct", &["mm"]),
+    ("MM_ARG_START", "mm_struct", &["arg_start"]),
+    ("MM_ARG_END", "mm_struct", &["arg_end"]),
+    ("BPRM_FILENAME", "linux_binprm", &["filename"]),
 ];
 
 impl KernelOffsets {

@@ -4,45 +4,43 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
-use tracer_common::EventKind;
+use tracer_common::{Counters as Raw, EventKind};
 
 use super::{KernelError, take_map};
-use crate::counts::{Counts, KindCounts};
+use crate::counts::Counts;
 
-pub(super) struct Counters {
-    produced: PerCpuArray<MapData, u64>,
-    no_room: PerCpuArray<MapData, u64>,
-    unreadable: PerCpuArray<MapData, u64>,
-}
+const MAP: &str = "COUNTERS";
+
+/// The counters of one CPU.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct CountersValue(Raw);
+
+// SAFETY: repr(transparent) over a repr(C) struct of arrays of u64, without padding.
+unsafe impl aya::Pod for CountersValue {}
+
+pub(super) struct Counters(PerCpuArray<MapData, CountersValue>);
 
 impl Counters {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let mut array = |map: &'static str| {
-            PerCpuArray::try_from(take_map(ebpf, map)?)
-                .map_err(|e| KernelError::Map { map, reason: e.to_string() })
-        };
-        Ok(Self {
-            produced: array("PRODUCED")?,
-            no_room: array("NO_ROOM")?,
-            unreadable: array("UNREADABLE")?,
-        })
+        PerCpuArray::try_from(take_map(ebpf, MAP)?).map(Self).map_err(|e| failed(&e))
     }
 
+    /// All of them in one system call: they are read often.
     pub(super) fn read(&self) -> Result<Counts, KernelError> {
         let mut counts = Counts::default();
-        let sum = |array: &PerCpuArray<MapData, u64>, kind: EventKind, map: &'static str| {
-            array
-                .get(&(kind as u32), 0)
-                .map(|values| values.iter().sum::<u64>())
-                .map_err(|e| KernelError::Map { map, reason: e.to_string() })
-        };
-        for &kind in EventKind::ALL {
-            // What is a part of the whole is read before the whole, so that it is never more.
-            let no_room = sum(&self.no_room, kind, "NO_ROOM")?;
-            let unreadable = sum(&self.unreadable, kind, "UNREADABLE")?;
-            let produced = sum(&self.produced, kind, "PRODUCED")?;
-            counts.0[kind as usize] = KindCounts { produced, no_room, unreadable };
+        for CountersValue(cpu) in self.0.get(&0, 0).map_err(|e| failed(&e))?.iter() {
+            for kind in EventKind::ALL.iter().map(|&kind| kind as usize) {
+                let sum = &mut counts.0[kind];
+                sum.no_room += cpu.no_room[kind];
+                sum.unreadable += cpu.unreadable[kind];
+                sum.produced += cpu.produced[kind];
+            }
         }
         Ok(counts)
     }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> KernelError {
+    KernelError::Map { map: MAP, reason: error.to_string() }
 }

@@ -3,28 +3,23 @@
 
 mod btf;
 mod counters;
+mod probes;
 mod programs;
 mod ring;
 mod stacks;
 
-use std::{num::NonZeroU32, path::Path};
-
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{HashMap, MapData},
-    programs::{
-        BtfTracePoint, ProgramError, UProbe,
-        tp_btf::BtfTracePointLink,
-        uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
-    },
+    maps::{Array, HashMap, MapData, MapError},
 };
 use aya_log::EbpfLogger;
 use nix::errno::Errno;
 use thiserror::Error;
-use tracer_common::target::Target;
-use tracing::{debug, warn};
+use tracer_common::target::{Settings, Target, Traced};
+use tracing::debug;
 
 use crate::counts::Counts;
+pub use probes::{Probes, Scope, Uprobes};
 pub use programs::{GoProbe, Level, Place, Site};
 pub use ring::Ring;
 pub use stacks::{KernelFrame, KernelStacks};
@@ -34,6 +29,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACERD_EBPF_OBJECT"));
 
 /// Smallest ring that holds a few events, and the largest that a 32-bit size can name.
 pub const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
+/// Smallest ring for the records of which there are few.
+const PRIORITY_BYTES: u32 = 64 << 10;
 
 /// Why the kernel's side could not be set up.
 #[derive(Debug, Error)]
@@ -72,156 +69,106 @@ pub enum KernelError {
     },
 }
 
-/// `Target` as a value of a BPF map.
+/// A plain struct of `tracer-common` as a value of a BPF map.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct TargetValue(Target);
+struct Value<T>(T);
 
-// SAFETY: repr(transparent) over a repr(C) struct of u32 fields, without padding.
-unsafe impl aya::Pod for TargetValue {}
+// SAFETY: repr(transparent) over repr(C) structs of integers, without padding (checked where they are defined).
+unsafe impl aya::Pod for Value<Target> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Value<Traced> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Value<Settings> {}
 
-/// The loaded programs. Dropping it detaches everything; so does the end of this process, however
-/// it comes, because nothing is pinned.
+/// What the kernel programs are told and what they tell, without the programs themselves.
 pub struct Kernel {
-    ebpf: Ebpf,
-    targets: HashMap<MapData, u32, TargetValue>,
+    traced: HashMap<MapData, u32, Value<Traced>>,
+    settings: Array<MapData, Value<Settings>>,
     counters: counters::Counters,
     stacks: KernelStacks,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
-    tracepoints: Vec<BtfTracePointLink>,
-    uprobes: Vec<UProbeLink>,
-    wakers_known: bool,
+}
+
+/// All of the kernel's side. Uprobe programs are loaded when they are needed first, with the numbers of the open maps that
+/// the other parts hold: all three live equally long.
+pub struct Loaded {
+    /// What the programs are told and tell.
+    pub kernel: Kernel,
+    /// The programs.
+    pub probes: Probes,
+    /// Their records.
+    pub ring: Ring,
+}
+
+/// Loads the programs on tracepoints, with rings of `ring_bytes` (rounded up to a power of two) for the records
+/// of which there are many, and an eighth of it for the others.
+///
+/// # Errors
+/// Missing rights, a kernel without BTF or without a field that is read, or the verifier's
+/// refusal.
+pub fn load(ring_bytes: u32) -> Result<Loaded, KernelError> {
+    let ring_bytes = ring_bytes.clamp(*RING_BYTES.start(), *RING_BYTES.end()).next_power_of_two();
+    let offsets = btf::KernelOffsets::read()?;
+    let btf = Btf::from_sys_fs().map_err(|e| KernelError::Btf(e.to_string()))?;
+    let wakers_known = programs::INTERRUPTS.iter().all(|name| btf::has_tracepoint(&btf, name));
+    let interrupts_known = u32::from(wakers_known);
+    let wake_at = ring_bytes / 4;
+    let priority_bytes = (ring_bytes / 8).max(PRIORITY_BYTES);
+
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(&btf))
+        .map_max_entries(ring::EVENTS, ring_bytes)
+        .map_max_entries(ring::PRIORITY, priority_bytes);
+    for (name, value) in offsets.globals() {
+        loader.override_global(name, value, true);
+    }
+    loader
+        .override_global("INTERRUPTS_KNOWN", &interrupts_known, true)
+        .override_global("WAKE_AT", &wake_at, true);
+    let mut ebpf = loader.load(OBJECT).map_err(|e| refused("object", &e))?;
+
+    let logger = EbpfLogger::init(&mut ebpf)
+        .inspect_err(|e| debug!("no log of the kernel programs: {e}"))
+        .ok();
+    let ring = Ring::new(take_map(&mut ebpf, ring::EVENTS)?, take_map(&mut ebpf, ring::PRIORITY)?)?;
+    let kernel = Kernel {
+        traced: typed_map(&mut ebpf, "TRACED")?,
+        settings: typed_map(&mut ebpf, "SETTINGS")?,
+        counters: counters::Counters::new(&mut ebpf)?,
+        stacks: KernelStacks::new(&mut ebpf)?,
+        logger,
+    };
+    let probes = Probes::load(ebpf, &btf, wakers_known)?;
+    Ok(Loaded { kernel, probes, ring })
 }
 
 impl Kernel {
-    /// Loads the programs on tracepoints, with a ring of `ring_bytes` (rounded up to a power of two).
-    ///
-    /// # Errors
-    /// Missing rights, a kernel without BTF or without a field that is read, or the verifier's
-    /// refusal.
-    pub fn load(ring_bytes: u32) -> Result<(Self, Ring), KernelError> {
-        let ring_bytes =
-            ring_bytes.clamp(*RING_BYTES.start(), *RING_BYTES.end()).next_power_of_two();
-        let offsets = btf::KernelOffsets::read()?;
-        let btf = Btf::from_sys_fs().map_err(|e| KernelError::Btf(e.to_string()))?;
-        let wakers_known = programs::INTERRUPTS.iter().all(|name| btf::has_tracepoint(&btf, name));
-        let interrupts_known = u32::from(wakers_known);
-        let wake_at = ring_bytes / 4;
-
-        let mut loader = EbpfLoader::new();
-        loader.btf(Some(&btf)).map_max_entries("EVENTS", ring_bytes);
-        for (name, value) in offsets.globals() {
-            loader.override_global(name, value, true);
-        }
-        loader
-            .override_global("INTERRUPTS_KNOWN", &interrupts_known, true)
-            .override_global("WAKE_AT", &wake_at, true);
-        let mut ebpf = loader.load(OBJECT).map_err(|e| refused("object", &e))?;
-
-        for name in programs::TRACEPOINTS {
-            load_tracepoint(&mut ebpf, &btf, name)?;
-        }
-        if wakers_known {
-            for name in programs::INTERRUPTS {
-                load_tracepoint(&mut ebpf, &btf, name)?;
-            }
-        } else {
-            warn!("this kernel has no interrupt tracepoints: wakers are not recorded");
-        }
-
-        let logger = EbpfLogger::init(&mut ebpf)
-            .inspect_err(|e| debug!("no log of the kernel programs: {e}"))
-            .ok();
-        let ring = Ring::new(take_map(&mut ebpf, "EVENTS")?)?;
-        let targets = HashMap::try_from(take_map(&mut ebpf, "TARGETS")?)
-            .map_err(|e| KernelError::Map { map: "TARGETS", reason: e.to_string() })?;
-        let counters = counters::Counters::new(&mut ebpf)?;
-        let stacks = KernelStacks::new(&mut ebpf)?;
-        let kernel = Self {
-            ebpf,
-            targets,
-            counters,
-            stacks,
-            logger,
-            tracepoints: Vec::new(),
-            uprobes: Vec::new(),
-            wakers_known,
-        };
-        Ok((kernel, ring))
-    }
-
-    /// Attaches all tracepoints. They see nothing before [`Kernel::trace`] names a process.
-    ///
-    /// # Errors
-    /// When the kernel refuses one.
-    pub fn attach_tracepoints(&mut self) -> Result<(), KernelError> {
-        // Interrupts first, so that their state is known when the first wake-up comes.
-        let interrupts: &[_] = if self.wakers_known { programs::INTERRUPTS } else { &[] };
-        for &name in interrupts.iter().chain(programs::TRACEPOINTS) {
-            let failed = |e: ProgramError| attach_error(name, &e);
-            let program = tracepoint(&mut self.ebpf, name)?;
-            let id = program.attach().map_err(failed)?;
-            self.tracepoints.push(program.take_link(id).map_err(failed)?);
-        }
-        Ok(())
-    }
-
-    /// Begins to trace the process `tgid`, or changes how.
+    /// Begins to trace the process `tgid`, or changes how: `flags` are those of a [`Traced`].
     ///
     /// # Errors
     /// When too many processes are traced.
-    pub fn trace(&mut self, tgid: u32, target: Target) -> Result<(), KernelError> {
-        self.targets
-            .insert(tgid, TargetValue(target), 0)
-            .map_err(|e| KernelError::Map { map: "TARGETS", reason: e.to_string() })
+    pub fn trace(&mut self, tgid: u32, flags: u32) -> Result<(), KernelError> {
+        // What a kernel program has noted of it stays.
+        let start = self.traced.get(&tgid, 0).map_or(0, |Value(traced)| traced.start);
+        self.traced
+            .insert(tgid, Value(Traced { flags, reserved: 0, start }), 0)
+            .map_err(|e| map_error("TRACED", &e))
     }
 
     /// Ends the tracing of a process: from now on nothing of it is recorded, whatever is attached.
     pub fn untrace(&mut self, tgid: u32) {
         // It is not there if it was never traced.
-        let _ = self.targets.remove(&tgid);
+        let _ = self.traced.remove(&tgid);
     }
 
-    /// Attaches the uprobe program `name` at `file_offset` of `executable`, for the process `tgid`.
-    /// The caller has verified that an instruction begins there.
+    /// Sets what holds for processes of which nothing was said.
     ///
     /// # Errors
-    /// When the kernel refuses it.
-    pub fn attach_go(
-        &mut self,
-        name: &'static str,
-        executable: &Path,
-        file_offset: u64,
-        tgid: u32,
-    ) -> Result<(), KernelError> {
-        let failed = |e: ProgramError| attach_error(name, &e);
-        let pid = NonZeroU32::new(tgid).ok_or_else(|| KernelError::Attach {
-            program: name,
-            reason: "0 is not a process".to_owned(),
-        })?;
-        let program = loaded_uprobe(&mut self.ebpf, name)?;
-        let location = UProbeAttachLocation::AbsoluteOffset(file_offset);
-        let id =
-            program.attach(location, executable, UProbeScope::OneProcess(pid)).map_err(failed)?;
-        self.uprobes.push(program.take_link(id).map_err(failed)?);
-        Ok(())
-    }
-
-    /// Takes all uprobes away, for a process that has replaced its program.
-    pub fn detach_go(&mut self) {
-        // Each waits until no CPU can be in the probe any more: at the same time rather than one
-        // after the other.
-        std::thread::scope(|scope| {
-            for link in self.uprobes.drain(..) {
-                scope.spawn(move || drop(link));
-            }
-        });
-    }
-
-    /// Takes everything away; the ring and the counters can still be read.
-    pub fn detach(&mut self) {
-        self.detach_go();
-        self.tracepoints.clear();
+    /// When the map cannot be written.
+    pub fn set(&mut self, settings: Settings) -> Result<(), KernelError> {
+        self.settings.set(0, Value(settings), 0).map_err(|e| map_error("SETTINGS", &e))
     }
 
     /// What the kernel programs counted so far, summed over all CPUs.
@@ -243,53 +190,21 @@ impl Kernel {
             logger.flush();
         }
     }
+}
 
-    /// Whether wakers can be told from interrupts on this kernel.
-    pub fn wakers_known(&self) -> bool {
-        self.wakers_known
-    }
+fn typed_map<T>(ebpf: &mut Ebpf, map: &'static str) -> Result<T, KernelError>
+where
+    T: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    T::try_from(take_map(ebpf, map)?).map_err(|e| map_error(map, &e))
+}
+
+fn map_error(map: &'static str, error: &MapError) -> KernelError {
+    KernelError::Map { map, reason: error.to_string() }
 }
 
 fn take_map(ebpf: &mut Ebpf, map: &'static str) -> Result<aya::maps::Map, KernelError> {
     ebpf.take_map(map).ok_or(KernelError::Map { map, reason: "not in the object".to_owned() })
-}
-
-fn load_tracepoint(ebpf: &mut Ebpf, btf: &Btf, name: &'static str) -> Result<(), KernelError> {
-    tracepoint(ebpf, name)?.load(name, btf).map_err(|e| refused(name, &e))
-}
-
-fn tracepoint<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<&'a mut BtfTracePoint, KernelError> {
-    program(ebpf, name)
-}
-
-fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, KernelError> {
-    program(ebpf, name)
-}
-
-/// The verifier takes its time for each of them, and no process needs them all.
-fn loaded_uprobe<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<&'a mut UProbe, KernelError> {
-    let program = uprobe(ebpf, name)?;
-    if program.fd().is_err() {
-        program.load().map_err(|e| refused(name, &e))?;
-    }
-    Ok(program)
-}
-
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    let missing = |reason: String| KernelError::Load { program: name, reason };
-    ebpf.program_mut(name)
-        .ok_or_else(|| missing("not in the object".to_owned()))?
-        .try_into()
-        .map_err(|e: ProgramError| missing(e.to_string()))
 }
 
 /// An error with its sources, one behind the other.
@@ -336,23 +251,26 @@ fn attach_error(program: &'static str, error: &(dyn std::error::Error + 'static)
 
 #[cfg(test)]
 mod tests {
+    use tracer_common::target::{SYSCALLS, TRACED};
+
     use super::*;
 
     /// Needs root, like everything that loads programs: `cargo xtask test` says so.
     #[test]
     fn every_program_passes_the_verifier_and_attaches() {
-        let (mut kernel, mut ring) = Kernel::load(*RING_BYTES.start()).expect("loads");
-        kernel.attach_tracepoints().expect("attaches");
+        let Loaded { kernel: _maps, mut probes, mut ring } =
+            load(*RING_BYTES.start()).expect("loads");
+        probes.attach_tracepoints().expect("attaches");
         let known = programs::TRACEPOINTS.iter().chain(programs::INTERRUPTS).copied();
         let mut known: Vec<_> = known.chain(GoProbe::programs()).collect();
-        let mut in_object: Vec<_> = kernel.ebpf.programs().map(|(name, _)| name).collect();
+        let mut in_object: Vec<_> = probes.ebpf.programs().map(|(name, _)| name).collect();
         known.sort_unstable();
         in_object.sort_unstable();
         assert_eq!(in_object, known, "a program that no table names is never tested");
         for name in GoProbe::programs() {
-            loaded_uprobe(&mut kernel.ebpf, name).expect("passes the verifier");
+            probes::loaded_uprobe(&mut probes.ebpf, name).expect("passes the verifier");
         }
-        for (name, program) in kernel.ebpf.programs() {
+        for (name, program) in probes.ebpf.programs() {
             assert!(program.fd().is_ok(), "{name} is not loaded");
         }
         assert_eq!(ring.drain(usize::MAX, |_| {}), 0, "no process is traced, so nothing comes");
@@ -360,10 +278,10 @@ mod tests {
 
     #[test]
     fn a_traced_process_is_counted_completely_even_when_the_ring_is_full() {
-        let (mut kernel, mut ring) = Kernel::load(*RING_BYTES.start()).expect("loads");
-        kernel.attach_tracepoints().expect("attaches");
+        let Loaded { mut kernel, mut probes, mut ring } = load(*RING_BYTES.start()).expect("loads");
+        probes.attach_tracepoints().expect("attaches");
         let me = std::process::id();
-        kernel.trace(me, Target::default()).expect("has room");
+        kernel.trace(me, TRACED | SYSCALLS).expect("has room");
         for _ in 0..1_000 {
             nix::unistd::getppid();
         }

@@ -8,6 +8,7 @@ pub const TRACEPOINTS: &[&str] = &[
     "sched_process_fork",
     "sched_process_exec",
     "sched_process_exit",
+    "sched_process_free",
     "task_rename",
     "sys_enter",
     "sys_exit",

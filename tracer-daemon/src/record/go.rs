@@ -8,13 +8,13 @@ use std::{
 };
 
 use tracer_common::target::{
-    FRAMELESS_SYSTEMSTACK, FULL, Framed, GO, GOID_LATE, KERNEL_STACKS, READY_SPILLS, STACKS,
-    STOP_HIDES_ONE, Sweepers, Target,
+    FRAMELESS_SYSTEMSTACK, FULL, Framed, GO, GOID_LATE, KERNEL_STACKS, MAYBE_GO, READY_SPILLS,
+    STACKS, STOP_HIDES_ONE, SYSCALLS, Sweepers, TRACED, Target,
 };
 
 use super::sites::Sites;
 use crate::{
-    kernel::{Kernel, KernelError, Level},
+    kernel::{KernelError, Level, Probes, Scope, Uprobes},
     target::{
         ElfError, Executable,
         go::{self, GoRuntime, Source},
@@ -42,64 +42,23 @@ impl Inspected {
         program::is_same(&self.file, &self.link)
     }
 
-    /// Puts the probes in place and tells the kernel programs where things are.
+    /// Puts the probes in place. They record nothing before [`Probes::set_target`].
     ///
     /// # Errors
     /// When the kernel refuses a probe; none is left then.
     pub fn attach(
         &self,
         go: &Attachable,
-        kernel: &mut Kernel,
-        pid: u32,
-        options: Options,
-    ) -> Result<(), KernelError> {
+        probes: &mut Probes,
+        scope: Scope,
+        level: Level,
+    ) -> Result<Uprobes, KernelError> {
         // Not /proc/PID/exe: if the process has replaced its program meanwhile, that is another file,
         // in which nothing was verified.
         let executable = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let wanted = go.sites.found.iter().filter(|(level, ..)| *level <= options.level);
-        for &(_, program, offset) in wanted {
-            if let Err(error) = kernel.attach_go(program, Path::new(&executable), offset, pid) {
-                kernel.detach_go();
-                return Err(error);
-            }
-        }
-        // Only now do they record anything, all of them from the same moment on: a goroutine whose
-        // system calls are seen before its other changes would seem to jump.
-        let stacks = if options.stacks { STACKS } else { 0 };
-        let full = if options.level == Level::Full { FULL } else { 0 };
-        let in_process = |range: Option<(u64, u64)>| {
-            let moved = |at: u64| at.wrapping_add(go.bias);
-            range.map_or((0, 0), |(start, end)| (moved(start), moved(end)))
-        };
-        let function = |name| in_process(go.runtime.functions.range(name));
-        let (ready_start, ready_end) = function("runtime.ready");
-        let (park_start, park_end) = in_process(go.runtime.park());
-        let (text_start, text_end) = in_process(go.runtime.functions.extent());
-        let (from_c, to_c) = go.calls_of_c().unwrap_or_default();
-        let switch_size = go.runtime.functions.frame_size("runtime.systemstack_switch");
-        let until = |minor, flag| if go.runtime.minor <= minor { flag } else { 0 };
-        let by_version =
-            until(23, GOID_LATE) | until(24, STOP_HIDES_ONE) | until(20, FRAMELESS_SYSTEMSTACK);
-        kernel.trace(
-            pid,
-            Target {
-                flags: GO | stacks | full | by_version | go.flags | options.flags(),
-                gc_worker_reason: u32::from(go.runtime.gc_worker_reason()),
-                ready_start,
-                ready_end,
-                park_start,
-                park_end,
-                yields: ["runtime.gosched_m", "runtime.goschedguarded_m"]
-                    .map(|name| function(name).into()),
-                newstack: in_process(go.runtime.newstack()).into(),
-                from_c,
-                to_c,
-                switch_size: switch_size.unwrap_or(0).into(),
-                text: [text_start, text_end],
-                sweepers: go.sweepers(),
-                go: go.runtime.offsets(),
-            },
-        )
+        let wanted = go.sites.found.iter().filter(|(from, ..)| *from <= level);
+        let wanted = wanted.map(|&(_, program, offset)| (program, offset));
+        probes.attach(wanted, Path::new(&executable), scope)
     }
 }
 
@@ -115,9 +74,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// Flags of a [`Target`], whatever it runs.
+    /// Flags of a [`Traced`](tracer_common::target::Traced), whatever it runs.
     pub fn flags(self) -> u32 {
-        if self.kernel_stacks { KERNEL_STACKS } else { 0 }
+        let kernel_stacks = if self.kernel_stacks { KERNEL_STACKS } else { 0 };
+        TRACED | SYSCALLS | MAYBE_GO | kernel_stacks
     }
 }
 
@@ -172,6 +132,44 @@ fn attachable(
 }
 
 impl Attachable {
+    /// What the kernel programs must know of it. With it they record everything from the same moment on: a
+    /// goroutine whose system calls are seen before its other changes would seem to jump.
+    pub fn target(&self, options: Options) -> Target {
+        let stacks = if options.stacks { STACKS } else { 0 };
+        let full = if options.level == Level::Full { FULL } else { 0 };
+        let in_process = |range: Option<(u64, u64)>| {
+            let moved = |at: u64| at.wrapping_add(self.bias);
+            range.map_or((0, 0), |(start, end)| (moved(start), moved(end)))
+        };
+        let functions = &self.runtime.functions;
+        let function = |name| in_process(functions.range(name));
+        let (ready_start, ready_end) = function("runtime.ready");
+        let (park_start, park_end) = in_process(self.runtime.park());
+        let (text_start, text_end) = in_process(functions.extent());
+        let (from_c, to_c) = self.calls_of_c().unwrap_or_default();
+        let switch_size = functions.frame_size("runtime.systemstack_switch");
+        let until = |minor, flag| if self.runtime.minor <= minor { flag } else { 0 };
+        let by_version =
+            until(23, GOID_LATE) | until(24, STOP_HIDES_ONE) | until(20, FRAMELESS_SYSTEMSTACK);
+        Target {
+            flags: GO | stacks | full | by_version | self.flags,
+            gc_worker_reason: u32::from(self.runtime.gc_worker_reason()),
+            ready_start,
+            ready_end,
+            park_start,
+            park_end,
+            yields: ["runtime.gosched_m", "runtime.goschedguarded_m"]
+                .map(|name| function(name).into()),
+            newstack: in_process(self.runtime.newstack()).into(),
+            from_c,
+            to_c,
+            switch_size: switch_size.unwrap_or(0).into(),
+            text: [text_start, text_end],
+            sweepers: self.sweepers(),
+            go: self.runtime.offsets(),
+        }
+    }
+
     /// The functions that sweep before an allocation.
     fn sweepers(&self) -> Sweepers {
         let range = |function| {

@@ -7,7 +7,6 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 use nix::sys::signal::Signal;
-use tracer_common::target::Target;
 
 use super::{
     clock, go, kick, session,
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::{
     args::Recording,
-    kernel::{Kernel, Ring},
+    kernel::{self, Kernel, Loaded, Probes, Ring, Scope, Uprobes},
     pipeline::{Notice, Pipeline, ProcessFacts},
     target::{ProcessInfo, go::snapshot},
 };
@@ -64,6 +63,9 @@ impl Stop {
 /// A recording under way.
 pub struct Recorder {
     kernel: Kernel,
+    probes: Probes,
+    /// Those in the program that the process runs.
+    uprobes: Uprobes,
     ring: Ring,
     pipeline: Pipeline,
     store: Store,
@@ -88,11 +90,13 @@ impl Recorder {
     /// Loads the kernel programs and creates the database.
     pub fn new(args: &Recording) -> Result<Self> {
         ProcessInfo::check_namespace()?;
-        let (kernel, ring) = Kernel::load(args.ring_size)?;
+        let Loaded { kernel, probes, ring } = kernel::load(args.ring_size)?;
         let store = Store::create(args.db.as_deref(), session::begin())?;
         let now = Instant::now();
         let recorder = Self {
             kernel,
+            probes,
+            uprobes: Uprobes::default(),
             ring,
             pipeline: Pipeline::new(clock::monotonic()),
             store,
@@ -114,7 +118,7 @@ impl Recorder {
             last_flush: now,
             last_clock: now,
         };
-        if !recorder.kernel.wakers_known() {
+        if !recorder.probes.wakers_known() {
             recorder
                 .say("who wakes a thread is not recorded: this kernel does not tell interrupts");
         }
@@ -137,15 +141,14 @@ impl Recorder {
         Ok(())
     }
 
-    /// Attaches the tracepoints for a process, which has these flags of its [`Target`] in the beginning.
+    /// Attaches the tracepoints for a process, which has these flags beside the usual ones in the beginning.
     pub fn begin(&mut self, pid: u32, flags: u32) -> Result<()> {
         self.pid = pid;
-        self.kernel.attach_tracepoints()?;
+        self.probes.attach_tracepoints()?;
         self.begun = clock::monotonic();
         self.tracked_until = self.begun;
         self.pipeline = Pipeline::new(self.begun);
-        let flags = flags | self.options.flags();
-        self.kernel.trace(pid, Target { flags, ..Target::default() })?;
+        self.kernel.trace(pid, flags | self.options.flags())?;
         Ok(())
     }
 
@@ -200,11 +203,13 @@ impl Recorder {
         // A thread that computes on without a pause shows how long it has been doing so.
         kick::every_cpu();
         // All kinds of events end at the same moment; detaching takes its time.
+        self.probes.remove_target(self.pid);
         self.kernel.untrace(self.pid);
         let ended = clock::pair();
         let seconds = self.started.elapsed().as_secs_f64();
         self.drain_all();
-        self.kernel.detach();
+        self.detach_go();
+        self.probes.detach_tracepoints();
         self.drain_all();
         self.pipeline.advance(u64::MAX);
         self.flush(ended.ts.cast_unsigned());
@@ -313,9 +318,8 @@ impl Recorder {
         if std::mem::take(&mut self.exec_expected) {
             return;
         }
-        self.kernel.detach_go();
-        let looked = self.kernel.trace(pid, self.without_runtime()).map_err(anyhow::Error::from);
-        if let Err(error) = looked.and_then(|()| self.look_at_program(pid, None)) {
+        self.detach_go();
+        if let Err(error) = self.look_at_program(pid, None) {
             // What cannot be understood is not recorded.
             self.kernel.untrace(pid);
             self.ended = true;
@@ -339,8 +343,7 @@ impl Recorder {
                 told.iter().for_each(|message| self.warn(message));
                 return Ok(());
             }
-            self.kernel.detach_go();
-            self.kernel.trace(pid, self.without_runtime())?;
+            self.detach_go();
         }
         bail!("{pid} goes on replacing its program: try again when it has settled")
     }
@@ -360,7 +363,12 @@ impl Recorder {
             Some(Err(reason)) => return refused(reason),
             Some(Ok(attachable)) => attachable,
         };
-        if let Err(error) = inspected.attach(attachable, &mut self.kernel, pid, self.options) {
+        let attached = inspected
+            .attach(attachable, &mut self.probes, Scope::Process(pid), self.options.level)
+            .map(|uprobes| self.uprobes = uprobes)
+            .and_then(|()| self.probes.set_target(pid, attachable.target(self.options)));
+        if let Err(error) = attached {
+            self.detach_go();
             return refused(&error);
         }
         let since = clock::monotonic();
@@ -380,9 +388,10 @@ impl Recorder {
         told
     }
 
-    /// How a process is traced of whose runtime nothing is known.
-    fn without_runtime(&self) -> Target {
-        Target { flags: self.options.flags(), ..Target::default() }
+    /// Takes the probes in the program away.
+    fn detach_go(&mut self) {
+        self.probes.remove_target(self.pid);
+        std::mem::take(&mut self.uprobes).detach();
     }
 
     fn say(&self, message: &str) {

@@ -9,20 +9,18 @@ use tracer_common::{
     goroutine_status::{
         COPYSTACK, DEAD, IDLE, MASK, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING,
     },
-    target::{GO, GOID_LATE, GoOffsets, Target},
+    target::{GOID_LATE, GoOffsets, Target},
 };
 
 use super::process::current_tgid;
 use crate::{
     emit::{emit, emit_at, now, unreadable},
-    go,
-    maps::traced,
-    stack,
+    go, maps, stack,
 };
 
 #[inline(always)]
 pub(super) fn go_target() -> Option<&'static Target> {
-    traced(current_tgid()).filter(|target| target.flags & GO != 0)
+    maps::go_target(current_tgid())
 }
 
 #[inline(always)]

@@ -1,21 +1,29 @@
 //! Threads and processes that begin, change and end.
 
-use core::ffi::c_void;
+use core::{
+    ffi::c_void,
+    ptr::{addr_of_mut, write_volatile},
+};
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel, generated,
+    },
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
 use aya_log_ebpf::warn;
 use tracer_common::{
-    events::{COMM_LEN, SchedExec, SchedExit, SchedFork, ThreadName},
-    target::GO,
+    events::{
+        COMM_LEN, EXEC_ARGS, EXEC_FILE, EXEC_WORDS, SchedExec, SchedExit, SchedFork, ThreadName,
+    },
+    target::{GO, INHERIT, MAYBE_GO, Traced},
 };
 
 use crate::{
-    emit::{emit, unreadable},
-    maps::{TARGETS, traced},
+    emit::{emit, emit_tail, unreadable},
+    globals,
+    maps::{self, TARGETS, TRACED, traced},
     task::Task,
 };
 
@@ -24,19 +32,60 @@ use crate::{
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let parent = Task::new(ctx.arg::<*const c_void>(0));
     let child = Task::new(ctx.arg::<*const c_void>(1));
-    let parent_tgid = parent.tgid();
+    let (parent_tgid, child_tgid) = (parent.tgid(), child.tgid());
+    let child_start = child.start();
+    if child_tgid != parent_tgid {
+        inherit(parent_tgid, child_tgid, child_start);
+    }
     if traced(parent_tgid).is_none() {
         return 0;
     }
-    let (child_tid, child_tgid, child_comm) = (child.tid(), child.tgid(), child.comm());
+    let (child_tid, child_comm) = (child.tid(), child.comm());
+    let (uid, cgroup) = (current_uid(), current_cgroup());
     emit(|header| SchedFork {
         header,
         parent_tgid,
         child_tid,
         child_tgid,
-        reserved: 0,
+        uid,
+        cgroup,
+        child_start,
         child_comm,
     });
+    0
+}
+
+/// A new process is traced as the one that creates it, if that one's entry says so. What was there under its
+/// pid is of a former process.
+#[inline(always)]
+fn inherit(parent: u32, child: u32, start: u64) {
+    // SAFETY: as in `maps::flags`.
+    let flags = unsafe { TRACED.get(&parent) }.map_or(0, |traced| traced.flags);
+    if flags & INHERIT != 0 {
+        let flags = flags & !MAYBE_GO;
+        // Without room for it, it is not traced; user space sees that it has no more room.
+        let _ = TRACED.insert(child, Traced { flags, reserved: 0, start }, 0);
+    } else {
+        let _ = TRACED.remove(child);
+    }
+    let _ = TARGETS.remove(child);
+}
+
+/// trace_sched_process_free(struct task_struct *p): nothing of a thread can come any more.
+#[btf_tracepoint(function = "sched_process_free")]
+pub fn sched_process_free(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::new(ctx.arg::<*const c_void>(0));
+    let tgid = task.tgid();
+    if task.tid() != tgid {
+        return 0;
+    }
+    // SAFETY: as in `maps::flags`.
+    let Some(traced) = (unsafe { TRACED.get(&tgid) }) else { return 0 };
+    // Its pid may be another process's by now.
+    if traced.start == 0 || traced.start == task.start() {
+        let _ = TRACED.remove(tgid);
+        let _ = TARGETS.remove(tgid);
+    }
     0
 }
 
@@ -45,7 +94,8 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let task = Task::new(ctx.arg::<*const c_void>(0));
     let tgid = task.tgid();
-    if traced(tgid).is_none() {
+    let flags = maps::settings().exec_flags;
+    if flags == 0 && traced(tgid).is_none() {
         return 0;
     }
     if let Some(target) = TARGETS.get_ptr_mut(&tgid) {
@@ -53,10 +103,69 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
         // SAFETY: a whole u32 of an existing entry; user space sets it again when it has looked.
         unsafe { (*target).flags &= !GO };
     }
+    let start = task.start();
+    if flags != 0 {
+        // Without room for it, it is not traced; user space sees that it has no more room.
+        let _ = TRACED.insert(tgid, Traced { flags, reserved: 0, start }, 0);
+    }
+    let bprm = ctx.arg::<*const c_void>(2);
     let old_tid = ctx.arg::<u64>(1) as u32;
     let comm = task.comm();
-    emit(|header| SchedExec { header, tgid, old_tid, comm });
+    let (uid, cgroup) = (current_uid(), current_cgroup());
+    emit_tail::<SchedExec, [u64; EXEC_WORDS]>(|header, record, tail| {
+        for i in 0..EXEC_WORDS {
+            // SAFETY: room that was reserved. Volatile, or the compiler makes a memset of it, which there
+            // is not.
+            unsafe { write_volatile(addr_of_mut!((*tail)[i]), 0) };
+        }
+        // SAFETY: the first bytes of that room.
+        unsafe { read_filename(bprm, tail.cast()) };
+        // SAFETY: the bytes behind them.
+        let args_len = unsafe { read_args(task, tail.cast::<u8>().add(EXEC_FILE)) };
+        // SAFETY: room that was reserved.
+        unsafe {
+            record.write(SchedExec { header, tgid, old_tid, uid, args_len, cgroup, start, comm });
+        }
+    });
     0
+}
+
+/// Copies the file that execve was told.
+///
+/// # Safety
+/// There must be room for [`EXEC_FILE`] bytes at `to`.
+#[inline(always)]
+unsafe fn read_filename(bprm: *const c_void, to: *mut u8) {
+    // SAFETY: the helpers check the addresses; the caller vouches for the room.
+    unsafe {
+        let at = bprm.byte_add(globals::bprm_filename()).cast::<*const c_void>();
+        if let Ok(filename) = bpf_probe_read_kernel(at) {
+            generated::bpf_probe_read_kernel_str(to.cast(), EXEC_FILE as u32, filename);
+        }
+    }
+}
+
+/// Copies the arguments of a process, and returns how long they are; 0 if they cannot be read.
+///
+/// # Safety
+/// There must be room for [`EXEC_ARGS`] bytes at `to`.
+#[inline(always)]
+unsafe fn read_args(task: Task, to: *mut u8) -> u32 {
+    let Some((start, end)) = task.args() else { return 0 };
+    let len = end.wrapping_sub(start);
+    if len == 0 || len > u64::from(u32::MAX) {
+        return 0;
+    }
+    let kept = if len > EXEC_ARGS as u64 { EXEC_ARGS as u64 } else { len } as u32;
+    // SAFETY: the helper checks the address; the caller vouches for the room.
+    let result = unsafe {
+        generated::bpf_probe_read_user(
+            to.cast(),
+            kept,
+            core::ptr::with_exposed_provenance(start as usize),
+        )
+    };
+    if result == 0 { len as u32 } else { 0 }
 }
 
 /// trace_sched_process_exit(struct task_struct *p, bool group_dead): current is the one that ends.
@@ -97,4 +206,17 @@ pub fn task_rename(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Real user id of the current thread.
+#[inline(always)]
+fn current_uid() -> u32 {
+    bpf_get_current_uid_gid() as u32
+}
+
+/// Control group (version 2) of the current thread.
+#[inline(always)]
+fn current_cgroup() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { generated::bpf_get_current_cgroup_id() }
 }

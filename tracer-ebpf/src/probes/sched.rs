@@ -34,7 +34,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let kernel_stack = match leaves {
-        Some(target) if target.flags & KERNEL_STACKS != 0 => {
+        Some(flags) if flags & KERNEL_STACKS != 0 => {
             ctx.get_stackid(&KERNEL_STACKS_SEEN, 0).map_or(LOST_KERNEL_STACK, |id| id as i32)
         }
         _ => NO_KERNEL_STACK,

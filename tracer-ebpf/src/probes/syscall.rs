@@ -4,14 +4,14 @@ use aya_ebpf::{bindings::pt_regs, macros::btf_tracepoint, programs::BtfTracePoin
 use tracer_common::{
     events::{COMPAT_CALL, NO_PROC, SysEnter, SysExit},
     goroutine_status::SYSCALL,
-    target::{ARM_ON_EXEC, GO},
+    target::{ARM_ON_EXEC, MAYBE_GO, SYSCALLS, Target},
 };
 
 use super::process::current_tgid;
 use crate::{
     emit::{emit, emit_at, now},
     go,
-    maps::{TARGETS, traced},
+    maps::{self, TRACED, traced},
     stack,
     task::Task,
 };
@@ -27,22 +27,22 @@ const RT_SIGRETURN: u64 = 15;
 #[btf_tracepoint(function = "sys_enter")]
 pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     let tgid = current_tgid();
-    let Some(target) = TARGETS.get_ptr_mut(&tgid) else {
+    let Some(flags) = maps::flags(tgid).filter(|flags| flags & SYSCALLS != 0) else {
         return 0;
     };
     let began = Some(now());
     let call = ctx.arg::<u64>(1);
-    // SAFETY: an existing entry; only the process itself, which is single-threaded, disarms it.
-    unsafe {
-        if (*target).flags & ARM_ON_EXEC != 0 {
-            if call != EXECVE && call != EXECVEAT {
-                return 0;
-            }
-            (*target).flags &= !ARM_ON_EXEC;
+    if flags & ARM_ON_EXEC != 0 {
+        if call != EXECVE && call != EXECVEAT {
+            return 0;
+        }
+        if let Some(traced) = TRACED.get_ptr_mut(&tgid) {
+            // SAFETY: a whole word of an existing entry; only the process itself, which is
+            // single-threaded, disarms it.
+            unsafe { (*traced).flags = flags & !ARM_ON_EXEC };
         }
     }
-    // SAFETY: as above.
-    let target = unsafe { &*target };
+    let target = if flags & MAYBE_GO != 0 { maps::go_target(tgid) } else { None };
     let regs = ctx.arg::<*const pt_regs>(0);
     // SAFETY: the verifier knows the argument as a struct pt_regs and checks the offsets.
     let args =
@@ -51,27 +51,22 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     let rip = unsafe { (*regs).rip };
     let task = Task::current();
     let nr = call as u32 | if task.in_compat_call() { COMPAT_CALL } else { 0 };
-    let is_go = target.flags & GO != 0 && call != RT_SIGRETURN;
-    let current = if is_go { go::current(target, task) } else { None };
-    // While a goroutine goes into a system call or comes back, the runtime may make calls of its own.
-    let is_from_go = (target.text[0]..target.text[1]).contains(&rip);
-    let current = match current {
-        Some((g, m)) if is_from_go && m.on_g0 && g.status == SYSCALL => None,
-        other => other,
+    let current = match target {
+        Some(target) if call != RT_SIGRETURN => caller(target, task, rip),
+        _ => None,
     };
     let (goid, startpc, gstatus) = match &current {
         Some((g, _)) => (g.goid, g.startpc, u32::from(g.status)),
         None => (0, 0, 0),
     };
     let (proc, tick) = current.as_ref().map_or((NO_PROC, 0), |(_, m)| (m.proc, m.tick));
-    let start = match &current {
-        // SAFETY: as above.
-        Some((g, m)) if g.status == SYSCALL => {
-            stack::in_syscall(&target.go, m.curg, unsafe { (*regs).rbp })
+    let stack = match (&current, target) {
+        (Some((g, m)), Some(target)) if g.status == SYSCALL => {
+            // SAFETY: as above.
+            stack::number(target, stack::in_syscall(&target.go, m.curg, unsafe { (*regs).rbp }))
         }
-        _ => None,
+        _ => 0,
     };
-    let stack = stack::number(target, start);
     emit_at(began, |header| SysEnter {
         header,
         tgid,
@@ -88,11 +83,20 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// The goroutine on whose behalf a thread makes a call at the instruction `rip`.
+#[inline(always)]
+fn caller(target: &Target, task: Task, rip: u64) -> Option<(go::Goroutine, go::Machine)> {
+    let (g, m) = go::current(target, task)?;
+    // While a goroutine goes into a system call or comes back, the runtime may make calls of its own.
+    let is_from_go = (target.text[0]..target.text[1]).contains(&rip);
+    if is_from_go && m.on_g0 && g.status == SYSCALL { None } else { Some((g, m)) }
+}
+
 /// trace_sys_exit(struct pt_regs *regs, long ret)
 #[btf_tracepoint(function = "sys_exit")]
 pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     let tgid = current_tgid();
-    if traced(tgid).is_none() {
+    if traced(tgid).is_none_or(|flags| flags & SYSCALLS == 0) {
         return 0;
     }
     let regs = ctx.arg::<*const pt_regs>(0);

@@ -15,7 +15,9 @@ fn bench() -> Bench {
         parent_tgid: PID,
         child_tid: OTHER,
         child_tgid: PID,
-        reserved: 0,
+        uid: 0,
+        cgroup: 0,
+        child_start: 0,
         child_comm: [0; 16],
     });
     bench

@@ -75,7 +75,9 @@ fn the_first_run_of_a_new_thread_is_found_by_its_time_on_the_cpu() {
         parent_tgid: PID,
         child_tid: child,
         child_tgid: PID,
-        reserved: 0,
+        uid: 0,
+        cgroup: 0,
+        child_start: 0,
         child_comm: *b"child\0\0\0\0\0\0\0\0\0\0\0",
     });
     bench.push(waking(1_110, child, CONTEXT_TASK));

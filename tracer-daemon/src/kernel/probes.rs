@@ -1,0 +1,199 @@
+//! The kernel programs, and where they are attached.
+
+use std::{num::NonZeroU32, path::Path};
+
+use aya::{
+    Btf, Ebpf,
+    maps::{HashMap, MapData},
+    programs::{
+        BtfTracePoint, ProgramError, UProbe,
+        tp_btf::BtfTracePointLink,
+        uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
+    },
+};
+use tracer_common::target::Target;
+use tracing::warn;
+
+use super::{KernelError, Value, attach_error, map_error, programs, refused, typed_map};
+
+/// For whom probes in a file are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One process.
+    Process(u32),
+    /// All that run the file, now and later.
+    File,
+}
+
+/// Probes in a file. Dropping them takes them away, one after the other.
+#[derive(Default)]
+pub struct Uprobes(Vec<UProbeLink>);
+
+impl Uprobes {
+    /// Takes them away.
+    pub fn detach(self) {
+        // Each waits until no CPU can be in the probe any more: at the same time rather than one
+        // after the other.
+        std::thread::scope(|scope| {
+            for link in self.0 {
+                scope.spawn(move || drop(link));
+            }
+        });
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The loaded programs. Dropping it detaches everything but [`Uprobes`]; so does the end of this process,
+/// however it comes, because nothing is pinned.
+pub struct Probes {
+    pub(super) ebpf: Ebpf,
+    targets: HashMap<MapData, u32, Value<Target>>,
+    tracepoints: Vec<BtfTracePointLink>,
+    wakers_known: bool,
+}
+
+impl Probes {
+    pub(super) fn load(mut ebpf: Ebpf, btf: &Btf, wakers_known: bool) -> Result<Self, KernelError> {
+        for name in programs::TRACEPOINTS {
+            load_tracepoint(&mut ebpf, btf, name)?;
+        }
+        if wakers_known {
+            for name in programs::INTERRUPTS {
+                load_tracepoint(&mut ebpf, btf, name)?;
+            }
+        } else {
+            warn!("this kernel has no interrupt tracepoints: wakers are not recorded");
+        }
+        let targets = typed_map(&mut ebpf, "TARGETS")?;
+        Ok(Self { ebpf, targets, tracepoints: Vec::new(), wakers_known })
+    }
+
+    /// Attaches all tracepoints. They see nothing before [`super::Kernel::trace`] names a process.
+    ///
+    /// # Errors
+    /// When the kernel refuses one.
+    pub fn attach_tracepoints(&mut self) -> Result<(), KernelError> {
+        // Interrupts first, so that their state is known when the first wake-up comes.
+        let interrupts: &[_] = if self.wakers_known { programs::INTERRUPTS } else { &[] };
+        for &name in interrupts.iter().chain(programs::TRACEPOINTS) {
+            let failed = |e: ProgramError| attach_error(name, &e);
+            let program = tracepoint(&mut self.ebpf, name)?;
+            let id = program.attach().map_err(failed)?;
+            self.tracepoints.push(program.take_link(id).map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// Takes all tracepoints away.
+    pub fn detach_tracepoints(&mut self) {
+        self.tracepoints.clear();
+    }
+
+    /// Attaches each of the uprobe programs at its offset in `executable`. The caller has verified that an
+    /// instruction begins there.
+    ///
+    /// # Errors
+    /// When the kernel refuses one; none is left then.
+    pub fn attach(
+        &mut self,
+        programs: impl IntoIterator<Item = (&'static str, u64)>,
+        executable: &Path,
+        scope: Scope,
+    ) -> Result<Uprobes, KernelError> {
+        let mut attached = Uprobes::default();
+        for (name, offset) in programs {
+            match self.attach_one(name, offset, executable, scope) {
+                Ok(link) => attached.0.push(link),
+                Err(error) => {
+                    attached.detach();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(attached)
+    }
+
+    fn attach_one(
+        &mut self,
+        name: &'static str,
+        offset: u64,
+        executable: &Path,
+        scope: Scope,
+    ) -> Result<UProbeLink, KernelError> {
+        let failed = |e: ProgramError| attach_error(name, &e);
+        let scope = match scope {
+            Scope::File => UProbeScope::AllProcesses,
+            Scope::Process(tgid) => {
+                let reason = || "0 is not a process".to_owned();
+                let pid = NonZeroU32::new(tgid)
+                    .ok_or_else(|| KernelError::Attach { program: name, reason: reason() })?;
+                UProbeScope::OneProcess(pid)
+            }
+        };
+        let program = loaded_uprobe(&mut self.ebpf, name)?;
+        let location = UProbeAttachLocation::AbsoluteOffset(offset);
+        let id = program.attach(location, executable, scope).map_err(failed)?;
+        program.take_link(id).map_err(failed)
+    }
+
+    /// Tells the programs of the Go runtime of a process; from now on they record what they see of it.
+    ///
+    /// # Errors
+    /// When too many processes with a Go runtime are traced.
+    pub fn set_target(&mut self, tgid: u32, target: Target) -> Result<(), KernelError> {
+        self.targets.insert(tgid, Value(target), 0).map_err(|e| map_error("TARGETS", &e))
+    }
+
+    /// The Go runtime of a process is not of interest any more.
+    pub fn remove_target(&mut self, tgid: u32) {
+        // It is not there if there was none.
+        let _ = self.targets.remove(&tgid);
+    }
+
+    /// Whether wakers can be told from interrupts on this kernel.
+    pub fn wakers_known(&self) -> bool {
+        self.wakers_known
+    }
+}
+
+fn load_tracepoint(ebpf: &mut Ebpf, btf: &Btf, name: &'static str) -> Result<(), KernelError> {
+    tracepoint(ebpf, name)?.load(name, btf).map_err(|e| refused(name, &e))
+}
+
+fn tracepoint<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut BtfTracePoint, KernelError> {
+    program(ebpf, name)
+}
+
+fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, KernelError> {
+    program(ebpf, name)
+}
+
+/// The verifier takes its time for each of them, and no process needs them all.
+pub(super) fn loaded_uprobe<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut UProbe, KernelError> {
+    let program = uprobe(ebpf, name)?;
+    if program.fd().is_err() {
+        program.load().map_err(|e| refused(name, &e))?;
+    }
+    Ok(program)
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let missing = |reason: String| KernelError::Load { program: name, reason };
+    ebpf.program_mut(name)
+        .ok_or_else(|| missing("not in the object".to_owned()))?
+        .try_into()
+        .map_err(|e: ProgramError| missing(e.to_string()))
+}
