@@ -84,6 +84,7 @@ unsafe impl aya::Pod for Value<Settings> {}
 /// What the kernel programs are told and what they tell, without the programs themselves.
 pub struct Kernel {
     traced: HashMap<MapData, u32, Value<Traced>>,
+    targets: HashMap<MapData, u32, Value<Target>>,
     settings: Array<MapData, Value<Settings>>,
     counters: counters::Counters,
     stacks: KernelStacks,
@@ -135,6 +136,7 @@ pub fn load(ring_bytes: u32) -> Result<Loaded, KernelError> {
     let ring = Ring::new(take_map(&mut ebpf, ring::EVENTS)?, take_map(&mut ebpf, ring::PRIORITY)?)?;
     let kernel = Kernel {
         traced: typed_map(&mut ebpf, "TRACED")?,
+        targets: typed_map(&mut ebpf, "TARGETS")?,
         settings: typed_map(&mut ebpf, "SETTINGS")?,
         counters: counters::Counters::new(&mut ebpf)?,
         stacks: KernelStacks::new(&mut ebpf)?,
@@ -161,6 +163,20 @@ impl Kernel {
     pub fn untrace(&mut self, tgid: u32) {
         // It is not there if it was never traced.
         let _ = self.traced.remove(&tgid);
+    }
+
+    /// Tells the programs of the Go runtime of a process; from now on they record what they see of it.
+    ///
+    /// # Errors
+    /// When too many processes with a Go runtime are traced.
+    pub fn set_target(&mut self, tgid: u32, target: Target) -> Result<(), KernelError> {
+        self.targets.insert(tgid, Value(target), 0).map_err(|e| map_error("TARGETS", &e))
+    }
+
+    /// The Go runtime of a process is not of interest any more.
+    pub fn remove_target(&mut self, tgid: u32) {
+        // It is not there if there was none.
+        let _ = self.targets.remove(&tgid);
     }
 
     /// Sets what holds for processes of which nothing was said.

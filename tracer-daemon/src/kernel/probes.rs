@@ -4,17 +4,15 @@ use std::{num::NonZeroU32, path::Path};
 
 use aya::{
     Btf, Ebpf,
-    maps::{HashMap, MapData},
     programs::{
         BtfTracePoint, ProgramError, UProbe,
         tp_btf::BtfTracePointLink,
         uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
     },
 };
-use tracer_common::target::Target;
 use tracing::warn;
 
-use super::{KernelError, Value, attach_error, map_error, programs, refused, typed_map};
+use super::{KernelError, attach_error, programs, refused};
 
 /// For whom probes in a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +49,6 @@ impl Uprobes {
 /// however it comes, because nothing is pinned.
 pub struct Probes {
     pub(super) ebpf: Ebpf,
-    targets: HashMap<MapData, u32, Value<Target>>,
     tracepoints: Vec<BtfTracePointLink>,
     wakers_known: bool,
 }
@@ -68,8 +65,7 @@ impl Probes {
         } else {
             warn!("this kernel has no interrupt tracepoints: wakers are not recorded");
         }
-        let targets = typed_map(&mut ebpf, "TARGETS")?;
-        Ok(Self { ebpf, targets, tracepoints: Vec::new(), wakers_known })
+        Ok(Self { ebpf, tracepoints: Vec::new(), wakers_known })
     }
 
     /// Attaches all tracepoints. They see nothing before [`super::Kernel::trace`] names a process.
@@ -138,20 +134,6 @@ impl Probes {
         let location = UProbeAttachLocation::AbsoluteOffset(offset);
         let id = program.attach(location, executable, scope).map_err(failed)?;
         program.take_link(id).map_err(failed)
-    }
-
-    /// Tells the programs of the Go runtime of a process; from now on they record what they see of it.
-    ///
-    /// # Errors
-    /// When too many processes with a Go runtime are traced.
-    pub fn set_target(&mut self, tgid: u32, target: Target) -> Result<(), KernelError> {
-        self.targets.insert(tgid, Value(target), 0).map_err(|e| map_error("TARGETS", &e))
-    }
-
-    /// The Go runtime of a process is not of interest any more.
-    pub fn remove_target(&mut self, tgid: u32) {
-        // It is not there if there was none.
-        let _ = self.targets.remove(&tgid);
     }
 
     /// Whether wakers can be told from interrupts on this kernel.

@@ -1,6 +1,7 @@
 //! From bytes of the ring to rows of the store: decode, put in order, track. Pure: no I/O, no
 //! clock; what it must know of the outside is handed to it.
 
+mod beginning;
 mod losses;
 mod order;
 mod track;
@@ -21,6 +22,7 @@ use crate::{
     kernel::KernelFrame,
     target::go::{GoRuntime, snapshot::Snapshot},
 };
+pub use beginning::Beginning;
 use losses::Losses;
 use order::Order;
 pub use track::Notice;
@@ -65,6 +67,8 @@ pub struct Pipeline {
     /// The kernel's counts, as they were told last.
     counts: Counts,
     flushed_until: u64,
+    /// Processes that began or began another program; none unless they are asked for.
+    beginnings: Option<Vec<Beginning>>,
 }
 
 impl Pipeline {
@@ -77,7 +81,32 @@ impl Pipeline {
             received: [0; KIND_LIMIT],
             counts: Counts::default(),
             flushed_until: start_ts,
+            beginnings: None,
         }
+    }
+
+    /// From now on [`Pipeline::take_beginnings`] tells who begins, and each wants an answer by
+    /// [`Pipeline::decide`] before its time is given to [`Pipeline::advance`]. Events of a process of which
+    /// nothing is known, because its beginning was lost, make it known.
+    pub fn watch_beginnings(&mut self) {
+        self.beginnings = Some(Vec::new());
+        self.tracker.adopt_unknown();
+    }
+
+    /// Who began since the last call.
+    pub fn take_beginnings(&mut self) -> Vec<Beginning> {
+        self.beginnings.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The answer to a [`Beginning`]: whether the process is traced from that moment on, and what is known of it.
+    pub fn decide(&mut self, pid: u32, ts: u64, facts: Option<ProcessFacts>) {
+        self.tracker.decide(pid, ts, facts);
+    }
+
+    /// A process that goes on is not traced any more since `ts` (ns), which must not be earlier than what was
+    /// given to [`Pipeline::advance`]: its open intervals end then.
+    pub fn end_process(&mut self, pid: u32, ts: u64) {
+        self.tracker.end_process(pid, ts, &mut self.losses);
     }
 
     /// A process is traced from now on. `begins`: it begins now, so nothing of it is unknown.
@@ -115,6 +144,9 @@ impl Pipeline {
             }
             Ok(event) => {
                 self.received[event.kind() as usize] += 1;
+                if let Some(beginnings) = &mut self.beginnings {
+                    beginnings.extend(Beginning::of(&event, record));
+                }
                 if let Event::SchedSwitch(switch) = &event {
                     self.tracker.want_kernel_stack(switch.kernel_stack);
                 }

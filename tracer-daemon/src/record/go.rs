@@ -42,7 +42,7 @@ impl Inspected {
         program::is_same(&self.file, &self.link)
     }
 
-    /// Puts the probes in place. They record nothing before [`Probes::set_target`].
+    /// Puts the probes in place. They record nothing before [`Kernel::set_target`](crate::kernel::Kernel::set_target).
     ///
     /// # Errors
     /// When the kernel refuses a probe; none is left then.

@@ -203,7 +203,7 @@ impl Recorder {
         // A thread that computes on without a pause shows how long it has been doing so.
         kick::every_cpu();
         // All kinds of events end at the same moment; detaching takes its time.
-        self.probes.remove_target(self.pid);
+        self.kernel.remove_target(self.pid);
         self.kernel.untrace(self.pid);
         let ended = clock::pair();
         let seconds = self.started.elapsed().as_secs_f64();
@@ -308,6 +308,8 @@ impl Recorder {
             match notice {
                 Notice::Ended { pid } => self.ended |= pid == self.pid,
                 Notice::Exec { pid } => self.replaced(pid),
+                // Only the process itself is traced.
+                Notice::Adopted { .. } => {}
             }
         }
     }
@@ -366,7 +368,7 @@ impl Recorder {
         let attached = inspected
             .attach(attachable, &mut self.probes, Scope::Process(pid), self.options.level)
             .map(|uprobes| self.uprobes = uprobes)
-            .and_then(|()| self.probes.set_target(pid, attachable.target(self.options)));
+            .and_then(|()| self.kernel.set_target(pid, attachable.target(self.options)));
         if let Err(error) = attached {
             self.detach_go();
             return refused(&error);
@@ -390,7 +392,7 @@ impl Recorder {
 
     /// Takes the probes in the program away.
     fn detach_go(&mut self) {
-        self.probes.remove_target(self.pid);
+        self.kernel.remove_target(self.pid);
         std::mem::take(&mut self.uprobes).detach();
     }
 

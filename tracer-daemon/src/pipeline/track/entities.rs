@@ -8,20 +8,38 @@ use tracer_store::{Batch, Goroutine, Process, Thread};
 
 use super::{ProcessFacts, comm};
 
-/// All processes and threads that were seen. Rows are written whole whenever they change.
+/// How many times [`Entities::take_changes`] is called before who is not traced and was not seen meanwhile is
+/// forgotten: about a minute.
+const STRANGERS_STAY: u64 = 150;
+
+/// A thread, with when it was seen last (in calls of [`Entities::take_changes`]).
+struct Seen {
+    row: Thread,
+    at: u64,
+}
+
+/// All processes and threads that there are. Rows are written whole whenever they change; of those that have
+/// ended nothing stays.
 #[derive(Default)]
 pub struct Entities {
-    processes: Vec<Process>,
+    processes: FxHashMap<i64, Process>,
+    last_upid: i64,
     upid_by_pid: FxHashMap<u32, i64>,
-    threads: Vec<Thread>,
+    threads: FxHashMap<i64, Seen>,
+    last_utid: i64,
     utid_by_tid: FxHashMap<u32, i64>,
     /// Threads that each traced process has.
     alive: FxHashMap<i64, FxHashSet<u32>>,
     changed_processes: FxHashSet<i64>,
     changed_threads: FxHashSet<i64>,
+    /// Ended, to be forgotten when they were written.
+    gone_processes: Vec<i64>,
+    gone_threads: Vec<i64>,
     goroutines: Vec<Goroutine>,
     /// When threads were found in /proc: their creation may still come out of the ring.
     listed: FxHashMap<u32, u64>,
+    /// How often changes were taken.
+    taken: u64,
 }
 
 /// Exit code as a shell shows it, of a status as wait(2) gives it: 128 + signal if one ended it.
@@ -30,18 +48,13 @@ fn exit_code(status: u32) -> i64 {
     i64::from(if signal == 0 { status >> 8 & 0xff } else { 128 + signal })
 }
 
-// Ids count from 1, so that row `id - 1` is the row of `id`.
-fn index(id: i64) -> usize {
-    usize::try_from(id - 1).unwrap_or(usize::MAX)
-}
-
 impl Entities {
     /// A process that is traced; what is known of it already is replaced.
     pub fn add_traced(&mut self, facts: &ProcessFacts, begins: Option<u64>) {
         let upid = self.process(facts.pid);
         self.alive.entry(upid).or_default();
         let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
-        let row = &mut self.processes[index(upid)];
+        let Some(row) = self.processes.get_mut(&upid) else { return };
         row.exe = text(&facts.exe);
         row.build_id = facts.build_id.as_deref().and_then(text);
         row.cmdline = text(&facts.cmdline);
@@ -55,7 +68,7 @@ impl Entities {
 
     /// Path of the executable of a process, if it is known.
     pub fn executable(&self, upid: i64) -> Option<&Arc<str>> {
-        self.processes.get(index(upid))?.exe.as_ref()
+        self.processes.get(&upid)?.exe.as_ref()
     }
 
     /// The process that has this pid now.
@@ -63,8 +76,9 @@ impl Entities {
         if let Some(&upid) = self.upid_by_pid.get(&pid) {
             return upid;
         }
-        let upid = self.processes.len() as i64 + 1;
-        self.processes.push(Process { upid, pid: i64::from(pid), ..Process::default() });
+        self.last_upid += 1;
+        let upid = self.last_upid;
+        self.processes.insert(upid, Process { upid, pid: i64::from(pid), ..Process::default() });
         self.upid_by_pid.insert(pid, upid);
         self.changed_processes.insert(upid);
         upid
@@ -81,12 +95,16 @@ impl Entities {
     pub fn thread_of(&mut self, pid: u32, tid: u32) -> i64 {
         let upid = self.process(pid);
         if let Some(&utid) = self.utid_by_tid.get(&tid)
-            && self.threads[index(utid)].upid == upid
+            && let Some(thread) = self.threads.get_mut(&utid)
+            && thread.row.upid == upid
         {
+            thread.at = self.taken;
             return utid;
         }
-        let utid = self.threads.len() as i64 + 1;
-        self.threads.push(Thread { utid, upid, tid: i64::from(tid), ..Thread::default() });
+        self.last_utid += 1;
+        let utid = self.last_utid;
+        let row = Thread { utid, upid, tid: i64::from(tid), ..Thread::default() };
+        self.threads.insert(utid, Seen { row, at: self.taken });
         self.utid_by_tid.insert(tid, utid);
         if let Some(alive) = self.alive.get_mut(&upid) {
             alive.insert(tid);
@@ -97,13 +115,28 @@ impl Entities {
 
     /// Whether the process that has this pid now is traced.
     pub fn is_traced(&self, pid: u32) -> bool {
-        self.upid_by_pid.get(&pid).is_some_and(|upid| self.alive.contains_key(upid))
+        self.traced(pid).is_some()
+    }
+
+    /// The process that has this pid now, if it is traced.
+    pub fn traced(&self, pid: u32) -> Option<i64> {
+        self.upid_by_pid.get(&pid).copied().filter(|upid| self.alive.contains_key(upid))
+    }
+
+    /// A process goes on without being traced.
+    pub fn not_traced_any_more(&mut self, upid: i64) {
+        self.alive.remove(&upid);
     }
 
     /// Process and thread of a tid that was seen before.
     pub fn known(&self, tid: u32) -> Option<(i64, i64)> {
         let utid = *self.utid_by_tid.get(&tid)?;
-        Some((self.threads[index(utid)].upid, utid))
+        Some((self.threads.get(&utid)?.row.upid, utid))
+    }
+
+    /// The process of a thread.
+    pub fn process_of(&self, utid: i64) -> Option<i64> {
+        self.threads.get(&utid).map(|thread| thread.row.upid)
     }
 
     /// A thread was found in /proc at `ts`.
@@ -125,18 +158,21 @@ impl Entities {
             // A pid that is used again is another process.
             self.upid_by_pid.remove(&event.child_tgid);
             let upid = self.process(event.child_tgid);
-            let row = &mut self.processes[index(upid)];
-            row.start_ts = Some(event.header.ts.cast_signed());
-            row.parent_upid = Some(parent);
+            if let Some(row) = self.processes.get_mut(&upid) {
+                row.start_ts = Some(event.header.ts.cast_signed());
+                row.parent_upid = Some(parent);
+                row.uid = Some(i64::from(event.uid));
+            }
         }
         if !self.was_listed(event) {
             self.utid_by_tid.remove(&event.child_tid);
         }
         let utid = self.thread(event.child_tgid, event.child_tid, &event.child_comm);
-        let row = &mut self.threads[index(utid)];
-        row.start_ts = Some(event.header.ts.cast_signed());
-        row.creator_utid = Some(creator);
-        self.changed_threads.insert(utid);
+        if let Some(Seen { row, .. }) = self.threads.get_mut(&utid) {
+            row.start_ts = Some(event.header.ts.cast_signed());
+            row.creator_utid = Some(creator);
+            self.changed_threads.insert(utid);
+        }
     }
 
     /// A process replaced its program: all its other threads are gone, and the one that asked for
@@ -145,8 +181,8 @@ impl Entities {
         let pid = event.tgid;
         if event.old_tid != pid
             && let Some(utid) = self.utid_by_tid.remove(&event.old_tid)
+            && let Some(Seen { row, .. }) = self.threads.get_mut(&utid)
         {
-            let row = &mut self.threads[index(utid)];
             row.tid = i64::from(pid);
             let upid = row.upid;
             self.utid_by_tid.insert(pid, utid);
@@ -163,11 +199,15 @@ impl Entities {
         let tid = event.header.tid;
         let utid = self.thread_of(event.tgid, tid);
         let ts = Some(event.header.ts.cast_signed());
-        self.threads[index(utid)].end_ts = ts;
-        self.changed_threads.insert(utid);
+        if let Some(thread) = self.threads.get_mut(&utid) {
+            thread.row.end_ts = ts;
+            self.changed_threads.insert(utid);
+        }
         let upid = self.process(event.tgid);
-        if tid == event.tgid {
-            self.processes[index(upid)].exit_code = Some(exit_code(event.exit_code));
+        if tid == event.tgid
+            && let Some(row) = self.processes.get_mut(&upid)
+        {
+            row.exit_code = Some(exit_code(event.exit_code));
             self.changed_processes.insert(upid);
         }
         let Some(alive) = self.alive.get_mut(&upid) else {
@@ -175,20 +215,30 @@ impl Entities {
         };
         alive.remove(&tid);
         let last = alive.is_empty();
-        if last {
-            self.processes[index(upid)].end_ts = ts;
+        if last && let Some(row) = self.processes.get_mut(&upid) {
+            row.end_ts = ts;
             self.changed_processes.insert(upid);
         }
         last
     }
 
-    /// A thread has left the CPU for good: its tid may be used again.
+    /// A thread has left the CPU for good: its tid may be used again. Returns its process if that has ended
+    /// with it.
     pub fn forget_thread(&mut self, tid: u32) -> Option<u32> {
         let utid = self.utid_by_tid.remove(&tid)?;
-        let upid = self.threads[index(utid)].upid;
-        let ended = self.alive.get(&upid).is_some_and(FxHashSet::is_empty);
-        let pid = u32::try_from(self.processes[index(upid)].pid).ok()?;
-        ended.then_some(pid)
+        self.listed.remove(&tid);
+        self.gone_threads.push(utid);
+        let upid = self.threads.get(&utid)?.row.upid;
+        if !self.alive.get(&upid).is_some_and(FxHashSet::is_empty) {
+            return None;
+        }
+        self.alive.remove(&upid);
+        self.gone_processes.push(upid);
+        let pid = u32::try_from(self.processes.get(&upid)?.pid).ok()?;
+        if self.upid_by_pid.get(&pid) == Some(&upid) {
+            self.upid_by_pid.remove(&pid);
+        }
+        Some(pid)
     }
 
     /// A thread has another name.
@@ -201,7 +251,7 @@ impl Entities {
         self.goroutines.push(row);
     }
 
-    /// Moves everything that has changed into the batch.
+    /// Moves everything that has changed into the batch, and forgets what is over.
     pub fn take_changes(&mut self, batch: &mut Batch) {
         let sorted = |ids: &mut FxHashSet<i64>| {
             let mut ids: Vec<_> = ids.drain().collect();
@@ -209,15 +259,55 @@ impl Entities {
             ids
         };
         let processes = sorted(&mut self.changed_processes);
-        batch.processes.extend(processes.iter().map(|&id| self.processes[index(id)].clone()));
+        batch.processes.extend(processes.iter().filter_map(|id| self.processes.get(id).cloned()));
         let threads = sorted(&mut self.changed_threads);
-        batch.threads.extend(threads.iter().map(|&id| self.threads[index(id)].clone()));
+        let rows = threads.iter().filter_map(|id| Some(self.threads.get(id)?.row.clone()));
+        batch.threads.extend(rows);
         batch.goroutines.append(&mut self.goroutines);
+        for utid in self.gone_threads.drain(..) {
+            self.threads.remove(&utid);
+        }
+        for upid in self.gone_processes.drain(..) {
+            self.processes.remove(&upid);
+        }
+        self.taken += 1;
+        if self.taken.is_multiple_of(STRANGERS_STAY) {
+            self.forget_strangers();
+        }
+    }
+
+    /// Forgets who is not traced and was only named, if that is long ago: nobody tells when they end.
+    fn forget_strangers(&mut self) {
+        let Self { processes, upid_by_pid, threads, utid_by_tid, alive, listed, .. } = self;
+        let before = self.taken.saturating_sub(STRANGERS_STAY);
+        let mut named = FxHashSet::default();
+        threads.retain(|utid, thread| {
+            let stays = thread.at >= before || alive.contains_key(&thread.row.upid);
+            if stays {
+                named.insert(thread.row.upid);
+            } else if let Ok(tid) = u32::try_from(thread.row.tid)
+                && utid_by_tid.get(&tid) == Some(utid)
+            {
+                utid_by_tid.remove(&tid);
+                listed.remove(&tid);
+            }
+            stays
+        });
+        processes.retain(|upid, row| {
+            let stays = named.contains(upid) || alive.contains_key(upid);
+            if !stays
+                && let Ok(pid) = u32::try_from(row.pid)
+                && upid_by_pid.get(&pid) == Some(upid)
+            {
+                upid_by_pid.remove(&pid);
+            }
+            stays
+        });
     }
 
     fn set_name(&mut self, utid: i64, name: &[u8]) {
         let name = comm(name);
-        let row = &mut self.threads[index(utid)];
+        let Some(Seen { row, .. }) = self.threads.get_mut(&utid) else { return };
         // Every idle thread has its own name (swapper/0, swapper/1) and the tid 0.
         let name = if row.tid == 0 { "swapper".into() } else { name };
         if row.name.as_deref() != Some(&*name) {

@@ -24,7 +24,7 @@ const P_DEAD: u32 = 4;
 #[derive(Default)]
 pub struct Existing {
     goroutines: VecDeque<Found>,
-    procs: Option<FoundProcs>,
+    procs: Vec<FoundProcs>,
 }
 
 /// A goroutine that was read.
@@ -67,10 +67,10 @@ impl Existing {
             let create_stack = (goroutine.go_pc != 0).then(|| store(&[goroutine.go_pc])).flatten();
             found.push(Found { pid, upid, goroutine, stack_id, create_stack });
         }
-        found.sort_by_key(|found| found.goroutine.read_until);
-        self.goroutines = found.into();
+        self.goroutines.extend(found);
+        self.goroutines.make_contiguous().sort_by_key(|found| found.goroutine.read_until);
         let (procs, at) = (snapshot.procs, snapshot.taken_until);
-        self.procs = Some(FoundProcs { pid, upid, procs, at });
+        self.procs.push(FoundProcs { pid, upid, procs, at });
     }
 
     /// Lets everything that was read before `ts` take its place.
@@ -86,9 +86,11 @@ impl Existing {
         {
             settle_goroutine(&found, goroutines, cx);
         }
-        if self.goroutines.is_empty()
-            && let Some(found) = self.procs.take_if(|found| found.at < ts)
-        {
+        if self.procs.is_empty() {
+            return;
+        }
+        // All goroutines of a process were read before its Ps.
+        for found in self.procs.extract_if(.., |found| found.at < ts) {
             for proc in found.procs.iter().filter(|proc| proc.status != P_DEAD) {
                 let holder = proc.tid.map(|tid| cx.entities.thread_of(found.pid, tid));
                 procs.existed(found.upid, proc.id, holder, cx);

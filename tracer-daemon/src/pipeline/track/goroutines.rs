@@ -422,6 +422,14 @@ impl Goroutines {
         }
     }
 
+    /// A thread ended.
+    pub fn thread_ended(&mut self, utid: i64) {
+        self.in_syscall.remove(&utid);
+        self.left_syscall.remove(&utid);
+        self.left_unknown.remove(&utid);
+        self.without_proc.remove(&utid);
+    }
+
     pub(super) fn track(&mut self, upid: i64, goid: u64) -> Option<&mut Track> {
         self.processes.get_mut(&upid)?.goroutines.get_mut(&goid)
     }

@@ -20,9 +20,11 @@ mod user;
 
 use std::sync::Arc;
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use tracer_common::{
     Event, EventKind,
-    events::{CALL_LEFT, CONTEXT_TASK, GoStack, GoText, NO_KERNEL_STACK, NO_PROC},
+    events::{CALL_LEFT, CONTEXT_TASK, GoStack, GoText, NO_KERNEL_STACK, NO_PROC, SchedFork},
     goroutine_status::SYSCALL,
 };
 use tracer_store::{Alloc, Batch, Interner, Streams, words::loss_stage};
@@ -53,6 +55,11 @@ pub enum Notice {
     },
     /// A traced process has ended.
     Ended {
+        /// Process id.
+        pid: u32,
+    },
+    /// Events come of a process of which nothing was known: it is traced from now on.
+    Adopted {
         /// Process id.
         pid: u32,
     },
@@ -107,6 +114,12 @@ pub struct Tracker {
     sweeps: Sweeps,
     user: User,
     notices: Vec<Notice>,
+    /// What was decided of processes that begin, by pid and time of the event that tells of it.
+    decided: FxHashMap<(u32, u64), Option<ProcessFacts>>,
+    /// Whether to trace a process of which events come although its beginning was not heard of.
+    adopts: bool,
+    /// Processes that are not traced although events of them may come.
+    refused: FxHashSet<u32>,
 }
 
 impl Tracker {
@@ -125,6 +138,64 @@ impl Tracker {
             sweeps: Sweeps::default(),
             user: User::default(),
             notices: Vec::new(),
+            decided: FxHashMap::default(),
+            adopts: false,
+            refused: FxHashSet::default(),
+        }
+    }
+
+    /// See [`super::Pipeline::adopt_unknown`].
+    pub fn adopt_unknown(&mut self) {
+        self.adopts = true;
+    }
+
+    /// See [`super::Pipeline::decide`].
+    pub fn decide(&mut self, pid: u32, ts: u64, facts: Option<ProcessFacts>) {
+        self.decided.insert((pid, ts), facts);
+    }
+
+    /// See [`super::Pipeline::end_process`].
+    pub fn end_process(&mut self, pid: u32, ts: u64, losses: &mut Losses) {
+        self.refused.insert(pid);
+        let Some(upid) = self.entities.traced(pid) else { return };
+        let Self { entities, strings, stacks, closed, threads, syscalls, sweeps, .. } = self;
+        let mut cx = Context { entities, strings, stacks, closed, losses };
+        for utid in threads.end_process(upid, ts, &mut cx) {
+            syscalls.thread_ended(utid, ts, &mut cx);
+            sweeps.thread_ended(utid, &mut cx);
+        }
+        let go = (&mut self.goroutines, &mut self.procs, &mut self.runtime, &mut self.user);
+        program_ended(upid, ts, go, &mut cx);
+        self.entities.not_traced_any_more(upid);
+    }
+
+    /// Whether events of this process are tracked; one of which nothing is known becomes known.
+    fn is_of_interest(&mut self, pid: u32) -> bool {
+        if self.entities.traced(pid).is_some() {
+            return true;
+        }
+        if !self.adopts || pid == 0 || self.refused.contains(&pid) {
+            return false;
+        }
+        self.entities.add_traced(&ProcessFacts { pid, ..ProcessFacts::default() }, None);
+        self.notices.push(Notice::Adopted { pid });
+        true
+    }
+
+    /// A process begins, or begins another program: whether it is traced from now on.
+    fn begins(&mut self, pid: u32, ts: u64, created: bool, losses: &mut Losses) -> bool {
+        match self.decided.remove(&(pid, ts)) {
+            Some(Some(facts)) => {
+                self.refused.remove(&pid);
+                self.entities.add_traced(&facts, created.then_some(ts));
+                true
+            }
+            Some(None) => {
+                self.end_process(pid, ts, losses);
+                false
+            }
+            // Nobody decides, so it stays as it was.
+            None => !created && self.is_of_interest(pid),
         }
     }
 
@@ -192,6 +263,34 @@ impl Tracker {
     }
 
     pub fn track(&mut self, event: &Event, losses: &mut Losses) {
+        let wanted = match event {
+            Event::SchedSwitch(e) => {
+                // Either may be of interest: both become known.
+                let leaves = self.is_of_interest(e.prev_tgid);
+                self.is_of_interest(e.next_tgid) || leaves
+            }
+            Event::SchedWaking(e) => self.is_of_interest(e.wakee_tgid),
+            Event::SchedFork(e) => self.is_of_interest(e.parent_tgid),
+            Event::SchedExec(e) => self.begins(e.tgid, e.header.ts, false, losses),
+            Event::SchedExit(e) => self.is_of_interest(e.tgid),
+            Event::ThreadName(e) => self.is_of_interest(e.tgid),
+            Event::SysEnter(e) => self.is_of_interest(e.tgid),
+            Event::SysExit(e) => self.is_of_interest(e.tgid),
+            // Only of processes whose runtime is known.
+            _ => true,
+        };
+        if wanted {
+            self.track_wanted(event, losses);
+        } else if let Event::SchedFork(e) = event {
+            self.decided.remove(&(e.child_tgid, e.header.ts));
+        }
+    }
+
+    fn track_wanted(&mut self, event: &Event, losses: &mut Losses) {
+        if let Event::SchedFork(e) = event {
+            self.forked(e, losses);
+            return;
+        }
         let Self {
             entities,
             strings,
@@ -206,6 +305,7 @@ impl Tracker {
             sweeps,
             user,
             notices,
+            ..
         } = self;
         let mut cx = Context { entities, strings, stacks, closed, losses };
         let header = event.header();
@@ -221,11 +321,6 @@ impl Tracker {
                     .then(|| cx.entities.thread(e.waker_tgid, header.tid, &e.waker_comm));
                 threads.woken(e, waker, &mut cx);
             }
-            Event::SchedFork(e) => {
-                let creator = cx.entities.thread_of(e.parent_tgid, header.tid);
-                threads.forked(e);
-                cx.entities.forked(e, creator);
-            }
             Event::SchedExec(e) => {
                 threads.exec(e);
                 cx.entities.exec(e);
@@ -237,6 +332,7 @@ impl Tracker {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 syscalls.thread_ended(utid, header.ts, &mut cx);
                 procs.thread_ended(utid);
+                goroutines.thread_ended(utid);
                 sweeps.thread_ended(utid, &mut cx);
                 if cx.entities.thread_ended(e) {
                     let upid = cx.entities.process(e.tgid);
@@ -244,7 +340,7 @@ impl Tracker {
                 }
             }
             // Dealt with when it came, because it is ahead of the events that name it.
-            Event::GoStack(_) | Event::GoText(_) => {}
+            Event::GoStack(_) | Event::GoText(_) | Event::SchedFork(_) => {}
             Event::ThreadName(e) => cx.entities.renamed(e.tgid, e.named_tid, &e.comm),
             Event::SysEnter(e) => {
                 let upid = cx.entities.process(e.tgid);
@@ -282,6 +378,15 @@ impl Tracker {
                 self.track_go(event, upid, utid, losses);
             }
         }
+    }
+
+    /// A traced process creates a thread or a process.
+    fn forked(&mut self, event: &SchedFork, losses: &mut Losses) {
+        let creator = self.entities.thread_of(event.parent_tgid, event.header.tid);
+        let is_process = event.child_tgid != event.parent_tgid;
+        self.entities.forked(event, creator);
+        let traced = !is_process || self.begins(event.child_tgid, event.header.ts, true, losses);
+        self.threads.forked(event, traced);
     }
 
     /// An event of the Go runtime, on a thread that is known.
@@ -413,14 +518,16 @@ fn program_ended(
     (goroutines, procs, runtime, user): (&mut Goroutines, &mut Procs, &mut Runtime, &mut User),
     cx: &mut Context<'_>,
 ) {
-    // The runtime of the next program may have been announced before the exec that begins it.
-    if goroutines.begins_after(upid, ts) {
+    // Without a Go runtime there is nothing; that of the next program may have been announced before the exec
+    // that begins it.
+    if goroutines.runtime(upid).is_none() || goroutines.begins_after(upid, ts) {
         return;
     }
     goroutines.process_ended(upid, ts, cx);
     procs.process_ended(upid, ts, cx);
     runtime.process_ended(upid, cx);
     user.process_ended(upid, cx);
+    cx.stacks.process_ended(upid);
 }
 
 /// Text of a kernel's name field: up to the first zero.

@@ -94,6 +94,11 @@ impl Stacks {
         })
     }
 
+    /// A process ended or runs another program: its numbers of stacks mean nothing any more.
+    pub fn process_ended(&mut self, upid: i64) {
+        self.known.retain(|(other, _), _| *other != upid);
+    }
+
     /// An event names a stack of the kernel.
     pub fn want_kernel(&mut self, id: i32) {
         if id >= 0 && !self.kernel.contains_key(&id) {

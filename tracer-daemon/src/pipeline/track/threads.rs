@@ -130,9 +130,9 @@ impl Threads {
     }
 
     /// A new thread: what was known of its tid is of another one, or was seen too late.
-    pub fn forked(&mut self, event: &SchedFork) {
+    pub fn forked(&mut self, event: &SchedFork, traced: bool) {
         self.tracks.remove(&event.child_tid);
-        if event.child_tgid == event.parent_tgid {
+        if traced {
             self.born.insert(event.child_tid);
         }
     }
@@ -338,6 +338,18 @@ impl Threads {
         {
             self.tracks.insert(event.tgid, track);
         }
+    }
+
+    /// A process is not traced any more: what its threads do is known until `ts`. Returns them.
+    pub fn end_process(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) -> Vec<i64> {
+        let of_process = |track: &Track| cx.entities.process_of(track.utid) == Some(upid);
+        let ended: Vec<_> = self.tracks.extract_if(|_, track| of_process(track)).collect();
+        for (_, track) in &ended {
+            if let Some((_, row)) = track.open {
+                cx.closed.thread_state.push(ThreadState { dur: dur(row.ts, ts), ..row });
+            }
+        }
+        ended.into_iter().map(|(_, track)| track.utid).collect()
     }
 
     /// All open intervals.

@@ -207,6 +207,7 @@ impl User {
         if let Some(process) = self.processes.remove(&upid) {
             cx.closed.user_task.extend(process.tasks.into_values());
             cx.closed.user_region.extend(process.regions.into_values().flatten());
+            self.texts.retain(|(other, _), _| *other != upid);
         }
     }
 
