@@ -120,6 +120,9 @@ pub enum StoreError {
     /// What is stored cannot be understood.
     #[error("the database is damaged: {0}; what other tables hold may still be right")]
     Corrupt(String),
+    /// What was asked for is not there, or is several things.
+    #[error("{0}")]
+    Choice(String),
     /// There is no such session.
     #[error(
         "there is no session {0} in this database; `select session_id from session` lists them"

@@ -10,6 +10,7 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
 use crate::authorizer::Rules;
 use crate::error::{Result, StoreError};
+use crate::query::warnings::Scope;
 use crate::schema::tables::StreamRow;
 use crate::schema::{APPLICATION_ID, migrations};
 use crate::segment::Segment;
@@ -100,6 +101,22 @@ impl Reader {
         self.shared.stats()
     }
 
+    /// What an SQL statement that was just run is about: the range of time in which it read streams; everything, if
+    /// it read none, because what it read instead may lack something as well.
+    pub fn scope(&self) -> Scope {
+        let (from, to) = self.shared.take_asked().unwrap_or((i64::MIN, i64::MAX));
+        Scope::Range(from, to)
+    }
+
+    /// Keeps what a query has to sort in memory and not in files. To be called where there is a limit to memory.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn sort_in_memory(&self) -> Result<()> {
+        self.rules.as_owner(|| self.conn.pragma_update(None, "temp_store", "MEMORY"))?;
+        Ok(())
+    }
+
     /// Runs one statement and gives its rows to `sink`. All that it reads is of one moment.
     ///
     /// `timeout` limits the time that SQLite needs, not the time that `sink` takes.
@@ -113,6 +130,7 @@ impl Reader {
         sink: &mut dyn RowSink,
     ) -> Result<()> {
         self.shared.forget_clocks();
+        self.shared.take_asked();
         self.rules.take_refused();
         let deadline = Deadline::start(&self.conn, timeout)?;
         let done = self.snapshot(|| self.run(sql, &deadline, sink));

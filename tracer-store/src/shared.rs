@@ -27,6 +27,7 @@ pub(crate) struct Shared {
     clocks: Mutex<HashMap<Option<i64>, Clocks>>,
     segments: AtomicU64,
     columns: AtomicU64,
+    asked: Mutex<Option<(i64, i64)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -40,6 +41,20 @@ impl Shared {
 
     pub fn count_column(&self) {
         self.columns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A stream is read in this range of time, ns.
+    pub fn ask(&self, (from, to): (i64, i64)) {
+        if from <= to {
+            let mut asked = lock(&self.asked);
+            let (first, last) = asked.unwrap_or((from, to));
+            *asked = Some((first.min(from), last.max(to)));
+        }
+    }
+
+    /// The range of time, ns, in which streams were read since this was asked last.
+    pub fn take_asked(&self) -> Option<(i64, i64)> {
+        lock(&self.asked).take()
     }
 
     pub fn stats(&self) -> ScanStats {

@@ -242,6 +242,7 @@ unsafe impl VTabCursor for Cursor {
             };
             self.range = (self.range.0.max(from), self.range.1.min(to));
         }
+        self.aux.shared.ask(self.range);
         let found: rusqlite::Result<Vec<i64>> = self
             .conn
             .prepare_cached(

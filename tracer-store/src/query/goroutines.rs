@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::session;
 use crate::error::{Result, StoreError};
@@ -16,7 +16,7 @@ use crate::strings::StrId;
 pub const UNKNOWN: &str = "[unknown]";
 
 /// Time in each state, ns. An interval that is open counts until the recording's end.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Times {
     /// Running on a thread.
     pub running: i64,
@@ -53,7 +53,7 @@ impl Times {
 }
 
 /// The goroutines that began in one function.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Function {
     /// Full name of the function, or [`UNKNOWN`].
     pub start_func: String,
@@ -67,7 +67,7 @@ pub struct Function {
 }
 
 /// One goroutine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Goroutine {
     /// Its number in the database.
     pub ugid: i64,

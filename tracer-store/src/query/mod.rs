@@ -1,5 +1,7 @@
 //! Ready-made questions. They read the columns of segments without SQL where there are many rows.
 
+pub mod goroutine_report;
 pub mod goroutines;
 pub mod loss;
 pub mod session;
+pub mod warnings;

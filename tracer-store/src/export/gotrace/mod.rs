@@ -5,6 +5,7 @@
 //! memory; they are no way to start anew after a loss, because a reader checks their statuses against what was
 //! before.
 
+mod choose;
 mod convert;
 mod gaps;
 mod goroutines;
@@ -22,6 +23,7 @@ mod wire;
 
 use std::io::Write;
 
+pub use choose::{Moment, Selection, choose};
 pub use report::{Inferred, LeftOut, Report};
 
 use crate::error::Result;

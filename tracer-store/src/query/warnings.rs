@@ -1,0 +1,77 @@
+//! What a reader of an answer must know about the time that it is about.
+
+use super::{loss, session};
+use crate::error::Result;
+use crate::reader::Reader;
+use crate::schema::words::loss_stage;
+
+/// What an answer is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// A session, by default the last.
+    Session(Option<i64>),
+    /// Everything from the first time to the second, ns.
+    Range(i64, i64),
+}
+
+/// Losses and gaps, a line each.
+///
+/// # Errors
+/// [`StoreError::NoSession`](crate::StoreError::NoSession), or when the database cannot be read.
+pub fn warnings(reader: &Reader, scope: Scope) -> Result<Vec<String>> {
+    reader.snapshot(|| {
+        let (from, to, sessions) = match scope {
+            Scope::Session(id) => (i64::MIN, i64::MAX, vec![session::get(reader, id)?]),
+            Scope::Range(from, to) => (from, to, session::all(reader)?),
+        };
+        let (mut events, mut intervals) = (0_i64, 0_i64);
+        for session in &sessions {
+            for loss in loss::totals(reader, session.session_id, from..=to)? {
+                let of_state = loss.stage == loss_stage::STATE;
+                let sum = if of_state { &mut intervals } else { &mut events };
+                *sum = sum.saturating_add(loss.count);
+            }
+        }
+        let mut lines = Vec::new();
+        if events > 0 {
+            let were = if events == 1 { "event was" } else { "events were" };
+            lines.push(format!(
+                "warning: {events} {were} lost in this trace (select * from loss): totals may be low"
+            ));
+        }
+        if intervals > 0 {
+            let are = if intervals == 1 { "interval is" } else { "intervals are" };
+            lines.push(format!(
+                "note: {intervals} {are} left out, whose start or end is not known (select * from loss)"
+            ));
+        }
+        if let Some(first) = sessions.first()
+            && from > i64::MIN
+            && from < first.started_ts
+        {
+            let missing = first.started_ts.min(to).saturating_sub(from);
+            lines.push(format!(
+                "warning: the first {} of this time are before the recording",
+                seconds(missing)
+            ));
+        }
+        let gap = |pair: &[session::SessionInfo]| {
+            let (begin, end) = (pair[0].end().max(from), pair[1].started_ts.min(to));
+            end.saturating_sub(begin).max(0)
+        };
+        let gaps: Vec<i64> = sessions.windows(2).map(gap).filter(|gap| *gap > 0).collect();
+        if !gaps.is_empty() {
+            let sum = gaps.iter().fold(0_i64, |sum, gap| sum.saturating_add(*gap));
+            let times = if gaps.len() == 1 { "once".into() } else { format!("{} times", gaps.len()) };
+            lines.push(format!(
+                "warning: tracerd did not record for {} of this time ({times}; select * from session)",
+                seconds(sum)
+            ));
+        }
+        Ok(lines)
+    })
+}
+
+fn seconds(ns: i64) -> String {
+    format!("{:.3} s", ns as f64 / 1e9)
+}
