@@ -127,7 +127,7 @@ events! {
         child_tid: u32, "tid";
         /// Its process: another one than the creator's after fork.
         child_tgid: u32, "pid";
-        /// Real user id of the creator, which the new thread has, too.
+        /// Its effective user id.
         uid: u32, "uid";
         /// Control group (version 2) of the creator: the inode number of its folder.
         cgroup: u64, "cgroup id";
@@ -142,7 +142,7 @@ events! {
         tgid: u32, "pid";
         /// Thread id of the caller before it became the leader.
         old_tid: u32, "tid";
-        /// Its real user id.
+        /// Its effective user id.
         uid: u32, "uid";
         /// Length of all arguments with their terminating zeros, recorded or not; 0 if they could not be read.
         args_len: u32, "bytes";

@@ -1,10 +1,13 @@
 //! The command line.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::kernel::{Level, RING_BYTES};
+use crate::{
+    kernel::{Level, RING_BYTES},
+    serve::{Size, Time},
+};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 it could not be done, 2 wrong usage; `tracerd run` \
                           ends with the code of its command. TRACERD_LOG=debug shows more.";
@@ -26,6 +29,10 @@ pub enum Command {
     Attach(Attach),
     /// Run a command and trace it from its first instruction to its end: tracerd run -- CMD ARGS...
     Run(Run),
+    /// Trace the processes that rules name as they come and go, until it is stopped: the system-wide daemon
+    Serve(Serve),
+    /// Say whether a config file of the daemon is good, and what is wrong in which line if not
+    CheckConfig(CheckConfig),
     /// Print the goroutines of a running Go program as it would itself at SIGQUIT, without stopping it
     #[command(visible_alias = "goroutines")]
     Dump(Dump),
@@ -42,7 +49,7 @@ pub struct Recording {
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20,
         value_parser = clap::value_parser!(u32).range(i64::from(*RING_BYTES.start())..=i64::from(*RING_BYTES.end())))]
     pub ring_size: u32,
-    /// How much to record of a language runtime
+    /// How much to record
     #[arg(long, value_enum, default_value_t = Level::Go)]
     pub level: Level,
     /// Do not record stacks: about a tenth faster for a program that does nothing but block
@@ -94,6 +101,46 @@ pub struct Run {
     /// Command and its arguments, after --
     #[arg(required = true, last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+/// `tracerd serve`: each of these counts more than the config file, and a flag more than the environment.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Serve {
+    /// Config file [default: /etc/tracerd/config.toml, if it is there]
+    #[arg(long, value_name = "FILE", env = "TRACERD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Database [default: /var/lib/tracerd/trace.db]
+    #[arg(long, value_name = "FILE", env = "TRACERD_DB")]
+    pub db: Option<PathBuf>,
+    /// Socket on which tracer asks [default: /run/tracerd/tracerd.sock]
+    #[arg(long, value_name = "PATH", env = "TRACERD_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// Size that the database may have, such as "10 GiB"; the oldest events give way
+    #[arg(long, value_name = "SIZE", env = "TRACERD_MAX_SIZE")]
+    pub max_size: Option<Size>,
+    /// Age that events may have, such as 7d; older ones give way
+    #[arg(long, value_name = "TIME", env = "TRACERD_MAX_AGE")]
+    pub max_age: Option<Time>,
+    /// Memory for events that wait for the disk [default: 256 MiB]
+    #[arg(long, value_name = "SIZE", env = "TRACERD_MEMORY")]
+    pub memory: Option<Size>,
+    /// Size of the kernel's ring buffer [default: 64 MiB], rounded up to a power of two
+    #[arg(long, value_name = "SIZE", env = "TRACERD_RING_SIZE")]
+    pub ring_size: Option<Size>,
+    /// Keep the last seconds in memory only, and write them when something happens
+    #[arg(long, env = "TRACERD_FLIGHT")]
+    pub flight: bool,
+    /// Address of /metrics for Prometheus, such as 127.0.0.1:9464 [default: none]
+    #[arg(long, value_name = "ADDRESS", env = "TRACERD_METRICS")]
+    pub metrics: Option<SocketAddr>,
+}
+
+/// `tracerd check-config`.
+#[derive(Debug, ClapArgs)]
+pub struct CheckConfig {
+    /// Config file [default: /etc/tracerd/config.toml]
+    #[arg(env = "TRACERD_CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 /// `tracerd dump`.

@@ -6,6 +6,7 @@ mod dump;
 mod kernel;
 mod pipeline;
 mod record;
+mod serve;
 mod target;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Attach(attach) => record::attach(&attach),
         Command::Run(run) => record::run(&run),
+        Command::Serve(args) => serve::serve(&args),
+        Command::CheckConfig(args) => serve::check_config(&args),
         Command::Dump(args) => dump::dump(&args),
     };
     match result {

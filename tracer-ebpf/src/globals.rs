@@ -37,6 +37,10 @@ globals! {
     TASK_FSBASE, task_fsbase;
     /// Offset of task_struct.start_boottime.
     TASK_START, task_start;
+    /// Offset of task_struct.cred.
+    TASK_CRED, task_cred;
+    /// Offset of cred.euid.
+    CRED_EUID, cred_euid;
     /// Offset of task_struct.mm.
     TASK_MM, task_mm;
     /// Offset of mm_struct.arg_start.

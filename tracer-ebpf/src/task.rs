@@ -69,6 +69,16 @@ impl Task {
         self.read(globals::task_start())
     }
 
+    /// Effective user id; that of nobody (65534, the kernel's overflowuid) if it cannot be read.
+    #[inline(always)]
+    pub fn uid(self) -> u32 {
+        const NOBODY: u32 = 65_534;
+        let cred: *const c_void = self.read(globals::task_cred());
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_kernel(cred.byte_add(globals::cred_euid()).cast::<u32>()) }
+            .unwrap_or(NOBODY)
+    }
+
     /// Start and end of the arguments in the memory of its process; none if it is one of the kernel's.
     #[inline(always)]
     pub fn args(self) -> Option<(u64, u64)> {

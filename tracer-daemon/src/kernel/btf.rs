@@ -22,6 +22,8 @@ const FIELDS: &[(&str, &str, &[&str])] = &[
     ("TASK_SYSCALL_STATUS", "task_struct", &["thread_info", "status"]),
     ("TASK_FSBASE", "task_struct", &["thread", "fsbase"]),
     ("TASK_START", "task_struct", &["start_boottime"]),
+    ("TASK_CRED", "task_struct", &["cred"]),
+    ("CRED_EUID", "cred", &["euid"]),
     ("TASK_MM", "task_struct", &["mm"]),
     ("MM_ARG_START", "mm_struct", &["arg_start"]),
     ("MM_ARG_END", "mm_struct", &["arg_end"]),

@@ -29,6 +29,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACERD_EBPF_OBJECT"));
 
 /// Smallest ring that holds a few events, and the largest that a 32-bit size can name.
 pub const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
+/// include/uapi/linux/bpf.h: change an entry, but make none.
+const BPF_EXIST: u64 = 2;
 /// Smallest ring for the records of which there are few.
 const PRIORITY_BYTES: u32 = 64 << 10;
 
@@ -157,6 +159,13 @@ impl Kernel {
         self.traced
             .insert(tgid, Value(Traced { flags, reserved: 0, start }), 0)
             .map_err(|e| map_error("TRACED", &e))
+    }
+
+    /// Changes how the process `tgid` is traced, if it has not ended: kernel programs have made an entry for it.
+    pub fn trace_if_there(&mut self, tgid: u32, flags: u32) {
+        let Ok(Value(traced)) = self.traced.get(&tgid, 0) else { return };
+        // Without an entry by now it has ended.
+        let _ = self.traced.insert(tgid, Value(Traced { flags, ..traced }), BPF_EXIST);
     }
 
     /// Ends the tracing of a process: from now on nothing of it is recorded, whatever is attached.

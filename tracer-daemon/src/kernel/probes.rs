@@ -39,6 +39,13 @@ impl Uprobes {
         });
     }
 
+    /// These and others.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -24,9 +24,11 @@ pub const INTERRUPTS: &[&str] = &[
     "local_timer_exit",
 ];
 
-/// How much is recorded of a language runtime; from which level on a probe is attached.
+/// How much is recorded; from which level on a probe is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Level {
+    /// Threads and system calls only: no probe in the program
+    Sched,
     /// States of goroutines and Ps, GC, stop-the-world, heap size, marks of the program
     Go,
     /// Also sweeping and samples of allocations

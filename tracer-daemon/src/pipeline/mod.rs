@@ -22,7 +22,7 @@ use crate::{
     kernel::KernelFrame,
     target::go::{GoRuntime, snapshot::Snapshot},
 };
-pub use beginning::Beginning;
+pub use beginning::{Beginning, Begins};
 use losses::Losses;
 use order::Order;
 pub use track::Notice;
@@ -101,6 +101,11 @@ impl Pipeline {
     /// The answer to a [`Beginning`]: whether the process is traced from that moment on, and what is known of it.
     pub fn decide(&mut self, pid: u32, ts: u64, facts: Option<ProcessFacts>) {
         self.tracker.decide(pid, ts, facts);
+    }
+
+    /// A process is not traced, although events of it may come.
+    pub fn refuse(&mut self, pid: u32) {
+        self.tracker.refuse(pid);
     }
 
     /// A process that goes on is not traced any more since `ts` (ns), which must not be earlier than what was

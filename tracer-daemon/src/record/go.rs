@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    ops::RangeBounds,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,7 +17,7 @@ use super::sites::Sites;
 use crate::{
     kernel::{KernelError, Level, Probes, Scope, Uprobes},
     target::{
-        ElfError, Executable,
+        ElfError, Executable, ProcessInfo,
         go::{self, GoRuntime, Source},
         program::{self, Program},
     },
@@ -37,12 +38,23 @@ pub struct Inspected {
 }
 
 impl Inspected {
+    /// The file, as long as this is kept.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether that file is what the kernel calls the executable of the process, rather than one that the
+    /// dynamic linker was told.
+    pub fn is_executable(&self, pid: u32) -> bool {
+        self.link == ProcessInfo::exe_link(pid)
+    }
+
     /// Whether the process still runs the program that was inspected.
     pub fn is_current(&self) -> bool {
         program::is_same(&self.file, &self.link)
     }
 
-    /// Puts the probes in place. They record nothing before [`Kernel::set_target`](crate::kernel::Kernel::set_target).
+    /// Puts the probes of these levels in place. They record nothing before [`Kernel::set_target`](crate::kernel::Kernel::set_target).
     ///
     /// # Errors
     /// When the kernel refuses a probe; none is left then.
@@ -51,22 +63,24 @@ impl Inspected {
         go: &Attachable,
         probes: &mut Probes,
         scope: Scope,
-        level: Level,
+        levels: impl RangeBounds<Level>,
     ) -> Result<Uprobes, KernelError> {
         // Not /proc/PID/exe: if the process has replaced its program meanwhile, that is another file,
         // in which nothing was verified.
         let executable = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let wanted = go.sites.found.iter().filter(|(from, ..)| *from <= level);
+        let wanted = go.sites.found.iter().filter(|(from, ..)| levels.contains(from));
         let wanted = wanted.map(|&(_, program, offset)| (program, offset));
         probes.attach(wanted, Path::new(&executable), scope)
     }
 }
 
 /// What to record of a Go program.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// How much.
     pub level: Level,
+    /// Whether with system calls.
+    pub syscalls: bool,
     /// Whether with stacks.
     pub stacks: bool,
     /// Whether with stacks of the kernel where threads leave the CPU.
@@ -76,18 +90,22 @@ pub struct Options {
 impl Options {
     /// Flags of a [`Traced`](tracer_common::target::Traced), whatever it runs.
     pub fn flags(self) -> u32 {
-        let kernel_stacks = if self.kernel_stacks { KERNEL_STACKS } else { 0 };
-        TRACED | SYSCALLS | MAYBE_GO | kernel_stacks
+        let flag = |wanted, flag| if wanted { flag } else { 0 };
+        TRACED
+            | flag(self.syscalls, SYSCALLS)
+            | flag(self.level > Level::Sched, MAYBE_GO)
+            | flag(self.kernel_stacks, KERNEL_STACKS)
     }
 }
 
 /// A Go runtime that probes can be put on.
+#[derive(Clone)]
 pub struct Attachable {
     runtime: Arc<GoRuntime>,
     /// Flags of a [`Target`] that the code of the program decides.
     flags: u32,
     /// Where the probes sit.
-    sites: Sites,
+    sites: Arc<Sites>,
     /// What the user should know.
     note: Option<String>,
     /// Load address minus address in the file.
@@ -128,10 +146,23 @@ fn attachable(
     });
     let sites = Sites::find(&runtime, elf)?;
     let flags = if runtime.ready_spills(elf) { READY_SPILLS } else { 0 };
-    Ok(Attachable { runtime: Arc::new(runtime), flags, sites, note, bias })
+    let (runtime, sites) = (Arc::new(runtime), Arc::new(sites));
+    Ok(Attachable { runtime, flags, sites, note, bias })
 }
 
 impl Attachable {
+    /// The same program in another process.
+    ///
+    /// # Errors
+    /// When that runs something else, or its runtime is not as it should be.
+    pub fn in_process(&self, pid: u32) -> Result<Self, String> {
+        let program = Program::of(pid).map_err(|e| e.to_string())?;
+        let elf = program.file.parse().map_err(|e| e.to_string())?;
+        let bias = program.bias(pid, &elf).map_err(|e| e.to_string())?;
+        self.runtime.verify_again(pid, bias).map_err(|e| e.to_string())?;
+        Ok(Self { bias, ..self.clone() })
+    }
+
     /// What the kernel programs must know of it. With it they record everything from the same moment on: a
     /// goroutine whose system calls are seen before its other changes would seem to jump.
     pub fn target(&self, options: Options) -> Target {

@@ -1,15 +1,16 @@
 //! A recording of one process: `tracerd attach` and `tracerd run`.
 
-mod clock;
-mod go;
-mod kick;
+pub(crate) mod clock;
+pub(crate) mod engine;
+pub(crate) mod go;
+pub(crate) mod kick;
 mod launch;
 mod recorder;
-mod session;
-mod signals;
+pub(crate) mod session;
+pub(crate) mod signals;
 mod sites;
 mod status;
-mod store;
+pub(crate) mod store;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -21,6 +22,7 @@ use crate::{
     args::{Attach, Run},
     target::{ProcessInfo, program::Program},
 };
+pub use go::Options;
 use launch::Launched;
 use recorder::{Recorder, Stop};
 use signals::Signals;

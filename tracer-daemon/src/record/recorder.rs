@@ -9,32 +9,21 @@ use anyhow::{Result, anyhow, bail};
 use nix::sys::signal::Signal;
 
 use super::{
-    clock, go, kick, session,
+    clock,
+    engine::Engine,
+    go, kick, session,
     status::{StatusLine, count, size, tell},
     store::Store,
 };
 use crate::{
     args::Recording,
-    kernel::{self, Kernel, Loaded, Probes, Ring, Scope, Uprobes},
-    pipeline::{Notice, Pipeline, ProcessFacts},
+    kernel::{self, Level, Loaded, Probes, Scope, Uprobes},
+    pipeline::{Notice, ProcessFacts},
     target::{ProcessInfo, go::snapshot},
 };
 
-/// How long events wait for earlier ones of other CPUs.
-const HOLD: Duration = Duration::from_millis(10);
-/// How often the ring is looked at when it does not fill up.
-const DRAIN: Duration = Duration::from_millis(10);
-/// How often what was recorded goes into the database; with HOLD and the time of a commit this
-/// bounds what a kill -9 can lose to less than a second.
-const FLUSH: Duration = Duration::from_millis(400);
-/// How often the pair of clocks is stored.
-const CLOCK: Duration = Duration::from_secs(10);
-/// Records to take from the ring before looking at anything else.
-const BURST: usize = 200_000;
 /// How often to look at a process that replaces its program meanwhile.
 const ATTEMPTS: u32 = 5;
-/// How long to wait at the end for records that are still being written.
-const LAST_RECORDS: Duration = Duration::from_millis(500);
 
 /// Why a recording ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,13 +51,10 @@ impl Stop {
 
 /// A recording under way.
 pub struct Recorder {
-    kernel: Kernel,
+    engine: Engine,
     probes: Probes,
     /// Those in the program that the process runs.
     uprobes: Uprobes,
-    ring: Ring,
-    pipeline: Pipeline,
-    store: Store,
     status: StatusLine,
     quiet: bool,
     options: go::Options,
@@ -78,12 +64,8 @@ pub struct Recorder {
     exec_expected: bool,
     /// When tracing began (CLOCK_MONOTONIC, ns).
     begun: u64,
-    /// Everything before is in the pipeline's rows (CLOCK_MONOTONIC, ns).
-    tracked_until: u64,
     alive_checked: Instant,
     started: Instant,
-    last_flush: Instant,
-    last_clock: Instant,
 }
 
 impl Recorder {
@@ -94,16 +76,14 @@ impl Recorder {
         let store = Store::create(args.db.as_deref(), session::begin())?;
         let now = Instant::now();
         let recorder = Self {
-            kernel,
+            engine: Engine::new(kernel, ring, store),
             probes,
             uprobes: Uprobes::default(),
-            ring,
-            pipeline: Pipeline::new(clock::monotonic()),
-            store,
             status: StatusLine::new(!args.quiet),
             quiet: args.quiet,
             options: go::Options {
                 level: args.level,
+                syscalls: true,
                 stacks: !args.no_stacks,
                 kernel_stacks: args.kernel_stacks,
             },
@@ -112,17 +92,14 @@ impl Recorder {
             ended: false,
             exec_expected: false,
             begun: 0,
-            tracked_until: 0,
             alive_checked: now,
             started: now,
-            last_flush: now,
-            last_clock: now,
         };
         if !recorder.probes.wakers_known() {
             recorder
                 .say("who wakes a thread is not recorded: this kernel does not tell interrupts");
         }
-        if let Some(former) = &recorder.store.former {
+        if let Some(former) = &recorder.engine.store.former {
             recorder.say(&format!("the former trace is kept as {}", former.display()));
         }
         Ok(recorder)
@@ -135,7 +112,7 @@ impl Recorder {
         let threads = ProcessInfo::threads(pid)?;
         let listed = clock::monotonic();
         for thread in threads {
-            self.pipeline.add_thread(pid, thread.tid, &thread.name, thread.state, listed);
+            self.engine.pipeline.add_thread(pid, thread.tid, &thread.name, thread.state, listed);
         }
         kick::every_cpu();
         Ok(())
@@ -146,9 +123,8 @@ impl Recorder {
         self.pid = pid;
         self.probes.attach_tracepoints()?;
         self.begun = clock::monotonic();
-        self.tracked_until = self.begun;
-        self.pipeline = Pipeline::new(self.begun);
-        self.kernel.trace(pid, flags | self.options.flags())?;
+        self.engine.begin(self.begun);
+        self.engine.kernel.trace(pid, flags | self.options.flags())?;
         Ok(())
     }
 
@@ -164,26 +140,29 @@ impl Recorder {
         loop {
             // While the disk does not keep up the ring is left alone: it fills, and the kernel counts
             // what it loses. Signals and the end of the process are still heard.
-            let keeps_up = self.store.has_room();
-            let more = keeps_up && self.drain();
+            let keeps_up = self.engine.store.has_room();
+            let more = keeps_up && self.engine.take();
+            if keeps_up {
+                self.engine.advance();
+            }
             self.notices();
-            if keeps_up && self.last_flush.elapsed() >= FLUSH {
-                self.flush(self.tracked_until);
+            if keeps_up {
+                self.engine.flush_if_due();
             }
             if !self.quiet {
-                let totals = self.pipeline.totals();
+                let totals = self.engine.pipeline.totals();
                 self.status.update(totals.recorded, totals.lost);
             }
-            if !self.store.works() {
+            if !self.engine.store.works() {
                 return Stop::StoreFailed;
             }
             if let Some(stop) = stop(self) {
                 return stop;
             }
             if !keeps_up {
-                std::thread::sleep(DRAIN);
+                self.engine.pause();
             } else if !more {
-                self.ring.wait(DRAIN);
+                self.engine.wait();
             }
         }
     }
@@ -203,20 +182,20 @@ impl Recorder {
         // A thread that computes on without a pause shows how long it has been doing so.
         kick::every_cpu();
         // All kinds of events end at the same moment; detaching takes its time.
-        self.kernel.remove_target(self.pid);
-        self.kernel.untrace(self.pid);
+        self.engine.kernel.remove_target(self.pid);
+        self.engine.kernel.untrace(self.pid);
         let ended = clock::pair();
         let seconds = self.started.elapsed().as_secs_f64();
-        self.drain_all();
+        self.engine.take_all();
         self.detach_go();
         self.probes.detach_tracepoints();
-        self.drain_all();
-        self.pipeline.advance(u64::MAX);
-        self.flush(ended.ts.cast_unsigned());
-        self.kernel.flush_log();
+        self.engine.take_all();
+        self.engine.pipeline.advance(u64::MAX);
+        self.engine.flush(ended.ts.cast_unsigned());
+        self.engine.kernel.flush_log();
         self.status.clear();
-        let totals = self.pipeline.totals();
-        let written = self.store.finish(ended, &stop.reason())?;
+        let totals = self.engine.pipeline.totals();
+        let written = self.engine.store.finish(ended, &stop.reason())?;
         if let Some(error) = written.error {
             return Err(anyhow!(error)
                 .context("the recording ended early; what was stored before can be read"));
@@ -243,70 +222,10 @@ impl Recorder {
         Ok(())
     }
 
-    /// Takes what is in the ring; true if more may be there.
-    fn drain(&mut self) -> bool {
-        // Taken before the ring is read: whatever is older is then in the pipeline.
-        let until = clock::monotonic().saturating_sub(HOLD.as_nanos() as u64);
-        let taken = self.ring.drain(BURST, |record| self.pipeline.push(record));
-        self.kernel_stacks();
-        let mut complete = false;
-        match self.kernel.counts() {
-            Ok(counts) => {
-                complete = self.pipeline.taken() >= counts.submitted();
-                self.pipeline.set_counts(counts);
-            }
-            Err(error) => tracing::warn!("{error}"),
-        }
-        let more = taken == BURST;
-        // What is still in the ring (or behind a record that is still being written) may be older.
-        let newest = self.pipeline.newest().saturating_sub(HOLD.as_nanos() as u64);
-        let until = if complete { until } else { until.min(newest) };
-        self.tracked_until = self.tracked_until.max(until);
-        self.pipeline.advance(self.tracked_until);
-        self.kernel.flush_log();
-        more
-    }
-
-    /// Looks up the stacks of the kernel that events named.
-    fn kernel_stacks(&mut self) {
-        for id in self.pipeline.take_wanted_stacks() {
-            self.pipeline.add_kernel_stack(id, self.kernel.stack(id.cast_unsigned()));
-        }
-    }
-
-    /// After detaching: waits for probes that are still running on other CPUs.
-    fn drain_all(&mut self) {
-        let deadline = Instant::now() + LAST_RECORDS;
-        loop {
-            self.ring.drain(usize::MAX, |record| self.pipeline.push(record));
-            self.kernel_stacks();
-            let Ok(counts) = self.kernel.counts() else {
-                return;
-            };
-            let complete = self.pipeline.taken() >= counts.submitted();
-            self.pipeline.set_counts(counts);
-            if complete || Instant::now() > deadline {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn flush(&mut self, until: u64) {
-        let mut batch = self.pipeline.take_batch(until);
-        if self.last_clock.elapsed() >= CLOCK {
-            batch.clocks.push(clock::pair());
-            self.last_clock = Instant::now();
-        }
-        // If it fails, the store says why at the end.
-        self.store.send(batch);
-        self.last_flush = Instant::now();
-    }
-
     fn notices(&mut self) {
-        for notice in self.pipeline.take_notices() {
+        for notice in self.engine.pipeline.take_notices() {
             match notice {
-                Notice::Ended { pid } => self.ended |= pid == self.pid,
+                Notice::Ended { pid, .. } => self.ended |= pid == self.pid,
                 Notice::Exec { pid } => self.replaced(pid),
                 // Only the process itself is traced.
                 Notice::Adopted { .. } => {}
@@ -323,7 +242,7 @@ impl Recorder {
         self.detach_go();
         if let Err(error) = self.look_at_program(pid, None) {
             // What cannot be understood is not recorded.
-            self.kernel.untrace(pid);
+            self.engine.kernel.untrace(pid);
             self.ended = true;
             self.warn(&format!(
                 "the process runs another program, which cannot be traced: {error}"
@@ -336,7 +255,7 @@ impl Recorder {
         for _ in 0..ATTEMPTS {
             let info = ProcessInfo::read(pid)?;
             let inspected = go::inspect(pid)?;
-            self.pipeline.add_process(&facts(&info, &inspected), begins);
+            self.engine.pipeline.add_process(&facts(&info, &inspected), begins);
             let file = Path::new(&info.exe).file_name();
             self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let told = self.trace_go(pid, &inspected, begins.is_none());
@@ -356,6 +275,7 @@ impl Recorder {
             vec![format!("goroutines cannot be traced: {reason}; threads and system calls are")]
         };
         let attachable = match &inspected.go {
+            _ if self.options.level == Level::Sched => return Vec::new(),
             None => {
                 return vec![
                     "no Go runtime recognised: threads and system calls are traced, goroutines not"
@@ -366,22 +286,22 @@ impl Recorder {
             Some(Ok(attachable)) => attachable,
         };
         let attached = inspected
-            .attach(attachable, &mut self.probes, Scope::Process(pid), self.options.level)
+            .attach(attachable, &mut self.probes, Scope::Process(pid), ..=self.options.level)
             .map(|uprobes| self.uprobes = uprobes)
-            .and_then(|()| self.kernel.set_target(pid, attachable.target(self.options)));
+            .and_then(|()| self.engine.kernel.set_target(pid, attachable.target(self.options)));
         if let Err(error) = attached {
             self.detach_go();
             return refused(&error);
         }
         let since = clock::monotonic();
-        self.pipeline.set_go(pid, attachable.runtime(), attachable.bias(), since);
+        self.engine.pipeline.set_go(pid, attachable.runtime(), attachable.bias(), since);
         let missing = attachable.missing(self.options.level);
         let missing = missing.map(|missing| format!("not traced: {missing}"));
         let mut told: Vec<_> = attachable.note().map(str::to_owned).into_iter().collect();
         told.extend(missing);
         if running {
             match snapshot::take(pid, &attachable.runtime(), attachable.bias()) {
-                Ok(snapshot) => self.pipeline.set_existing(pid, snapshot),
+                Ok(snapshot) => self.engine.pipeline.set_existing(pid, snapshot),
                 Err(error) => told.push(format!(
                     "goroutines that do nothing while they are traced are not recorded: {error}"
                 )),
@@ -392,7 +312,7 @@ impl Recorder {
 
     /// Takes the probes in the program away.
     fn detach_go(&mut self) {
-        self.kernel.remove_target(self.pid);
+        self.engine.kernel.remove_target(self.pid);
         std::mem::take(&mut self.uprobes).detach();
     }
 

@@ -87,8 +87,10 @@ pub struct ProcessInfo {
     pub cmdline: String,
     /// Effective user id.
     pub uid: u32,
-    /// Control group, the unified one or else the first named.
+    /// Control group: the unified one, or the deepest other one where that is not used.
     pub cgroup: String,
+    /// Name of the first thread.
+    pub comm: String,
 }
 
 impl ProcessInfo {
@@ -112,21 +114,46 @@ impl ProcessInfo {
         if matches!(stat.state, 'Z' | 'X' | 'x') {
             return Err(ProcessError::Zombie { pid, comm: stat.comm, ppid: stat.ppid });
         }
-        let cgroup = process
-            .cgroups()
-            .ok()
-            .and_then(|groups| {
-                let unified = groups.0.iter().find(|g| g.hierarchy == 0);
-                unified.or(groups.0.first()).map(|g| g.pathname.clone())
-            })
-            .unwrap_or_default();
-        Ok(Self {
+        Ok(Self::of(pid, &process, status.euid, stat.comm))
+    }
+
+    /// Looks at the process `pid`, whatever it is: of a thread of the kernel its name is all that there is to
+    /// know.
+    ///
+    /// # Errors
+    /// When it does not exist or has ended.
+    pub fn of_any(pid: u32) -> Result<Self, ProcessError> {
+        let process = open(pid)?;
+        let status = process.status().map_err(|e| proc_error(pid, &e))?;
+        Ok(Self::of(pid, &process, status.euid, status.name))
+    }
+
+    fn of(pid: u32, process: &Process, uid: u32, comm: String) -> Self {
+        Self {
             pid,
-            exe: process.exe().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default(),
+            exe: Self::exe(pid).unwrap_or_default(),
             cmdline: process.cmdline().map(|args| args.join(" ")).unwrap_or_default(),
-            uid: status.euid,
-            cgroup,
-        })
+            uid,
+            cgroup: cgroup_of(process).unwrap_or_default(),
+            comm,
+        }
+    }
+
+    /// All processes that run, by pid.
+    pub fn all() -> Vec<u32> {
+        let names = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+        names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// Path of its executable; none if it has none or has ended.
+    pub fn exe(pid: u32) -> Option<String> {
+        let path = std::fs::read_link(Self::exe_link(pid)).ok()?;
+        Some(path.to_string_lossy().into_owned())
+    }
+
+    /// Its control group; none if it has ended.
+    pub fn cgroup(pid: u32) -> Option<String> {
+        cgroup_of(&open(pid).ok()?)
     }
 
     /// Makes sure that ids mean the same to tracerd and to the kernel programs.
@@ -194,6 +221,14 @@ impl ProcessInfo {
     pub fn alive(pid: u32) -> bool {
         open(pid).is_ok_and(|p| p.stat().is_ok_and(|s| !matches!(s.state, 'Z' | 'X' | 'x')))
     }
+}
+
+/// The control group of the unified hierarchy; where that is not used for anything, the deepest other one.
+fn cgroup_of(process: &Process) -> Option<String> {
+    let groups = process.cgroups().ok()?.0;
+    let unified = groups.iter().find(|g| g.hierarchy == 0 && g.pathname != "/");
+    let deepest = || groups.iter().max_by_key(|g| g.pathname.matches('/').count());
+    unified.or_else(deepest).map(|g| g.pathname.clone())
 }
 
 fn open(pid: u32) -> Result<Process, ProcessError> {

@@ -6,9 +6,7 @@ use core::{
 };
 
 use aya_ebpf::{
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel, generated,
-    },
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
@@ -41,7 +39,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let (child_tid, child_comm) = (child.tid(), child.comm());
-    let (uid, cgroup) = (current_uid(), current_cgroup());
+    let (uid, cgroup) = (child.uid(), current_cgroup());
     emit(|header| SchedFork {
         header,
         parent_tgid,
@@ -111,7 +109,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let bprm = ctx.arg::<*const c_void>(2);
     let old_tid = ctx.arg::<u64>(1) as u32;
     let comm = task.comm();
-    let (uid, cgroup) = (current_uid(), current_cgroup());
+    let (uid, cgroup) = (task.uid(), current_cgroup());
     emit_tail::<SchedExec, [u64; EXEC_WORDS]>(|header, record, tail| {
         for i in 0..EXEC_WORDS {
             // SAFETY: room that was reserved. Volatile, or the compiler makes a memset of it, which there
@@ -206,12 +204,6 @@ pub fn task_rename(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
-}
-
-/// Real user id of the current thread.
-#[inline(always)]
-fn current_uid() -> u32 {
-    bpf_get_current_uid_gid() as u32
 }
 
 /// Control group (version 2) of the current thread.

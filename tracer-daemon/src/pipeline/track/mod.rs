@@ -57,6 +57,8 @@ pub enum Notice {
     Ended {
         /// Process id.
         pid: u32,
+        /// When its last thread left the CPU for good (ns).
+        ts: u64,
     },
     /// Events come of a process of which nothing was known: it is traced from now on.
     Adopted {
@@ -154,6 +156,11 @@ impl Tracker {
         self.decided.insert((pid, ts), facts);
     }
 
+    /// See [`super::Pipeline::refuse`].
+    pub fn refuse(&mut self, pid: u32) {
+        self.refused.insert(pid);
+    }
+
     /// See [`super::Pipeline::end_process`].
     pub fn end_process(&mut self, pid: u32, ts: u64, losses: &mut Losses) {
         self.refused.insert(pid);
@@ -200,6 +207,7 @@ impl Tracker {
     }
 
     pub fn add_process(&mut self, facts: &ProcessFacts, begins: Option<u64>) {
+        self.refused.remove(&facts.pid);
         self.entities.add_traced(facts, begins);
     }
 
@@ -313,7 +321,7 @@ impl Tracker {
         match event {
             Event::SchedSwitch(e) => {
                 if let Some(pid) = threads.switch(e, &mut cx) {
-                    notices.push(Notice::Ended { pid });
+                    notices.push(Notice::Ended { pid, ts: header.ts });
                 }
             }
             Event::SchedWaking(e) => {

@@ -143,11 +143,7 @@ impl GoRuntime {
     /// process has no goroutines yet to tell.
     pub fn verify(&mut self, pid: u32, bias: u64) -> Result<(), GoError> {
         let Source::Nearest(unknown) = self.source else {
-            return match check::check(pid, self, bias) {
-                // If it has not begun: the kernel programs refuse a status that does not match.
-                Ok(_) | Err(CheckError::NoList) => Ok(()),
-                Err(error) => Err(GoError::Check(error)),
-            };
+            return self.verify_again(pid, bias);
         };
         let mut result = Err(GoError::Check(CheckError::NoList));
         for known in layout::nearest(unknown) {
@@ -159,6 +155,18 @@ impl GoRuntime {
             };
         }
         result
+    }
+
+    /// As [`GoRuntime::verify`], for another process with the same executable.
+    ///
+    /// # Errors
+    /// When anything in its memory cannot be what it should be.
+    pub fn verify_again(&self, pid: u32, bias: u64) -> Result<(), GoError> {
+        match check::check(pid, self, bias) {
+            // If it has not begun: the kernel programs refuse a status that does not match.
+            Ok(_) | Err(CheckError::NoList) => Ok(()),
+            Err(error) => Err(GoError::Check(error)),
+        }
     }
 
     /// What the kernel programs need to know of it.

@@ -1,0 +1,139 @@
+//! From the ring through the pipeline to the store: what all recordings have in common.
+
+use std::time::{Duration, Instant};
+
+use super::{clock, store::Store};
+use crate::{
+    kernel::{Kernel, Ring},
+    pipeline::Pipeline,
+};
+
+/// How long events wait for earlier ones of other CPUs.
+const HOLD: Duration = Duration::from_millis(10);
+/// How often the ring is looked at when it does not fill up.
+const DRAIN: Duration = Duration::from_millis(10);
+/// How often what was recorded goes into the database; with HOLD and the time of a commit this
+/// bounds what a kill -9 can lose to less than a second.
+const FLUSH: Duration = Duration::from_millis(400);
+/// How often the pair of clocks is stored.
+const CLOCK: Duration = Duration::from_secs(10);
+/// Records to take from the ring before looking at anything else.
+const BURST: usize = 200_000;
+/// How long to wait at the end for records that are still being written.
+const LAST_RECORDS: Duration = Duration::from_millis(500);
+
+/// The way of the events.
+pub struct Engine {
+    pub kernel: Kernel,
+    pub pipeline: Pipeline,
+    pub store: Store,
+    ring: Ring,
+    /// Everything before is in the pipeline's rows (CLOCK_MONOTONIC, ns).
+    tracked_until: u64,
+    /// Up to when the events are tracked that were taken last.
+    until: u64,
+    last_flush: Instant,
+    last_clock: Instant,
+}
+
+impl Engine {
+    pub fn new(kernel: Kernel, ring: Ring, store: Store) -> Self {
+        let (now, ts) = (Instant::now(), clock::monotonic());
+        let pipeline = Pipeline::new(ts);
+        let (last_flush, last_clock) = (now, now);
+        Self { kernel, pipeline, store, ring, tracked_until: ts, until: ts, last_flush, last_clock }
+    }
+
+    /// The recording begins at `ts` (CLOCK_MONOTONIC, ns).
+    pub fn begin(&mut self, ts: u64) {
+        self.pipeline = Pipeline::new(ts);
+        self.tracked_until = ts;
+        self.until = ts;
+    }
+
+    /// Everything before is in the pipeline's rows (CLOCK_MONOTONIC, ns).
+    pub fn tracked_until(&self) -> u64 {
+        self.tracked_until
+    }
+
+    /// Takes what is in the ring; true if more may be there.
+    pub fn take(&mut self) -> bool {
+        // Taken before the ring is read: whatever is older is then in the pipeline.
+        let until = clock::monotonic().saturating_sub(HOLD.as_nanos() as u64);
+        let taken = self.ring.drain(BURST, |record| self.pipeline.push(record));
+        self.kernel_stacks();
+        let mut complete = false;
+        match self.kernel.counts() {
+            Ok(counts) => {
+                complete = self.pipeline.taken() >= counts.submitted();
+                self.pipeline.set_counts(counts);
+            }
+            Err(error) => tracing::warn!("{error}"),
+        }
+        // What is still in the ring (or behind a record that is still being written) may be older.
+        let newest = self.pipeline.newest().saturating_sub(HOLD.as_nanos() as u64);
+        self.until = if complete { until } else { until.min(newest) };
+        self.kernel.flush_log();
+        taken == BURST
+    }
+
+    /// Tracks what was taken, as far as nothing earlier can come.
+    pub fn advance(&mut self) {
+        self.tracked_until = self.tracked_until.max(self.until);
+        self.pipeline.advance(self.tracked_until);
+    }
+
+    /// Waits until there is something in the ring, for a while at most.
+    pub fn wait(&self) {
+        self.ring.wait(DRAIN);
+    }
+
+    /// Waits for a while, whatever is in the ring.
+    pub fn pause(&self) {
+        std::thread::sleep(DRAIN);
+    }
+
+    /// At the end, when nothing more comes: waits for probes that are still running on other CPUs.
+    pub fn take_all(&mut self) {
+        let deadline = Instant::now() + LAST_RECORDS;
+        loop {
+            self.ring.drain(usize::MAX, |record| self.pipeline.push(record));
+            self.kernel_stacks();
+            let Ok(counts) = self.kernel.counts() else {
+                return;
+            };
+            let complete = self.pipeline.taken() >= counts.submitted();
+            self.pipeline.set_counts(counts);
+            if complete || Instant::now() > deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Hands what was tracked to the store, if it is time for that.
+    pub fn flush_if_due(&mut self) {
+        if self.last_flush.elapsed() >= FLUSH {
+            self.flush(self.tracked_until);
+        }
+    }
+
+    /// Hands what was tracked before `until` (ns) to the store.
+    pub fn flush(&mut self, until: u64) {
+        let mut batch = self.pipeline.take_batch(until);
+        if self.last_clock.elapsed() >= CLOCK {
+            batch.clocks.push(clock::pair());
+            self.last_clock = Instant::now();
+        }
+        // If it fails, the store says why at the end.
+        self.store.send(batch);
+        self.last_flush = Instant::now();
+    }
+
+    /// Looks up the stacks of the kernel that events named.
+    fn kernel_stacks(&mut self) {
+        for id in self.pipeline.take_wanted_stacks() {
+            self.pipeline.add_kernel_stack(id, self.kernel.stack(id.cast_unsigned()));
+        }
+    }
+}

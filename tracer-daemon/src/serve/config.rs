@@ -1,0 +1,445 @@
+//! The config file of `tracerd serve`.
+//!
+//! What is not said has a default; a key that is not known or a value that means nothing is an error that names
+//! file, line and key.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use thiserror::Error;
+
+use super::rules::{Limit, Rule};
+
+/// Where the config file is if nothing else is said. If it is not there, defaults hold.
+pub const DEFAULT_PATH: &str = "/etc/tracerd/config.toml";
+
+/// Why a config file cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something in it is wrong.
+    #[error("{}:{line}: {}{message}", path.display(), of_key(key))]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The key that is meant, if there is one.
+        key: Option<String>,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+fn of_key(key: &Option<String>) -> String {
+    key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default()
+}
+
+/// All of the config.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where events go.
+    pub store: Store,
+    /// How much memory and kernel buffers may take.
+    pub limits: Limits,
+    /// Who may ask.
+    pub access: Access,
+    /// Figures for Prometheus.
+    pub metrics: Metrics,
+    /// The flight recorder.
+    pub flight: Flight,
+    /// Which processes are traced, and how; the first rule that matches counts. Without any, all processes are
+    /// traced at level `sched`.
+    #[serde(rename = "rule")]
+    pub rules: Option<Vec<Rule>>,
+    /// What makes the flight recorder write out what it holds.
+    #[serde(rename = "trigger")]
+    pub triggers: Vec<Trigger>,
+}
+
+/// Where events go.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// The database.
+    pub path: PathBuf,
+    /// The oldest events give way when the database, with the files beside it, would be larger.
+    pub max_size: Size,
+    /// Events older than this give way.
+    pub max_age: Time,
+    /// Whether events are stored, or kept in memory until something happens.
+    pub mode: Mode,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: tracer_store::DEFAULT_DB.into(),
+            max_size: Size(10 << 30),
+            max_age: Time(Duration::from_secs(7 * 24 * 3600)),
+            mode: Mode::default(),
+        }
+    }
+}
+
+/// What becomes of events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// They are stored.
+    #[default]
+    Store,
+    /// The last seconds are kept in memory, and written out when something happens.
+    Flight,
+}
+
+/// How much memory and kernel buffers may take.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Memory of events that wait for the disk. Past it they are counted as lost.
+    pub memory: Size,
+    /// The kernel's ring buffer, rounded up to a power of two.
+    pub ring_size: Size,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: Size(256 << 20), ring_size: Size(64 << 20) }
+    }
+}
+
+/// Who may ask.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Access {
+    /// The socket.
+    pub socket: PathBuf,
+    /// The group whose members may do everything, as root may.
+    pub group: String,
+    /// What all others may do.
+    pub others: Others,
+    /// How long a question may take.
+    pub query_timeout: Time,
+    /// How much memory a question may take.
+    pub query_memory: Size,
+    /// How many questions are answered at once.
+    pub queries: usize,
+    /// How many clients may be connected at once.
+    pub clients: usize,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            socket: "/run/tracerd/tracerd.sock".into(),
+            group: "tracer".to_owned(),
+            others: Others::default(),
+            query_timeout: Time(Duration::from_secs(300)),
+            query_memory: Size(512 << 20),
+            queries: 4,
+            clients: 256,
+        }
+    }
+}
+
+/// What users may do who are neither root nor in the group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Others {
+    /// See and query processes of their own uid.
+    #[default]
+    Own,
+    /// Nothing.
+    Nothing,
+}
+
+/// Figures for Prometheus.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Address and port of `/metrics`, which must be of the machine itself; none: there is no such port.
+    #[serde(deserialize_with = "loopback")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// The flight recorder.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Flight {
+    /// How much of the past is held.
+    pub keep: Time,
+    /// How much memory it may take.
+    pub memory: Size,
+    /// The folder into which snapshots are written.
+    pub folder: PathBuf,
+    /// How many snapshots stay there; older ones are removed.
+    pub snapshots: usize,
+}
+
+impl Default for Flight {
+    fn default() -> Self {
+        Self {
+            keep: Time(Duration::from_secs(30)),
+            memory: Size(128 << 20),
+            folder: "/var/lib/tracerd/snapshots".into(),
+            snapshots: 20,
+        }
+    }
+}
+
+/// What makes the flight recorder write out what it holds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trigger {
+    /// What happens.
+    pub when: When,
+    /// Of which processes: the rules' words; none: of all.
+    #[serde(default)]
+    pub only: Limit,
+    /// An interval that is longer fires.
+    pub longer: Option<Time>,
+    /// A number that is larger fires.
+    pub above: Option<u64>,
+    /// A call of this name, or a wait for this reason; none: any.
+    pub name: Option<String>,
+    /// How long it does not fire again.
+    #[serde(default = "Trigger::cooldown")]
+    pub cooldown: Time,
+}
+
+impl Trigger {
+    fn cooldown() -> Time {
+        Time(Duration::from_secs(60))
+    }
+}
+
+/// What a trigger looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// The length of a system call.
+    Syscall,
+    /// The length of a goroutine's wait.
+    GoroutineWait,
+    /// How long a thread was runnable.
+    RunQueueWait,
+    /// How long the world was stopped.
+    Stw,
+    /// The length of a GC cycle.
+    Gc,
+    /// A process ends by a signal.
+    Signal,
+    /// The number of goroutines of a process.
+    Goroutines,
+}
+
+/// A number of bytes, written like `64 MiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size: Result<ByteSize, _> = text.parse();
+        size.map(|size| Self(size.as_u64()))
+            .map_err(|_| format!("`{text}` is not a size such as \"64 MiB\""))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a size such as \"64 MiB\", or a number of bytes")]
+        enum Written {
+            Bytes(u64),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Bytes(bytes) => Ok(Self(bytes)),
+            Written::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
+}
+
+/// A time, written like `7d` or `500ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+impl std::str::FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|e| format!("`{text}` is not a time such as \"7d\" or \"500ms\" ({e})"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let address: SocketAddr = text.parse().map_err(|_| {
+        D::Error::custom(format!("`{text}` is not an address such as \"127.0.0.1:9464\""))
+    })?;
+    if address.ip().is_loopback() {
+        Ok(Some(address))
+    } else {
+        Err(D::Error::custom(format!(
+            "{address} can be reached from other machines: it must be of 127.0.0.0/8 or ::1"
+        )))
+    }
+}
+
+impl Config {
+    /// Reads a config file; `None` stands for the default place, where there need not be one. Returns which file
+    /// was read, too.
+    ///
+    /// # Errors
+    /// When it cannot be read, or something in it is wrong.
+    pub fn read(path: Option<&Path>) -> Result<(Self, Option<PathBuf>), ConfigError> {
+        let given = path.is_some();
+        let path = path.unwrap_or(Path::new(DEFAULT_PATH));
+        match fs::read_to_string(path) {
+            Ok(text) => Ok((Self::parse(&text, path)?, Some(path.into()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !given => Ok((Self::default(), None)),
+            Err(source) => Err(ConfigError::Read { path: path.into(), source }),
+        }
+    }
+
+    /// Understands the text of a config file.
+    ///
+    /// # Errors
+    /// When something in it is wrong.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let wrong = |at: usize, message: &str| {
+            let before = &text.as_bytes()[..at.min(text.len())];
+            let line = before.iter().filter(|&&byte| byte == b'\n').count();
+            let key = text.lines().nth(line).and_then(key_of);
+            let message = message.trim().replace('\n', ", ");
+            ConfigError::Wrong { path: path.into(), line: line + 1, key, message }
+        };
+        let config: Self = toml::from_str(text)
+            .map_err(|e| wrong(e.span().map_or(0, |span| span.start), e.message()))?;
+        config.check().map_err(|(of, message)| {
+            // The tables of one name follow one another.
+            let header = format!("[[{}]]", of.table);
+            let at = text.match_indices(&header).nth(of.index).map_or(0, |(at, _)| at);
+            wrong(at, &message)
+        })?;
+        Ok(config)
+    }
+
+    /// What the types of single values do not tell.
+    fn check(&self) -> Result<(), (Part, String)> {
+        for (index, trigger) in self.triggers.iter().enumerate() {
+            trigger.check().map_err(|message| (Part { table: "trigger", index }, message))?;
+        }
+        Ok(())
+    }
+}
+
+/// A table of which there may be many.
+struct Part {
+    table: &'static str,
+    index: usize,
+}
+
+impl Trigger {
+    fn check(&self) -> Result<(), String> {
+        let (needs_length, needs_number) = match self.when {
+            When::Signal => (false, false),
+            When::Goroutines => (false, true),
+            _ => (true, false),
+        };
+        match (self.longer, self.above) {
+            (None, _) if needs_length => {
+                Err("this trigger needs a length: longer = \"100ms\"".into())
+            }
+            (_, None) if needs_number => Err("this trigger needs a number: above = 10000".into()),
+            (Some(_), _) if !needs_length => Err("`longer` means nothing for this trigger".into()),
+            (_, Some(_)) if !needs_number => Err("`above` means nothing for this trigger".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The key that a line of a config file gives a value, or the table that it begins.
+fn key_of(line: &str) -> Option<String> {
+    let key = line.split_once('=').map_or(line, |(key, _)| key).trim();
+    (!key.is_empty() && !key.starts_with('#')).then(|| key.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, "c.toml".as_ref()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn nothing_means_the_defaults() {
+        let config = parse("").unwrap();
+        assert_eq!(config.store.max_size, Size(10 << 30));
+        assert_eq!(config.limits.memory, Size(256 << 20));
+        assert!(config.rules.is_none());
+    }
+
+    #[test]
+    fn sizes_and_times_are_written_as_people_write_them() {
+        let config = parse("[store]\nmax_size = \"1.5 GiB\"\nmax_age = \"36h\"\n").unwrap();
+        assert_eq!(config.store.max_size, Size(3 << 29));
+        assert_eq!(config.store.max_age, Time(Duration::from_secs(36 * 3600)));
+        assert_eq!(parse("[limits]\nmemory = 4096").unwrap().limits.memory, Size(4096));
+    }
+
+    #[test]
+    fn an_error_names_file_line_and_key() {
+        let error = |text| parse(text).unwrap_err();
+        assert_eq!(
+            error("[store]\nmax_siez = \"1 GiB\"\n"),
+            "c.toml:2: max_siez: unknown field `max_siez`, expected one of `path`, `max_size`, `max_age`, `mode`"
+        );
+        assert_eq!(
+            error("[store]\n\nmax_size = \"a lot\"\n"),
+            "c.toml:3: max_size: `a lot` is not a size such as \"64 MiB\""
+        );
+        let text = "[[rule]]\nlevel = \"go\"\n[[rule]]\nexe = \"/usr/[\"\nlevel = \"sched\"\n";
+        assert!(error(text).starts_with("c.toml:4: exe: "), "{}", error(text));
+        assert!(error("[store").starts_with("c.toml:1: "), "{}", error("[store"));
+        assert!(error("[[rule]]\nlevel = \"all\"").contains("c.toml:2: level: unknown variant"));
+        let error = error("[metrics]\nlisten = \"0.0.0.0:9464\"\n");
+        assert!(error.starts_with("c.toml:2: listen: 0.0.0.0:9464 can be reached"), "{error}");
+    }
+
+    #[test]
+    fn a_trigger_says_when() {
+        let text = "[[trigger]]\nwhen = \"signal\"\n[[trigger]]\nwhen = \"syscall\"\n";
+        let error = parse(text).unwrap_err();
+        assert!(error.starts_with("c.toml:3: [[trigger]]: this trigger needs a length"), "{error}");
+        let text =
+            "[[trigger]]\nwhen = \"goroutine-wait\"\nlonger = \"100ms\"\nname = \"chan receive\"\n";
+        assert_eq!(parse(text).unwrap().triggers[0].cooldown, Time(Duration::from_secs(60)));
+    }
+}

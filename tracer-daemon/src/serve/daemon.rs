@@ -1,0 +1,448 @@
+//! The loop: who begins is judged by the rules, what is recorded goes to the store, who asks is answered.
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use sd_notify::NotifyState;
+use tracer_common::target::{INHERIT, SYSCALLS, Settings, TRACED, UNDECIDED};
+use tracer_protocol::State;
+use tracing::{info, warn};
+
+use super::{
+    config::Config,
+    prober::{Life, Looked, Prober},
+    processes::{By, Process, Processes},
+    rules::{self, Rule},
+};
+use crate::{
+    args::Serve,
+    kernel::{self, Level, Loaded},
+    pipeline::{Beginning, Begins, Notice},
+    record::{Options, clock, engine::Engine, kick, session, signals::Signals, store::Store, tell},
+    target::{ProcessInfo, go::snapshot},
+};
+
+/// The daemon.
+pub struct Daemon {
+    pub(super) args: Serve,
+    pub(super) config: Config,
+    /// The config file, if there is one.
+    pub(super) file: Option<PathBuf>,
+    pub(super) rules: Vec<Rule>,
+    pub(super) engine: Engine,
+    pub(super) prober: Prober,
+    pub(super) processes: Processes,
+    pub(super) started: Instant,
+    /// Results of the prober for processes whose beginning is not tracked yet.
+    looked: Vec<Looked>,
+    /// Processes that are not traced any more, when all that happened before is tracked; and how they are from
+    /// then on.
+    ending: Vec<(Life, Option<Options>)>,
+}
+
+impl Daemon {
+    /// Loads the kernel programs, opens the database, and begins to trace what runs.
+    pub fn start(args: Serve, config: Config, file: Option<PathBuf>) -> Result<Self> {
+        ProcessInfo::check_namespace()?;
+        let ring_size = u32::try_from(config.limits.ring_size.0).unwrap_or(u32::MAX);
+        let Loaded { kernel, mut probes, ring } = kernel::load(ring_size)?;
+        let store = Store::create(Some(&config.store.path), session::begin())?;
+        if let Some(former) = &store.former {
+            info!("the former database is kept as {}", former.display());
+        }
+        let mut engine = Engine::new(kernel, ring, store);
+        engine.pipeline.watch_beginnings();
+        let rules = config.rules.clone().unwrap_or_else(|| vec![Rule::everything()]);
+        // Itself it does not trace: each of its events would make another one.
+        engine.kernel.trace(std::process::id(), 0)?;
+        probes.attach_tracepoints()?;
+        let prober = Prober::start(probes).context("cannot start a thread")?;
+        let mut daemon = Self {
+            args,
+            config,
+            file,
+            rules,
+            engine,
+            prober,
+            processes: Processes::default(),
+            started: Instant::now(),
+            looked: Vec::new(),
+            ending: Vec::new(),
+        };
+        daemon.set_defaults()?;
+        daemon.judge_running();
+        kick::every_cpu();
+        Ok(daemon)
+    }
+
+    /// Records until a signal ends it.
+    pub fn run(mut self, signals: &Signals) -> Result<()> {
+        // Half of the time after which the service manager loses patience.
+        let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+        let mut last_sign = Instant::now();
+        notify(&[NotifyState::Ready]);
+        info!("{} processes are traced", self.processes.traced().count());
+        let stop = loop {
+            let keeps_up = self.engine.store.has_room();
+            let more = keeps_up && self.engine.take();
+            if keeps_up {
+                self.judge_beginnings();
+                self.take_results();
+                self.engine.advance();
+                self.end_processes();
+            }
+            self.notices();
+            if keeps_up {
+                self.engine.flush_if_due();
+            }
+            match signals.take().map(|received| received.signal) {
+                Some(Signal::SIGHUP) => self.reload(),
+                Some(signal) => break signal,
+                None => {}
+            }
+            if watchdog.is_some_and(|period| last_sign.elapsed() >= period) {
+                last_sign = Instant::now();
+                notify(&[NotifyState::Watchdog]);
+            }
+            if !keeps_up {
+                self.engine.pause();
+            } else if !more {
+                self.engine.wait();
+            }
+        };
+        notify(&[NotifyState::Stopping]);
+        self.finish(stop)
+    }
+
+    fn finish(self, stop: Signal) -> Result<()> {
+        let Self { mut engine, prober, .. } = self;
+        kick::every_cpu();
+        let ended = clock::pair();
+        engine.take_all();
+        prober.stop();
+        engine.take_all();
+        engine.pipeline.advance(u64::MAX);
+        engine.flush(ended.ts.cast_unsigned());
+        engine.kernel.flush_log();
+        let totals = engine.pipeline.totals();
+        let written = engine.store.finish(ended, stop.as_str())?;
+        written.summary?;
+        tell(&format!("{stop}: {} events, {} lost", totals.recorded, totals.lost));
+        Ok(())
+    }
+
+    /// What the kernel programs do with a process of which nobody has decided anything: it is recorded until
+    /// somebody does, so that nothing is missing then.
+    pub(super) fn set_defaults(&mut self) -> Result<()> {
+        let traces = self.rules.iter().any(|rule| rule.options().is_some());
+        let syscalls = self.rules.iter().any(|r| r.options().is_some_and(|o| o.syscalls));
+        let flags = match (traces, syscalls) {
+            (false, _) => 0,
+            (true, false) => TRACED | INHERIT | UNDECIDED,
+            (true, true) => TRACED | INHERIT | UNDECIDED | SYSCALLS,
+        };
+        self.engine.kernel.set(Settings { default_flags: flags, exec_flags: flags })?;
+        Ok(())
+    }
+
+    /// Judges all processes that run.
+    fn judge_running(&mut self) {
+        for pid in ProcessInfo::all() {
+            if let Some(process) = self.look_up(pid) {
+                self.begin_or_not(process);
+            }
+        }
+    }
+
+    /// A process as /proc shows it, judged by the rules.
+    fn look_up(&self, pid: u32) -> Option<Process> {
+        if pid == std::process::id() {
+            return None;
+        }
+        let info = ProcessInfo::of_any(pid).ok()?;
+        let mut process = Process {
+            pid,
+            since: clock::monotonic(),
+            exe: info.exe,
+            comm: info.comm,
+            cmdline: info.cmdline,
+            uid: info.uid,
+            cgroup: info.cgroup,
+            by: By::Nothing,
+            options: None,
+            state: State::Tracing,
+        };
+        self.judge(&mut process);
+        Some(process)
+    }
+
+    /// Applies the rules to a process.
+    pub(super) fn judge(&self, process: &mut Process) {
+        match rules::first(&self.rules, &process.subject()) {
+            Some((index, rule)) => {
+                let name = rule.name.clone().unwrap_or_else(|| format!("rule {}", index + 1));
+                process.by = By::Rule(name);
+                process.options = rule.options();
+            }
+            None => {
+                process.by = By::Nothing;
+                process.options = None;
+            }
+        }
+    }
+
+    /// Begins to trace a process that runs already, if that was decided.
+    pub(super) fn begin_or_not(&mut self, mut process: Process) {
+        let pid = process.pid;
+        let flags = flags(&process);
+        if let Err(error) = self.engine.kernel.trace(pid, flags) {
+            process.state = State::Refused(error.to_string());
+            process.options = None;
+        }
+        process.since = clock::monotonic();
+        if let Some(options) = process.options {
+            self.engine.pipeline.add_process(&process.facts(), None);
+            let threads = ProcessInfo::threads(pid).unwrap_or_default();
+            let listed = clock::monotonic();
+            for thread in threads {
+                let (tid, name) = (thread.tid, &thread.name);
+                self.engine.pipeline.add_thread(pid, tid, name, thread.state, listed);
+            }
+            if options.level > Level::Sched {
+                self.prober.look((pid, process.since), options.level);
+            }
+        } else {
+            self.engine.pipeline.refuse(pid);
+        }
+        self.replace(process);
+    }
+
+    /// Puts a process into the place of what was known of its pid.
+    fn replace(&mut self, process: Process) {
+        let (pid, since) = (process.pid, process.since);
+        if let Some(before) = self.processes.set(process)
+            && before.since != since
+        {
+            self.prober.release((pid, before.since));
+        }
+    }
+
+    /// More is recorded of a process that is traced.
+    pub(super) fn raise(&mut self, pid: u32, options: Options) {
+        let Some(process) = self.processes.get_mut(pid) else { return };
+        process.options = Some(options);
+        let (life, flags) = ((pid, process.since), flags(process));
+        self.engine.kernel.trace_if_there(pid, flags);
+        self.prober.look(life, options.level);
+    }
+
+    /// Tracing of a process that goes on ends now, to begin again in another way if `then` says so.
+    pub(super) fn end(&mut self, pid: u32, then: Option<Options>) {
+        let Some(process) = self.processes.get_mut(pid) else { return };
+        process.options = None;
+        let before = process.since;
+        process.since = clock::monotonic();
+        let life = (pid, process.since);
+        let flags = flags(process);
+        self.engine.kernel.remove_target(pid);
+        if let Err(error) = self.engine.kernel.trace(pid, flags) {
+            warn!("{error}");
+        }
+        self.prober.release((pid, before));
+        self.ending.push((life, then));
+    }
+
+    /// What was not traced any more at a time that is tracked by now.
+    fn end_processes(&mut self) {
+        let until = self.engine.tracked_until();
+        let due: Vec<_> = self.ending.extract_if(.., |((_, ts), _)| *ts <= until).collect();
+        for ((pid, ts), then) in due {
+            self.engine.pipeline.end_process(pid, ts);
+            let same = self.processes.get(pid).filter(|process| process.since == ts);
+            if let Some(process) = same.cloned()
+                && then.is_some()
+            {
+                self.begin_or_not(Process { options: then, ..process });
+            }
+        }
+    }
+
+    /// Decides of processes that began since the last time, before their events are tracked.
+    fn judge_beginnings(&mut self) {
+        for beginning in self.engine.pipeline.take_beginnings() {
+            let process = match &beginning.what {
+                Begins::Process { parent } => self.created(&beginning, *parent),
+                Begins::Program { file, cmdline } => self.executes(&beginning, file, cmdline),
+            };
+            let facts = process.options.map(|_| process.facts());
+            self.engine.pipeline.decide(process.pid, beginning.ts, facts);
+            // Without an entry it has ended.
+            self.engine.kernel.trace_if_there(process.pid, flags(&process));
+            if let Some(options) = process.options
+                && options.level > Level::Sched
+            {
+                self.prober.look((process.pid, process.since), options.level);
+            }
+            self.replace(process);
+        }
+    }
+
+    /// A process that is a copy of another one.
+    fn created(&self, beginning: &Beginning, parent: u32) -> Process {
+        let mut process = match self.processes.get(parent) {
+            Some(parent) => parent.clone(),
+            // Its beginning was lost: what there is to know is in /proc.
+            None => self.look_up(parent).unwrap_or_else(|| unknown(beginning)),
+        };
+        process.pid = beginning.pid;
+        process.since = beginning.ts;
+        process.comm.clone_from(&beginning.comm);
+        process.uid = beginning.uid;
+        process.state = State::Tracing;
+        // What somebody asked for is that one process.
+        if process.by == By::Hand {
+            self.judge(&mut process);
+        }
+        process
+    }
+
+    /// A process that runs another program from now on.
+    fn executes(&self, beginning: &Beginning, file: &str, cmdline: &str) -> Process {
+        let pid = beginning.pid;
+        let before = self.processes.get(pid);
+        // The path that the program gave may be a relative one, or that of a script.
+        let exe = ProcessInfo::exe(pid).unwrap_or_else(|| file.to_owned());
+        let cgroup = ProcessInfo::cgroup(pid)
+            .or_else(|| before.map(|before| before.cgroup.clone()))
+            .unwrap_or_default();
+        let mut process =
+            Process { exe, cgroup, cmdline: cmdline.to_owned(), ..unknown(beginning) };
+        match before {
+            // It stays as somebody asked for.
+            Some(before) if before.by == By::Hand => {
+                process.by = By::Hand;
+                process.options = before.options;
+            }
+            _ => self.judge(&mut process),
+        }
+        process
+    }
+
+    /// What the prober found out.
+    fn take_results(&mut self) {
+        while let Some(looked) = self.prober.take() {
+            self.looked.push(looked);
+        }
+        // A process is known to the pipeline when its beginning is tracked.
+        let until = self.engine.tracked_until();
+        let ready: Vec<_> = self.looked.extract_if(.., |looked| looked.life.1 < until).collect();
+        for looked in ready {
+            self.probed(looked);
+        }
+    }
+
+    fn probed(&mut self, looked: Looked) {
+        let (pid, since) = looked.life;
+        let known = self.processes.get_mut(pid).filter(|process| process.since == since);
+        let Some((process, options)) = known.and_then(|p| p.options.map(|options| (p, options)))
+        else {
+            self.prober.release(looked.life);
+            return;
+        };
+        let mut facts = process.facts();
+        facts.build_id = looked.build_id;
+        facts.go_version = looked.go_version;
+        self.engine.pipeline.add_process(&facts, None);
+        let go = match looked.go {
+            None => return,
+            Some(Err(why)) => {
+                let why = format!("goroutines cannot be traced: {why}");
+                warn!("{} ({pid}): {why}", process.comm);
+                process.state = State::Partly(why);
+                return;
+            }
+            Some(Ok(go)) => go,
+        };
+        let told: Vec<_> = looked.missing.into_iter().chain(go.note().map(str::to_owned)).collect();
+        process.state = match told.is_empty() {
+            true => State::Tracing,
+            false => State::Partly(format!("not traced: {}", told.join(", "))),
+        };
+        let begun = self.engine.kernel.set_target(pid, go.target(options));
+        if let Err(error) = begun {
+            process.state = State::Partly(format!("goroutines cannot be traced: {error}"));
+            return;
+        }
+        let since = clock::monotonic();
+        self.engine.pipeline.set_go(pid, go.runtime(), go.bias(), since);
+        match snapshot::take(pid, &go.runtime(), go.bias()) {
+            Ok(snapshot) => self.engine.pipeline.set_existing(pid, snapshot),
+            Err(error) => info!(
+                "{} ({pid}): goroutines that do nothing while they are traced are not recorded: {error}",
+                process.comm
+            ),
+        }
+    }
+
+    fn notices(&mut self) {
+        for notice in self.engine.pipeline.take_notices() {
+            match notice {
+                Notice::Ended { pid, ts } => {
+                    if let Some(process) = self.processes.ended(pid, ts) {
+                        self.prober.release((pid, process.since));
+                        self.engine.kernel.remove_target(pid);
+                    }
+                }
+                // Dealt with when it was heard of.
+                Notice::Exec { .. } => {}
+                Notice::Adopted { pid } => match self.look_up(pid) {
+                    Some(process) => self.begin_or_not(process),
+                    // It has ended: what is known of it stays.
+                    None => {}
+                },
+            }
+        }
+    }
+
+    /// Reads the config file again. If it is wrong, everything stays as it is.
+    pub(super) fn reload(&mut self) {
+        notify(&[NotifyState::Reloading]);
+        let message = match self.read_again() {
+            Ok(message) => message,
+            Err(error) => format!("the config stays as it was: {error:#}"),
+        };
+        warn!("{message}");
+        notify(&[NotifyState::Ready]);
+    }
+}
+
+/// A process of which nothing is known but how it began.
+fn unknown(beginning: &Beginning) -> Process {
+    Process {
+        pid: beginning.pid,
+        since: beginning.ts,
+        exe: String::new(),
+        comm: beginning.comm.clone(),
+        cmdline: String::new(),
+        uid: beginning.uid,
+        cgroup: String::new(),
+        by: By::Nothing,
+        options: None,
+        state: State::Tracing,
+    }
+}
+
+/// Flags of a process for the kernel programs. The children of one that somebody asked for are judged by
+/// themselves.
+fn flags(process: &Process) -> u32 {
+    let inherit = if process.by == By::Hand { 0 } else { INHERIT };
+    process.options.map_or(0, Options::flags) | inherit
+}
+
+/// Tells the service manager, if there is one.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!("cannot tell the service manager: {error}");
+    }
+}

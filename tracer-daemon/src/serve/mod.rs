@@ -1,0 +1,60 @@
+//! `tracerd serve`: traces the processes that rules name, as they come and go, and those that somebody asks for.
+
+mod config;
+mod control;
+mod daemon;
+mod prober;
+mod processes;
+mod rules;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    args::{CheckConfig, Serve},
+    record::{signals::Signals, tell},
+};
+use config::Config;
+use daemon::Daemon;
+
+/// `tracerd serve`.
+pub fn serve(args: &Serve) -> Result<ExitCode> {
+    let signals = Signals::block().context("cannot watch for signals")?;
+    let (config, file) = settings(args)?;
+    let daemon = Daemon::start(args.clone(), config, file)?;
+    daemon.run(&signals)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `tracerd check-config`.
+pub fn check_config(args: &CheckConfig) -> Result<ExitCode> {
+    let (config, file) = Config::read(args.config.as_deref())?;
+    let rules = config.rules.as_ref().map_or(0, Vec::len);
+    match file {
+        Some(file) => tell(&format!("{}: good ({rules} rules)", file.display())),
+        None => tell(&format!(
+            "there is no {}: the defaults hold, all processes are traced at level sched",
+            config::DEFAULT_PATH
+        )),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The config file, and what flags and the environment say instead.
+fn settings(args: &Serve) -> Result<(Config, Option<PathBuf>)> {
+    let (mut config, file) = Config::read(args.config.as_deref())?;
+    let store = &mut config.store;
+    store.path = args.db.clone().unwrap_or_else(|| store.path.clone());
+    store.max_size = args.max_size.unwrap_or(store.max_size);
+    store.max_age = args.max_age.unwrap_or(store.max_age);
+    store.mode = if args.flight { config::Mode::Flight } else { store.mode };
+    config.limits.memory = args.memory.unwrap_or(config.limits.memory);
+    config.limits.ring_size = args.ring_size.unwrap_or(config.limits.ring_size);
+    let access = &mut config.access;
+    access.socket = args.socket.clone().unwrap_or_else(|| access.socket.clone());
+    config.metrics.listen = args.metrics.or(config.metrics.listen);
+    Ok((config, file))
+}
+
+pub use config::{Size, Time};

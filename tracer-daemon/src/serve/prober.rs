@@ -1,0 +1,341 @@
+//! The thread that looks at programs and puts probes into them: both take too long for the one that empties the
+//! ring. The probes of one file serve all processes that run it.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rustc_hash::FxHashMap;
+use tracer_protocol::ProbeFile;
+
+use crate::{
+    kernel::{Level, Probes, Scope, Uprobes},
+    record::go::{self, Attachable, Inspected},
+    target::ProcessInfo,
+};
+
+/// How long probes stay in a file that no traced process runs any more: a service that is started again finds
+/// them there.
+const LINGER: Duration = Duration::from_secs(10);
+/// When to look again at a process that cannot be right yet, because it has only just begun.
+const RETRIES: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+];
+
+/// A process at one time of its life: its pid, and when its present program or its tracing began (ns).
+pub type Life = (u32, u64);
+
+/// What the thread is asked for.
+#[derive(Debug)]
+enum Request {
+    /// Look at a process, and put probes into its program.
+    Look(Life, Level),
+    /// A process does not run its program any more, or is not traced at a level with probes.
+    Release(Life),
+    /// Take everything away.
+    Stop,
+}
+
+/// What was found out about a process.
+pub struct Looked {
+    /// Which one.
+    pub life: Life,
+    /// Build id of its executable.
+    pub build_id: Option<String>,
+    /// Version of Go, if it is a Go program.
+    pub go_version: Option<String>,
+    /// Its Go runtime with probes in place; why goroutines cannot be traced; or none: it is no Go program.
+    pub go: Option<Result<Attachable, String>>,
+    /// What cannot be traced although the rest is.
+    pub missing: Vec<String>,
+}
+
+/// The thread.
+pub struct Prober {
+    requests: Sender<Request>,
+    /// What was found out.
+    looked: Receiver<Looked>,
+    files: Arc<Mutex<Vec<ProbeFile>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Prober {
+    /// Starts it.
+    pub fn start(probes: Probes) -> io::Result<Self> {
+        let (requests, received) = mpsc::channel();
+        let (results, looked) = mpsc::channel();
+        let files = Arc::default();
+        let work = Work {
+            probes,
+            results,
+            shown: Arc::clone(&files),
+            files: FxHashMap::default(),
+            users: FxHashMap::default(),
+            later: Vec::new(),
+        };
+        let builder = std::thread::Builder::new().name("prober".to_owned());
+        let thread = Some(builder.spawn(move || work.run(&received))?);
+        Ok(Self { requests, looked, files, thread })
+    }
+
+    /// Looks at a process, and puts the probes of a level into its program; [`Prober::take`] tells what came out.
+    pub fn look(&self, life: Life, level: Level) {
+        // It ends only after this was dropped.
+        let _ = self.requests.send(Request::Look(life, level));
+    }
+
+    /// A process that was looked at does not need its probes any more.
+    pub fn release(&self, life: Life) {
+        let _ = self.requests.send(Request::Release(life));
+    }
+
+    /// The next result, if there is one.
+    pub fn take(&self) -> Option<Looked> {
+        self.looked.try_recv().ok()
+    }
+
+    /// Files with probes.
+    pub fn files(&self) -> Vec<ProbeFile> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it still works.
+    pub fn works(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Detaches everything, tracepoints included, and waits until that is done.
+    pub fn stop(mut self) {
+        let _ = self.requests.send(Request::Stop);
+        if let Some(thread) = self.thread.take() {
+            // If it panicked, its probes are gone, too.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Tells files apart, and a file from one that was written in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct FileId {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl FileId {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+}
+
+/// A program that was looked at.
+struct KnownFile {
+    inspected: Inspected,
+    path: PathBuf,
+    uprobes: Uprobes,
+    /// The highest level whose probes are in place.
+    level: Level,
+    users: usize,
+    idle_since: Instant,
+}
+
+struct Work {
+    probes: Probes,
+    results: Sender<Looked>,
+    shown: Arc<Mutex<Vec<ProbeFile>>>,
+    files: FxHashMap<FileId, KnownFile>,
+    users: FxHashMap<Life, FileId>,
+    /// What is to be tried again, when, and how often it was tried.
+    later: Vec<(Instant, Life, Level, usize)>,
+}
+
+impl Work {
+    fn run(mut self, requests: &Receiver<Request>) {
+        loop {
+            match requests.recv_timeout(self.until_next()) {
+                Ok(Request::Look(life, level)) => self.look(life, level, 0),
+                Ok(Request::Release(life)) => self.release(life),
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = Instant::now();
+            let due: Vec<_> = self.later.extract_if(.., |(at, ..)| *at <= now).collect();
+            for (_, life, level, tried) in due {
+                self.look(life, level, tried);
+            }
+            self.clear_files();
+            self.show();
+        }
+        self.probes.detach_tracepoints();
+        let all = self.files.into_values().map(|file| file.uprobes);
+        all.reduce(Uprobes::and).unwrap_or_default().detach();
+    }
+
+    fn until_next(&self) -> Duration {
+        let now = Instant::now();
+        let next = self.later.iter().map(|(at, ..)| at.saturating_duration_since(now)).min();
+        next.unwrap_or(LINGER).min(LINGER)
+    }
+
+    fn look(&mut self, life: Life, level: Level, tried: usize) {
+        let (pid, _) = life;
+        match self.find(pid, level) {
+            Ok((file, go)) => {
+                let known = &self.files[&file];
+                let inspected = &known.inspected;
+                // It may begin in a moment: the runtime of a program that was just started is not yet as it
+                // will be.
+                if matches!(go, Some(Err(_)))
+                    && let Some(&delay) = RETRIES.get(tried)
+                    && ProcessInfo::alive(pid)
+                {
+                    self.later.push((Instant::now() + delay, life, level, tried + 1));
+                    return;
+                }
+                let missing = match &go {
+                    Some(Ok(go)) => go.missing(level).map(str::to_owned).collect(),
+                    _ => Vec::new(),
+                };
+                let looked = Looked {
+                    life,
+                    build_id: inspected.build_id.clone(),
+                    go_version: inspected.go_version.clone(),
+                    missing,
+                    go,
+                };
+                if matches!(looked.go, Some(Ok(_))) {
+                    self.uses(life, file);
+                }
+                let _ = self.results.send(looked);
+            }
+            Err(why) => {
+                let go = Some(Err(why));
+                let (build_id, go_version, missing) = (None, None, Vec::new());
+                let _ = self.results.send(Looked { life, build_id, go_version, go, missing });
+            }
+        }
+    }
+
+    /// The program of a process, and its Go runtime with probes in place.
+    #[expect(clippy::type_complexity)]
+    fn find(
+        &mut self,
+        pid: u32,
+        level: Level,
+    ) -> Result<(FileId, Option<Result<Attachable, String>>), String> {
+        let link = ProcessInfo::exe_link(pid);
+        let meta = fs::metadata(&link).map_err(|e| format!("its executable: {e}"))?;
+        let id = FileId::of(&meta);
+        let (id, go) = match self.files.get(&id).map(|known| &known.inspected.go) {
+            Some(Some(Ok(go))) => (id, Some(go.in_process(pid))),
+            Some(None) => (id, None),
+            // What cannot be understood because of one process may be understood in the next one.
+            Some(Some(Err(_))) | None => self.inspect(pid, &link)?,
+        };
+        let Some(Ok(go)) = go else { return Ok((id, go)) };
+        let probed = self.probe(id, &go, level);
+        Ok((id, Some(probed.map(|()| go))))
+    }
+
+    /// Looks at a program for the first time.
+    #[expect(clippy::type_complexity)]
+    fn inspect(
+        &mut self,
+        pid: u32,
+        link: &Path,
+    ) -> Result<(FileId, Option<Result<Attachable, String>>), String> {
+        let path = fs::read_link(link).unwrap_or_default();
+        let inspected = go::inspect(pid).map_err(|e| e.to_string())?;
+        let meta = inspected.file().metadata().map_err(|e| e.to_string())?;
+        let id = FileId::of(&meta);
+        let go = inspected.go.clone();
+        let file = KnownFile {
+            inspected,
+            path,
+            uprobes: Uprobes::default(),
+            level: Level::Sched,
+            users: 0,
+            idle_since: Instant::now(),
+        };
+        // One that only the dynamic linker knows may be known, and in use, already.
+        match self.files.get_mut(&id) {
+            Some(known) if matches!(known.inspected.go, Some(Ok(_))) => {}
+            _ => {
+                self.files.insert(id, file);
+            }
+        }
+        Ok((id, go))
+    }
+
+    /// Makes sure that the probes of a level are in a file.
+    fn probe(&mut self, id: FileId, go: &Attachable, level: Level) -> Result<(), String> {
+        let Some(file) = self.files.get_mut(&id) else { return Ok(()) };
+        if level <= file.level {
+            return Ok(());
+        }
+        let (above, up_to) =
+            (std::ops::Bound::Excluded(file.level), std::ops::Bound::Included(level));
+        let more = file
+            .inspected
+            .attach(go, &mut self.probes, Scope::File, (above, up_to))
+            .map_err(|e| e.to_string())?;
+        file.uprobes = std::mem::take(&mut file.uprobes).and(more);
+        file.level = level;
+        Ok(())
+    }
+
+    fn uses(&mut self, life: Life, id: FileId) {
+        self.release(life);
+        if let Some(file) = self.files.get_mut(&id) {
+            file.users += 1;
+            self.users.insert(life, id);
+        }
+    }
+
+    fn release(&mut self, life: Life) {
+        self.later.retain(|(_, other, ..)| *other != life);
+        if let Some(id) = self.users.remove(&life)
+            && let Some(file) = self.files.get_mut(&id)
+        {
+            file.users -= 1;
+            file.idle_since = Instant::now();
+        }
+    }
+
+    /// Forgets files that nobody has run for a while.
+    fn clear_files(&mut self) {
+        let idle = |_: &FileId, file: &mut KnownFile| {
+            file.users == 0 && file.idle_since.elapsed() >= LINGER
+        };
+        for (_, file) in self.files.extract_if(idle) {
+            file.uprobes.detach();
+        }
+    }
+
+    fn show(&self) {
+        let probed = self.files.values().filter(|file| file.uprobes.len() > 0);
+        let files = probed.map(|file| ProbeFile {
+            file: file.path.clone(),
+            probes: file.uprobes.len() as u64,
+            processes: file.users as u64,
+        });
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = files.collect();
+    }
+}
