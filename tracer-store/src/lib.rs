@@ -22,7 +22,9 @@ pub use error::{Result, StoreError};
 pub use reader::{QueryResult, Reader, RowSink};
 pub use rusqlite::types::{Value, ValueRef};
 pub use schema::DEFAULT_DB;
-pub use schema::entities::{Clock, EventCount, Frame, Goroutine, Loss, Process, Stack, Thread};
+pub use schema::entities::{
+    Clock, EventCount, Fired, Frame, Goroutine, Loss, Process, Stack, Thread,
+};
 pub use schema::streams::{
     Alloc, Gc, GcAssist, GcSweep, Gomaxprocs, GoroutineState, Heap, HeapGoal, ProcState, Streams,
     Stw, Syscall, ThreadState, UserLog, UserRegion, UserTask,

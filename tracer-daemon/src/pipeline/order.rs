@@ -14,7 +14,10 @@ impl Order {
     /// Takes an event; false if later ones have already been released, so that it is lost.
     pub fn push(&mut self, event: Event) -> bool {
         let ts = event.header().ts;
-        self.newest = self.newest.max(ts);
+        // Those that overtake the others say nothing about what may still come.
+        if !event.kind().has_priority() {
+            self.newest = self.newest.max(ts);
+        }
         let in_time = ts >= self.released_until;
         if in_time {
             self.held.push(event);
@@ -22,7 +25,7 @@ impl Order {
         in_time
     }
 
-    /// Time of the newest event so far (ns).
+    /// Time of the newest event so far of those that do not overtake others (ns).
     pub fn newest(&self) -> u64 {
         self.newest
     }

@@ -1,8 +1,10 @@
-//! From the ring through the pipeline to the store: what all recordings have in common.
+//! From the ring through the pipeline: what all recordings have in common.
 
 use std::time::{Duration, Instant};
 
-use super::{clock, store::Store};
+use tracer_store::Batch;
+
+use super::clock;
 use crate::{
     kernel::{Kernel, Ring},
     pipeline::Pipeline,
@@ -26,7 +28,6 @@ const LAST_RECORDS: Duration = Duration::from_millis(500);
 pub struct Engine {
     pub kernel: Kernel,
     pub pipeline: Pipeline,
-    pub store: Store,
     ring: Ring,
     /// Everything before is in the pipeline's rows (CLOCK_MONOTONIC, ns).
     tracked_until: u64,
@@ -37,11 +38,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new(kernel: Kernel, ring: Ring, store: Store) -> Self {
+    pub fn new(kernel: Kernel, ring: Ring) -> Self {
         let (now, ts) = (Instant::now(), clock::monotonic());
         let pipeline = Pipeline::new(ts);
         let (last_flush, last_clock) = (now, now);
-        Self { kernel, pipeline, store, ring, tracked_until: ts, until: ts, last_flush, last_clock }
+        Self { kernel, pipeline, ring, tracked_until: ts, until: ts, last_flush, last_clock }
     }
 
     /// The recording begins at `ts` (CLOCK_MONOTONIC, ns).
@@ -111,23 +112,20 @@ impl Engine {
         }
     }
 
-    /// Hands what was tracked to the store, if it is time for that.
-    pub fn flush_if_due(&mut self) {
-        if self.last_flush.elapsed() >= FLUSH {
-            self.flush(self.tracked_until);
-        }
+    /// What was tracked since the last time, if it is time to store it.
+    pub fn batch_if_due(&mut self) -> Option<Batch> {
+        (self.last_flush.elapsed() >= FLUSH).then(|| self.batch(self.tracked_until))
     }
 
-    /// Hands what was tracked before `until` (ns) to the store.
-    pub fn flush(&mut self, until: u64) {
+    /// What was tracked since the last time and before `until` (ns).
+    pub fn batch(&mut self, until: u64) -> Batch {
         let mut batch = self.pipeline.take_batch(until);
         if self.last_clock.elapsed() >= CLOCK {
             batch.clocks.push(clock::pair());
             self.last_clock = Instant::now();
         }
-        // If it fails, the store says why at the end.
-        self.store.send(batch);
         self.last_flush = Instant::now();
+        batch
     }
 
     /// Looks up the stacks of the kernel that events named.

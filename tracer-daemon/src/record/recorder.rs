@@ -52,6 +52,7 @@ impl Stop {
 /// A recording under way.
 pub struct Recorder {
     engine: Engine,
+    store: Store,
     probes: Probes,
     /// Those in the program that the process runs.
     uprobes: Uprobes,
@@ -76,7 +77,8 @@ impl Recorder {
         let store = Store::create(args.db.as_deref(), session::begin())?;
         let now = Instant::now();
         let recorder = Self {
-            engine: Engine::new(kernel, ring, store),
+            engine: Engine::new(kernel, ring),
+            store,
             probes,
             uprobes: Uprobes::default(),
             status: StatusLine::new(!args.quiet),
@@ -99,7 +101,7 @@ impl Recorder {
             recorder
                 .say("who wakes a thread is not recorded: this kernel does not tell interrupts");
         }
-        if let Some(former) = &recorder.engine.store.former {
+        if let Some(former) = &recorder.store.former {
             recorder.say(&format!("the former trace is kept as {}", former.display()));
         }
         Ok(recorder)
@@ -140,20 +142,21 @@ impl Recorder {
         loop {
             // While the disk does not keep up the ring is left alone: it fills, and the kernel counts
             // what it loses. Signals and the end of the process are still heard.
-            let keeps_up = self.engine.store.has_room();
+            let keeps_up = self.store.has_room();
             let more = keeps_up && self.engine.take();
             if keeps_up {
                 self.engine.advance();
             }
             self.notices();
-            if keeps_up {
-                self.engine.flush_if_due();
+            if keeps_up && let Some(batch) = self.engine.batch_if_due() {
+                // If it fails, the store says why at the end.
+                self.store.send(batch);
             }
             if !self.quiet {
                 let totals = self.engine.pipeline.totals();
                 self.status.update(totals.recorded, totals.lost);
             }
-            if !self.engine.store.works() {
+            if !self.store.works() {
                 return Stop::StoreFailed;
             }
             if let Some(stop) = stop(self) {
@@ -191,11 +194,12 @@ impl Recorder {
         self.probes.detach_tracepoints();
         self.engine.take_all();
         self.engine.pipeline.advance(u64::MAX);
-        self.engine.flush(ended.ts.cast_unsigned());
+        let last = self.engine.batch(ended.ts.cast_unsigned());
+        self.store.send(last);
         self.engine.kernel.flush_log();
         self.status.clear();
         let totals = self.engine.pipeline.totals();
-        let written = self.engine.store.finish(ended, &stop.reason())?;
+        let written = self.store.finish(ended, &stop.reason())?;
         if let Some(error) = written.error {
             return Err(anyhow!(error)
                 .context("the recording ended early; what was stored before can be read"));

@@ -248,6 +248,21 @@ pub enum When {
     Goroutines,
 }
 
+impl When {
+    /// The word for it, in the config and in the database.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Syscall => "syscall",
+            Self::GoroutineWait => "goroutine-wait",
+            Self::RunQueueWait => "run-queue-wait",
+            Self::Stw => "stw",
+            Self::Gc => "gc",
+            Self::Signal => "signal",
+            Self::Goroutines => "goroutines",
+        }
+    }
+}
+
 /// A number of bytes, written like `64 MiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);

@@ -31,6 +31,7 @@ pub struct Daemon {
     pub(super) file: Option<PathBuf>,
     pub(super) rules: Vec<Rule>,
     pub(super) engine: Engine,
+    pub(super) store: Store,
     pub(super) prober: Prober,
     pub(super) processes: Processes,
     pub(super) started: Instant,
@@ -51,7 +52,7 @@ impl Daemon {
         if let Some(former) = &store.former {
             info!("the former database is kept as {}", former.display());
         }
-        let mut engine = Engine::new(kernel, ring, store);
+        let mut engine = Engine::new(kernel, ring);
         engine.pipeline.watch_beginnings();
         let rules = config.rules.clone().unwrap_or_else(|| vec![Rule::everything()]);
         // Itself it does not trace: each of its events would make another one.
@@ -64,6 +65,7 @@ impl Daemon {
             file,
             rules,
             engine,
+            store,
             prober,
             processes: Processes::default(),
             started: Instant::now(),
@@ -84,7 +86,7 @@ impl Daemon {
         notify(&[NotifyState::Ready]);
         info!("{} processes are traced", self.processes.traced().count());
         let stop = loop {
-            let keeps_up = self.engine.store.has_room();
+            let keeps_up = self.store.has_room();
             let more = keeps_up && self.engine.take();
             if keeps_up {
                 self.judge_beginnings();
@@ -93,8 +95,8 @@ impl Daemon {
                 self.end_processes();
             }
             self.notices();
-            if keeps_up {
-                self.engine.flush_if_due();
+            if keeps_up && let Some(batch) = self.engine.batch_if_due() {
+                self.store.send(batch);
             }
             match signals.take().map(|received| received.signal) {
                 Some(Signal::SIGHUP) => self.reload(),
@@ -116,17 +118,17 @@ impl Daemon {
     }
 
     fn finish(self, stop: Signal) -> Result<()> {
-        let Self { mut engine, prober, .. } = self;
+        let Self { mut engine, store, prober, .. } = self;
         kick::every_cpu();
         let ended = clock::pair();
         engine.take_all();
         prober.stop();
         engine.take_all();
         engine.pipeline.advance(u64::MAX);
-        engine.flush(ended.ts.cast_unsigned());
+        store.send(engine.batch(ended.ts.cast_unsigned()));
         engine.kernel.flush_log();
         let totals = engine.pipeline.totals();
-        let written = engine.store.finish(ended, stop.as_str())?;
+        let written = store.finish(ended, stop.as_str())?;
         written.summary?;
         tell(&format!("{stop}: {} events, {} lost", totals.recorded, totals.lost));
         Ok(())

@@ -6,6 +6,7 @@ mod daemon;
 mod prober;
 mod processes;
 mod rules;
+mod triggers;
 
 use std::{path::PathBuf, process::ExitCode};
 

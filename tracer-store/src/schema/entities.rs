@@ -54,6 +54,8 @@ entities! {
         exe: Option<Arc<str>>;
         /// Build id of its executable: Go's, else the ELF note's in hexadecimal.
         build_id: Option<Arc<str>>;
+        /// Name of its first thread (`comm`), the last that was seen.
+        comm: Option<Arc<str>>;
         /// Its command line, arguments separated by spaces.
         cmdline: Option<Arc<str>>;
         /// Its user id.
@@ -68,6 +70,8 @@ entities! {
         parent_upid: Option<i64>;
         /// Its exit code; 128 + signal number when a signal ended it.
         exit_code: Option<i64>;
+        /// Number of the signal that ended it; NULL if none did, or it was not seen to end.
+        signal: Option<i64>;
     }
 
     /// Threads. `utid` is unique in the database, a thread id may come again.
@@ -160,6 +164,24 @@ entities! {
         recorded: i64;
         /// How many did not.
         lost: i64;
+    }
+
+    /// What the daemon was told to look out for, each time that it happened.
+    Entity Fired trigger_fired key [] session 0 {
+        /// When it happened: the end of the interval that was too long.
+        ts: i64, unit "ns";
+        /// What: `syscall`, `goroutine-wait`, `run-queue-wait`, `stw`, `gc`, `signal`, `goroutines`, or `request` when somebody asked.
+        kind: Arc<str>;
+        /// How long the interval was, the number of the signal, or the number of goroutines.
+        value: Option<i64>;
+        /// The process, see `process`.
+        upid: Option<i64>;
+        /// The thread, see `thread`.
+        utid: Option<i64>;
+        /// The goroutine, see `goroutine`.
+        ugid: Option<i64>;
+        /// Name of the system call, reason of the wait or of the stop, or who asked.
+        name: Option<Arc<str>>;
     }
 
     /// Texts of the streams, each stored once.

@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use crate::error::{Result, StoreError, is_disk_full};
 use crate::schema::entities::{
-    Clock, EventCount, Frame, Goroutine, Loss, Process, Session, Stack, StringRow, Thread,
+    Clock, EventCount, Fired, Frame, Goroutine, Loss, Process, Session, Stack, StringRow, Thread,
 };
 use crate::schema::streams::Streams;
 use crate::schema::{SCHEMA_VERSION, migrations};
@@ -61,6 +61,8 @@ pub struct Batch {
     pub stacks: Vec<Stack>,
     /// Events that were lost since the last batch.
     pub losses: Vec<Loss>,
+    /// What the daemon looked out for and saw since the last batch.
+    pub fired: Vec<Fired>,
     /// Pairs of times.
     pub clocks: Vec<Clock>,
     /// The kernel's counts; a row replaces the former one of its kind.
@@ -269,6 +271,7 @@ fn store_entities(conn: &Rusqlite, batch: &Batch) -> Result<()> {
     insert(conn, &batch.frames, SESSION_ID)?;
     insert(conn, &batch.stacks, SESSION_ID)?;
     insert(conn, &batch.losses, SESSION_ID)?;
+    insert(conn, &batch.fired, SESSION_ID)?;
     insert(conn, &batch.clocks, SESSION_ID)?;
     insert(conn, &batch.counts, SESSION_ID)
 }

@@ -44,8 +44,13 @@ pub struct Entities {
 
 /// Exit code as a shell shows it, of a status as wait(2) gives it: 128 + signal if one ended it.
 fn exit_code(status: u32) -> i64 {
+    signal(status).map_or(i64::from(status >> 8 & 0xff), |signal| 128 + signal)
+}
+
+/// Number of the signal that ended a process, of a status as wait(2) gives it.
+fn signal(status: u32) -> Option<i64> {
     let signal = status & 0x7f;
-    i64::from(if signal == 0 { status >> 8 & 0xff } else { 128 + signal })
+    (signal != 0).then(|| signal.into())
 }
 
 impl Entities {
@@ -208,6 +213,7 @@ impl Entities {
             && let Some(row) = self.processes.get_mut(&upid)
         {
             row.exit_code = Some(exit_code(event.exit_code));
+            row.signal = signal(event.exit_code);
             self.changed_processes.insert(upid);
         }
         let Some(alive) = self.alive.get_mut(&upid) else {
@@ -310,9 +316,17 @@ impl Entities {
         let Some(Seen { row, .. }) = self.threads.get_mut(&utid) else { return };
         // Every idle thread has its own name (swapper/0, swapper/1) and the tid 0.
         let name = if row.tid == 0 { "swapper".into() } else { name };
-        if row.name.as_deref() != Some(&*name) {
-            row.name = Some(Arc::from(&*name));
-            self.changed_threads.insert(utid);
+        if row.name.as_deref() == Some(&*name) {
+            return;
+        }
+        let name: Arc<str> = Arc::from(&*name);
+        row.name = Some(Arc::clone(&name));
+        self.changed_threads.insert(utid);
+        if let Some(process) = self.processes.get_mut(&row.upid)
+            && process.pid == row.tid
+        {
+            process.comm = Some(name);
+            self.changed_processes.insert(process.upid);
         }
     }
 }

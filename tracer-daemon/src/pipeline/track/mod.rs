@@ -95,6 +95,7 @@ impl Context<'_> {
     /// The stack that an event of a process names by number; one that was lost on its way is counted.
     fn stack(&mut self, upid: i64, id: u64) -> Option<i64> {
         self.stacks.find(upid, id).unwrap_or_else(|_| {
+            tracing::debug!("stack {id:x} of process {upid} is not known");
             self.losses.add(EventKind::GoStack.name(), loss_stage::STATE, 1);
             None
         })
