@@ -36,6 +36,9 @@ pub enum Command {
     /// Print the goroutines of a running Go program as it would itself at SIGQUIT, without stopping it
     #[command(visible_alias = "goroutines")]
     Dump(Dump),
+    /// Answer one question to the database; started by the daemon, with a socket as standard input
+    #[command(hide = true)]
+    QueryWorker,
 }
 
 /// Where and how to record.

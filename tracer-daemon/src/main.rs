@@ -7,6 +7,8 @@ mod kernel;
 mod pipeline;
 mod record;
 mod serve;
+#[cfg_attr(not(test), expect(dead_code, reason = "the system-wide daemon starts it"))]
+mod server;
 mod target;
 
 use std::process::ExitCode;
@@ -17,7 +19,8 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_env("TRACERD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_env("TRACERD_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,audit=info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::serve(&args),
         Command::CheckConfig(args) => serve::check_config(&args),
         Command::Dump(args) => dump::dump(&args),
+        Command::QueryWorker => Ok(server::worker::main()),
     };
     match result {
         Ok(code) => code,

@@ -140,6 +140,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether there was too little memory.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::OutOfMemory))
+    }
+
     /// Whether an answer could not be written because its reader is gone.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
