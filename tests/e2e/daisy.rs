@@ -3,10 +3,9 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 use tracer_tests::{
     go::Go,
-    harness::{Database, SOON, run, tracer},
+    harness::{Database, SOON, rows, run, tracer},
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -15,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 fn listed(database: &Database) -> Result<[BTreeMap<String, i64>; 2]> {
     let mut tracer = tracer(&["goroutines", "-o", "json", "--db"])?;
     let ended = run(tracer.arg(database.path()), SOON)?.ok()?;
-    let rows: Vec<Value> = serde_json::from_str(&ended.stdout)?;
+    let rows = rows(&ended.stdout)?;
     let mut lists = [BTreeMap::new(), BTreeMap::new()];
     for row in &rows {
         let function = row["start_func"].as_str().context("start_func is no text")?;
@@ -98,7 +97,7 @@ fn one_function_lists_its_goroutines() -> Result<()> {
     database.record(&[], &[program, "-n", "3"], LIMIT)?.ok()?;
     let mut tracer = tracer(&["goroutines", "--list", "main.pass", "-o", "json", "--db"])?;
     let ended = run(tracer.arg(database.path()), SOON)?.ok()?;
-    let rows: Vec<Value> = serde_json::from_str(&ended.stdout)?;
+    let rows = rows(&ended.stdout)?;
     let mut goids: Vec<i64> = rows.iter().filter_map(|row| row["goid"].as_i64()).collect();
     goids.sort_unstable();
     goids.dedup();

@@ -325,9 +325,20 @@ impl Database {
 pub fn sql(path: &Path, query: &str) -> Result<Vec<Value>> {
     let mut tracer = tracer(&["sql", query, "-o", "json", "--timeout", "300s", "--db"])?;
     let ended = run(tracer.arg(path), 2 * 5 * SOON)?.ok().with_context(|| query.to_owned())?;
-    let rows: Vec<Value> = serde_json::from_str(&ended.stdout)
-        .with_context(|| format!("{query}: not an array of JSON objects: {}", ended.stdout))?;
-    Ok(rows)
+    rows(&ended.stdout).with_context(|| query.to_owned())
+}
+
+/// The rows of an answer of `tracer ... -o json`.
+///
+/// # Errors
+/// When it is something else.
+pub fn rows(json: &str) -> Result<Vec<Value>> {
+    let mut answer: Value =
+        serde_json::from_str(json).with_context(|| format!("this is no JSON: {json}"))?;
+    match answer["rows"].take() {
+        Value::Array(rows) => Ok(rows),
+        _ => bail!("there are no rows in {json}"),
+    }
 }
 
 /// A small file system in memory, unmounted when dropped.

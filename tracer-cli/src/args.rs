@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use tracer_store::export::gotrace::Moment;
 
-/// Ask a database that tracerd recorded.
+/// Ask what tracerd records or recorded, and tell the daemon what to trace.
 #[derive(Debug, Parser)]
 #[command(name = "tracer", version, propagate_version = true)]
 #[command(after_help = "Exit codes: 0 answered, 1 could not be answered, 2 wrong usage.")]
@@ -37,14 +38,107 @@ pub enum Command {
         Example: tracer export --format gotrace -o trace.out && go tool trace trace.out"
     )]
     Export(Export),
+    /// List what the daemon traces: rates, losses and cost of each process
+    Ls(Ls),
+    /// Let the daemon trace a process, until it ends or is detached
+    #[command(after_help = "Example: tracer attach nginx --level full")]
+    Attach(Attach),
+    /// Let the daemon trace a process no longer
+    Detach(Detach),
+    /// Show how the daemon is: events, losses, what it takes of the machine
+    Status(Status),
+    /// Let the daemon write out what its flight recorder holds
+    Snapshot(Snapshot),
 }
 
-/// Which database.
+/// What is asked: the daemon, or a file.
 #[derive(Debug, ClapArgs)]
 pub struct Db {
-    /// The database
-    #[arg(long, value_name = "FILE", env = "TRACERD_DB", default_value = tracer_store::DEFAULT_DB)]
-    pub db: PathBuf,
+    /// A database, rather than the daemon [env: TRACERD_DB]
+    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
+    pub db: Option<PathBuf>,
+    /// The socket of the daemon [env: TRACERD_SOCKET] [default: /run/tracerd/tracerd.sock if a daemon listens there,
+    /// else the file /var/lib/tracerd/trace.db]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Which daemon.
+#[derive(Debug, ClapArgs)]
+pub struct Socket {
+    /// The socket of the daemon
+    #[arg(long, value_name = "PATH", env = "TRACERD_SOCKET", default_value = tracer_protocol::DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// `tracer ls`.
+#[derive(Debug, ClapArgs)]
+pub struct Ls {
+    #[command(flatten)]
+    pub socket: Socket,
+    /// Format of the answer
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: ShortOutput,
+}
+
+/// `tracer attach`.
+#[derive(Debug, ClapArgs)]
+pub struct Attach {
+    /// PID, or the name of one or more processes
+    #[arg(value_name = "PID|NAME")]
+    pub target: String,
+    #[command(flatten)]
+    pub socket: Socket,
+    /// How much to record
+    #[arg(long, value_enum, default_value = "go")]
+    pub level: Level,
+    /// Do not record stacks of goroutines
+    #[arg(long)]
+    pub no_stacks: bool,
+    /// Record where in the kernel threads leave the CPU
+    #[arg(long)]
+    pub kernel_stacks: bool,
+}
+
+/// `tracer detach`.
+#[derive(Debug, ClapArgs)]
+pub struct Detach {
+    /// PID, or the name of one or more processes
+    #[arg(value_name = "PID|NAME")]
+    pub target: String,
+    #[command(flatten)]
+    pub socket: Socket,
+}
+
+/// `tracer status`.
+#[derive(Debug, ClapArgs)]
+pub struct Status {
+    #[command(flatten)]
+    pub socket: Socket,
+    /// Format of the answer
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: ShortOutput,
+}
+
+/// `tracer snapshot`.
+#[derive(Debug, ClapArgs)]
+pub struct Snapshot {
+    #[command(flatten)]
+    pub socket: Socket,
+    /// Why, for the database
+    #[arg(long, value_name = "TEXT", default_value = "asked for with tracer snapshot")]
+    pub reason: String,
+}
+
+/// How much is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Level {
+    /// Threads and system calls
+    Sched,
+    /// Also the Go runtime: goroutines, Ps, GC
+    Go,
+    /// Also sweeping and samples of allocations
+    Full,
 }
 
 /// `tracer sql`.
@@ -69,7 +163,7 @@ pub struct Schema {
     pub table: Option<String>,
     /// Format of the answer
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: SchemaOutput,
+    pub output: ShortOutput,
 }
 
 /// `tracer goroutines`.
@@ -107,10 +201,10 @@ pub struct Export {
     pub upid: Option<i64>,
     /// From when on; what is under way then is in the file
     #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true)]
-    pub from: Option<Time>,
+    pub from: Option<Moment>,
     /// Until when
     #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true)]
-    pub to: Option<Time>,
+    pub to: Option<Moment>,
     /// The recording [default: the last]
     #[arg(long, value_name = "NUMBER")]
     pub session: Option<i64>,
@@ -123,34 +217,23 @@ pub enum Format {
     Gotrace,
 }
 
-/// A moment of a recording, as a user names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Time {
-    /// As in the column ts, ns.
-    Ts(i64),
-    /// Since the start of the recording, ns.
-    SinceStart(i64),
-    /// Since 1970-01-01 00:00:00 UTC, ns.
-    Wall(i64),
-}
-
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// Aligned columns, for people
     Table,
-    /// An array of objects
+    /// An object with an array of objects, `rows`, and an array of texts, `warnings`
     Json,
     /// Comma-separated values with a header (RFC 4180, lines end with LF)
     Csv,
 }
 
-/// How the schema is written.
+/// How something is written that is no table of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SchemaOutput {
+pub enum ShortOutput {
     /// Aligned columns, for people
     Table,
-    /// An array of objects
+    /// JSON
     Json,
 }
 
@@ -166,7 +249,7 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 }
 
 /// A moment: `+1.5s`, a number, or a time of day.
-fn parse_time(text: &str) -> Result<Time, String> {
+fn parse_time(text: &str) -> Result<Moment, String> {
     let ns = |time: Duration| i64::try_from(time.as_nanos()).map_err(|_| "too late".to_owned());
     if let Some(since) = text.strip_prefix('+') {
         let time = match since.parse::<f64>() {
@@ -174,15 +257,15 @@ fn parse_time(text: &str) -> Result<Time, String> {
             Err(_) => humantime::parse_duration(since)
                 .map_err(|e| format!("{e}; give +500ms or +1.5s"))?,
         };
-        return Ok(Time::SinceStart(ns(time)?));
+        return Ok(Moment::SinceStart(ns(time)?));
     }
     if let Ok(ts) = text.parse() {
-        return Ok(Time::Ts(ts));
+        return Ok(Moment::Ts(ts));
     }
     let wall = humantime::parse_rfc3339(text)
         .map_err(|e| format!("{e}; give +1.5s, 2026-01-31T12:00:00Z, or ns as in the column ts"))?;
     let since = wall.duration_since(std::time::UNIX_EPOCH).map_err(|e| e.to_string())?;
-    Ok(Time::Wall(ns(since)?))
+    Ok(Moment::Wall(ns(since)?))
 }
 
 #[cfg(test)]
@@ -197,11 +280,11 @@ mod tests {
 
     #[test]
     fn times_are_of_the_recording_of_the_day_or_of_the_tables() {
-        assert_eq!(parse_time("+1.5s"), Ok(Time::SinceStart(1_500_000_000)));
-        assert_eq!(parse_time("+250ms"), Ok(Time::SinceStart(250_000_000)));
-        assert_eq!(parse_time("+0.25"), Ok(Time::SinceStart(250_000_000)));
-        assert_eq!(parse_time("123456789"), Ok(Time::Ts(123_456_789)));
-        assert_eq!(parse_time("1970-01-01T00:00:01.5Z"), Ok(Time::Wall(1_500_000_000)));
+        assert_eq!(parse_time("+1.5s"), Ok(Moment::SinceStart(1_500_000_000)));
+        assert_eq!(parse_time("+250ms"), Ok(Moment::SinceStart(250_000_000)));
+        assert_eq!(parse_time("+0.25"), Ok(Moment::SinceStart(250_000_000)));
+        assert_eq!(parse_time("123456789"), Ok(Moment::Ts(123_456_789)));
+        assert_eq!(parse_time("1970-01-01T00:00:01.5Z"), Ok(Moment::Wall(1_500_000_000)));
         for wrong in ["", "+", "+-1", "+nan", "1.5s", "noon", "1969-12-31T23:59:59Z", "+1e300"] {
             assert!(parse_time(wrong).is_err(), "{wrong}");
         }

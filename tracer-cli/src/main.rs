@@ -1,15 +1,16 @@
-//! `tracer`: questions to a database that `tracerd` recorded.
+//! `tracer`: questions to what `tracerd` records or recorded, and what the daemon is to do.
 
 mod args;
 mod cmd;
-mod db;
 mod duration;
 mod render;
+mod source;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tracer_protocol::client::ClientError;
 use tracer_store::StoreError;
 
 fn main() -> ExitCode {
@@ -27,11 +28,11 @@ fn main() -> ExitCode {
 }
 
 fn message(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<StoreError>() {
-        // Its text already holds that of its cause.
-        Some(error) => error.to_string(),
-        None => format!("{error:#}"),
+    // Their texts already hold those of their causes.
+    if error.is::<StoreError>() || error.is::<ClientError>() {
+        return error.to_string();
     }
+    format!("{error:#}")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

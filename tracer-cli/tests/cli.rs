@@ -154,10 +154,10 @@ fn sql_answers_in_three_formats() {
     assert_eq!(fixture.answer(&["sql", SYSCALLS]), csv);
     assert_eq!(fixture.answer(&["sql", SYSCALLS, "-o", "csv"]), csv);
     assert_snapshot!(fixture.answer(&["sql", SYSCALLS, "-o", "json"]), @r#"
-[
+{"rows":[
 {"name":"read","n":2,"ret":6.0,"none":null},
 {"name":"write","n":1,"ret":-9.0,"none":null}
-]
+],"warnings":[]}
 "#);
     assert_snapshot!(fixture.answer(&["sql", SYSCALLS, "-o", "table"]), @r"
 name   n  ret  none
@@ -170,7 +170,10 @@ write  1   -9  NULL
     );
     let table = fixture.answer(&["sql", "select cmdline from process", "-o", "table"]);
     assert_eq!(table, "cmdline\na \"b\",\\u{1b}c\n");
-    assert_eq!(fixture.answer(&["sql", "select 1 as x where 0", "-o", "json"]), "[]\n");
+    assert_eq!(
+        fixture.answer(&["sql", "select 1 as x where 0", "-o", "json"]),
+        "{\"rows\":[],\"warnings\":[]}\n"
+    );
     assert_eq!(
         fixture.answer(&["sql", "select args from syscall limit 1"]),
         "args\n\"[3,18446744073709551360,4096,0,0,0]\"\n"
@@ -239,6 +242,9 @@ fn wrong_usage_is_2() {
         &["schema", "-o", "csv"],
         &["goroutines", "--session", "x"],
         &["flows"],
+        &["attach"],
+        &["attach", "1", "--level", "all"],
+        &["sql", "select 1", "--db", "x", "--socket", "y"],
     ] {
         let output = fixture.tracer(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -263,6 +269,41 @@ fn losses_are_told_once_on_stderr() {
     }
     let output = fixture.tracer(&["sql", "select 1 as one"]).output().unwrap();
     assert_eq!(output.stdout, b"one\n1\n");
+    // JSON has a field for it.
+    for args in [&["sql", "select 1 as one", "-o", "json"][..], &["goroutines", "-o", "json"]] {
+        let json: serde_json::Value = serde_json::from_str(&fixture.answer(args)).unwrap();
+        assert!(json["warnings"][0].as_str().unwrap().contains("1234 events were lost"), "{json}");
+    }
+    // A loss that is not in the time that was asked for is none.
+    fixture.answer(&["sql", "select count(*) from syscall where ts > 2500000"]);
+}
+
+#[test]
+fn without_a_daemon_that_is_said() {
+    let fixture = Fixture::new();
+    let socket = fixture.dir.path().join("none.sock");
+    let socket = socket.to_str().unwrap();
+    for args in [
+        &["ls"][..],
+        &["attach", "1"],
+        &["detach", "1"],
+        &["status"],
+        &["snapshot"],
+        &["sql", "select 1"],
+        &["goroutines"],
+    ] {
+        let message = fixture.failure(&[args, &["--socket", socket]].concat());
+        assert!(
+            message.contains("no tracerd listens on") && message.contains("tracerd serve"),
+            "{message}"
+        );
+    }
+    // By the environment, too, which the database of the environment comes before.
+    let mut command = fixture.tracer(&["sql", "select 1 as one"]);
+    assert!(command.env("TRACERD_SOCKET", socket).status().unwrap().success());
+    let mut command = fixture.tracer(&["sql", "select 1 as one"]);
+    command.env_remove("TRACERD_DB").env("TRACERD_SOCKET", socket);
+    assert_eq!(command.output().unwrap().status.code(), Some(1));
 }
 
 #[test]
@@ -288,10 +329,11 @@ runtime.gcBgMarkWorker,true,1,99000000,0,0,99000000,0,"{""GC worker (idle)"":990
 "#);
     let json: serde_json::Value =
         serde_json::from_str(&fixture.answer(&["goroutines", "-o", "json"])).unwrap();
-    let names: Vec<_> = json.as_array().unwrap().iter().map(|f| f["start_func"].clone()).collect();
+    let names: Vec<_> =
+        json["rows"].as_array().unwrap().iter().map(|f| f["start_func"].clone()).collect();
     assert_eq!(names, ["runtime.main", "main.pass", "runtime.gcBgMarkWorker"]);
     assert_eq!(
-        json[1],
+        json["rows"][1],
         serde_json::json!({
             "start_func": "main.pass",
             "runtime_internal": false,
@@ -304,7 +346,7 @@ runtime.gcBgMarkWorker,true,1,99000000,0,0,99000000,0,"{""GC worker (idle)"":990
             "waiting_by_reason": { "chan receive": 12_345_678, "sync.Mutex.Lock": 1_000_000 },
         })
     );
-    assert_eq!(json[2]["runtime_internal"], true);
+    assert_eq!(json["rows"][2]["runtime_internal"], true);
 }
 
 #[test]
@@ -324,11 +366,11 @@ GOID  PARENT  CREATED   ENDED   TOTAL  RUNNING  RUNNABLE  WAITING  SYSCALL  WAIT
     let json: serde_json::Value =
         serde_json::from_str(&fixture.answer(&["goroutines", "--list", "pass", "-o", "json"]))
             .unwrap();
-    assert_eq!(json[0]["goid"], 18);
-    assert_eq!(json[0]["parent_goid"], 17);
-    assert_eq!(json[0]["created_ts"], 2_000_000);
-    assert_eq!(json[1]["ended_ts"], serde_json::Value::Null);
-    assert_eq!(json[1]["syscall"], 700_000);
+    assert_eq!(json["rows"][0]["goid"], 18);
+    assert_eq!(json["rows"][0]["parent_goid"], 17);
+    assert_eq!(json["rows"][0]["created_ts"], 2_000_000);
+    assert_eq!(json["rows"][1]["ended_ts"], serde_json::Value::Null);
+    assert_eq!(json["rows"][1]["syscall"], 700_000);
     let csv = fixture.answer(&["goroutines", "--list", "runtime.main", "-o", "csv"]);
     assert_snapshot!(csv, @r#"
 ugid,upid,goid,parent_goid,start_func,created_ts,ended_ts,total,running,runnable,waiting,syscall,waiting_by_reason
@@ -345,7 +387,8 @@ fn a_program_without_goroutines_is_told() {
     });
     let output = fixture.tracer(&["goroutines", "-o", "json"]).output().unwrap();
     assert!(output.status.success());
-    assert_eq!(output.stdout, b"[]\n");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json, serde_json::json!({ "rows": [], "warnings": [] }));
     assert!(stderr(&output).contains("no Go program was recognised"));
 }
 

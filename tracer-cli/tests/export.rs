@@ -124,8 +124,8 @@ fn what_cannot_be_exported_says_why_and_what_to_do() {
 
     let one = Fixture::new(&[(1, 42)]);
     assert_snapshot!(one.refusal(&["--from", "+2s", "--to", "+1s"]), @"--from is not before --to");
-    assert_snapshot!(one.refusal(&["--from", "+1h"]), @"nothing was recorded then: the recording lasts 1.00s");
-    assert_snapshot!(one.refusal(&["--to", "1"]), @"nothing was recorded then: the recording lasts 1.00s");
+    assert_snapshot!(one.refusal(&["--from", "+1h"]), @"nothing was recorded then: the recording lasts 1.000 s");
+    assert_snapshot!(one.refusal(&["--to", "1"]), @"nothing was recorded then: the recording lasts 1.000 s");
     let output = one.export_to(Path::new("/no/such/folder/trace.out"), &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("cannot write /no/such/folder/trace.out"));

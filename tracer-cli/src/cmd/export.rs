@@ -5,64 +5,85 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
-use tracer_store::export::gotrace::{self, Options, Report};
-use tracer_store::query::session::{self, ProcessInfo, SessionInfo};
-use tracer_store::{Reader, StoreError};
+use anyhow::Result;
+use tracer_protocol::client::ClientError;
+use tracer_store::StoreError;
+use tracer_store::export::gotrace::{Report, Selection};
 
-use crate::args::{Export, Format, Time};
-use crate::db::{self, note};
+use crate::args::{Export, Format};
 use crate::duration::human;
+use crate::source::{Source, note};
+
+/// What was exported, and what there is to say of it.
+type Exported = (Report, Vec<String>);
 
 /// Writes a recording in the format of another tool.
 pub fn run(args: &Export) -> Result<()> {
-    let reader = db::open(&args.db)?;
-    let session = session::get(&reader, args.session)?;
+    let mut source = Source::open(&args.db)?;
     let Format::Gotrace = args.format;
-    let process = process(&reader, &session, args)?;
-    let from = args.from.map(|time| ts(&reader, &session, time)).transpose()?;
-    let to = args.to.map(|time| ts(&reader, &session, time)).transpose()?;
-    if let (Some(from), Some(to)) = (from, to)
-        && from >= to
-    {
-        bail!("--from is not before --to");
-    }
-    if from.is_some_and(|from| from >= session.end())
-        || to.is_some_and(|to| to <= session.started_ts)
-    {
-        bail!(
-            "nothing was recorded then: the recording lasts {}",
-            human(session.end().saturating_sub(session.started_ts))
-        );
-    }
-    db::warn_of_losses(&reader, args.session)?;
-    let options = Options { session_id: Some(session.session_id), upid: process.upid, from, to };
+    let selection = Selection {
+        session: args.session,
+        pid: args.pid,
+        upid: args.upid,
+        from: args.from,
+        to: args.to,
+    };
     let started = Instant::now();
-    let report = if args.output == Path::new("-") {
-        write(&reader, &options, &mut io::stdout().lock())
+    let (report, warnings) = if args.output == Path::new("-") {
+        write(&mut source, &selection, &mut io::stdout().lock())
     } else {
-        to_file(&reader, &options, &args.output)
+        to_file(&mut source, &selection, &args.output)
     }?;
+    warnings.iter().for_each(|warning| note(warning));
     summary(&report, args, started);
     Ok(())
 }
 
-fn to_file(reader: &Reader, options: &Options, path: &Path) -> Result<Report> {
+fn to_file(source: &mut Source, selection: &Selection, path: &Path) -> Result<Exported> {
     let cannot = || format!("cannot write {}", path.display());
-    let mut file = File::create(path).with_context(cannot)?;
-    let done = write(reader, options, &mut file);
-    if done.is_err() && file.metadata().is_ok_and(|meta| meta.is_file()) {
+    // What was there is replaced when there is something to replace it with.
+    let mut out = Late { path, file: None };
+    let done = write(source, selection, &mut out);
+    if let (Err(_), Some(file)) = (&done, &out.file)
+        && file.metadata().is_ok_and(|meta| meta.is_file())
+    {
         // Half a trace helps nobody.
         let _ = std::fs::remove_file(path);
     }
-    done.map_err(|error| match error.downcast::<StoreError>() {
-        Ok(StoreError::Output(source)) => anyhow::Error::new(source).context(cannot()),
-        Ok(other) => other.into(),
-        Err(other) => other,
+    done.map_err(|error| {
+        let error = match error.downcast::<StoreError>() {
+            Ok(StoreError::Output(source)) => return anyhow::Error::new(source).context(cannot()),
+            Ok(other) => return other.into(),
+            Err(other) => other,
+        };
+        match error.downcast::<ClientError>() {
+            Ok(ClientError::Output(source)) => anyhow::Error::new(source).context(cannot()),
+            Ok(other) => other.into(),
+            Err(other) => other,
+        }
     })
 }
 
-fn write(reader: &Reader, options: &Options, out: &mut dyn Write) -> Result<Report> {
+/// A file that is made when the first byte is written to it.
+struct Late<'a> {
+    path: &'a Path,
+    file: Option<File>,
+}
+
+impl Write for Late<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.file {
+            Some(file) => file.write(bytes),
+            None => self.file.insert(File::create(self.path)?).write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+fn write(source: &mut Source, selection: &Selection, out: &mut dyn Write) -> Result<Exported> {
     let mut out = BufWriter::with_capacity(1 << 18, out);
     let told = io::stderr().is_terminal();
     let mut tell = |share: f64| {
@@ -70,48 +91,7 @@ fn write(reader: &Reader, options: &Options, out: &mut dyn Write) -> Result<Repo
             let _ = write!(io::stderr(), "\r{:3.0} %\r", share.clamp(0.0, 1.0) * 100.0);
         }
     };
-    Ok(gotrace::export(reader, options, &mut out, &mut tell)?)
-}
-
-/// The Go process that is meant.
-fn process(reader: &Reader, session: &SessionInfo, args: &Export) -> Result<ProcessInfo> {
-    let all = session::processes(reader, session.session_id)?;
-    let go: Vec<_> = all.iter().filter(|process| process.goroutines > 0).cloned().collect();
-    let list = |processes: &[ProcessInfo]| {
-        let one = |p: &ProcessInfo| {
-            let command = p.cmdline.as_deref().unwrap_or("[unknown]");
-            format!("{} (upid {}, {command})", p.pid, p.upid)
-        };
-        processes.iter().map(one).collect::<Vec<_>>().join(", ")
-    };
-    let matching: Vec<_> = go
-        .iter()
-        .filter(|process| args.pid.is_none_or(|pid| pid == process.pid))
-        .filter(|process| args.upid.is_none_or(|upid| upid == process.upid))
-        .cloned()
-        .collect();
-    match matching.as_slice() {
-        [one] => Ok(one.clone()),
-        [] if go.is_empty() => bail!(
-            "no goroutines were recorded, so there is nothing to export: no Go program was recognised \
-             (tracer sql 'select pid, exe, runtime from process')"
-        ),
-        [] => bail!("this is no Go process of the recording, which has: {}", list(&go)),
-        several if args.pid.is_some() => {
-            bail!("several processes had this PID, name one with --upid: {}", list(several))
-        }
-        several => bail!("name one of several Go processes with --pid: {}", list(several)),
-    }
-}
-
-/// The time of the tables, ns, that a user means.
-fn ts(reader: &Reader, session: &SessionInfo, time: Time) -> Result<i64> {
-    Ok(match time {
-        Time::Ts(ts) => ts,
-        Time::SinceStart(since) => session.started_ts.saturating_add(since),
-        Time::Wall(wall) => session::monotonic(reader, session.session_id, wall)?
-            .context("the recording has no clock, so that a time of day means nothing")?,
-    })
+    source.export(selection, &mut out, &mut tell)
 }
 
 fn summary(report: &Report, args: &Export, started: Instant) {

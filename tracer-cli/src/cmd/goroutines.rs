@@ -4,56 +4,48 @@ use std::io::Write as _;
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
-use tracer_store::Reader;
-use tracer_store::query::goroutines::{self, Function, Goroutine, Times};
-use tracer_store::query::session;
+use tracer_store::query::goroutine_report::Report;
+use tracer_store::query::goroutines::{Function, Goroutine, Times};
 
 use super::did_you_mean;
 use crate::args::{Goroutines, Output};
-use crate::db::{self, note};
 use crate::duration::human;
 use crate::render::{Out, Table, csv_error, out};
+use crate::source::{Source, note};
 
 /// How the times of states are called in all formats.
 const STATES: [&str; 5] = ["total", "running", "runnable", "waiting", "syscall"];
 
 /// Lists start functions, or the goroutines of one.
 pub fn run(args: &Goroutines) -> Result<()> {
-    let reader = db::open(&args.db)?;
-    db::warn_of_losses(&reader, args.session)?;
-    let functions = goroutines::by_function(&reader, args.session)?;
-    if functions.is_empty() {
+    let (report, warnings) =
+        Source::open(&args.db)?.goroutines(args.session, args.list.as_deref())?;
+    if args.output != Output::Json {
+        warnings.iter().for_each(|warning| note(warning));
+    }
+    if report.functions.is_empty() {
         note(
             "no goroutines were recorded: no Go program was recognised (select pid, runtime from process)",
         );
     }
     let mut out = out();
     match &args.list {
-        None => list_functions(&functions, args.output, &mut out)?,
+        None => list_functions(&report.functions, args.output, &warnings, &mut out)?,
         Some(name) => {
-            let name = resolve(name, &functions)?;
-            list_goroutines(&reader, args, name, &mut out)?;
+            let name = meant(name, &report)?;
+            list_goroutines(&report, args.output, name, &warnings, &mut out)?;
         }
     }
     Ok(out.flush()?)
 }
 
-/// The function that a user means: its full name, or an end of it that no other has.
-fn resolve<'a>(name: &str, functions: &'a [Function]) -> Result<&'a str> {
-    let names = || functions.iter().map(|f| f.start_func.as_str());
-    if let Some(exact) = names().find(|full| *full == name) {
-        return Ok(exact);
-    }
-    let is_end = |full: &&str| {
-        let before = full.strip_suffix(name).unwrap_or_default();
-        !name.is_empty() && before.ends_with(['.', '/'])
-    };
-    let ends: Vec<&str> = names().filter(is_end).collect();
-    match ends.as_slice() {
+/// The one function that a user means.
+fn meant<'a>(name: &str, report: &'a Report) -> Result<&'a str> {
+    match report.matches.as_slice() {
         [one] => Ok(one),
         [] => bail!(
             "no goroutine began in {name}{}; `tracer goroutines` lists all functions",
-            did_you_mean(name, names())
+            did_you_mean(name, report.functions.iter().map(|f| f.start_func.as_str()))
         ),
         several => bail!("{name} may be {}; give the full name", several.join(" or ")),
     }
@@ -85,12 +77,17 @@ fn by_reason(times: &Times) -> Value {
     reasons(times).into_iter().map(|(r, ns)| (r.to_owned(), Value::from(ns))).collect()
 }
 
-fn list_functions(functions: &[Function], output: Output, out: &mut Out) -> Result<()> {
+fn list_functions(
+    functions: &[Function],
+    output: Output,
+    warnings: &[String],
+    out: &mut Out,
+) -> Result<()> {
     match output {
         // The note has said that there are none.
         Output::Table if functions.is_empty() => Ok(()),
         Output::Table => Ok(function_table(functions).write(out)?),
-        Output::Json => write_json(functions.iter().map(function_json), out),
+        Output::Json => write_json(functions.iter().map(function_json), warnings, out),
         Output::Csv => {
             let start = ["start_func", "runtime_internal", "n"];
             write_csv(&start, functions.iter().map(function_json), out)
@@ -130,18 +127,23 @@ fn function_table(functions: &[Function]) -> Table {
     table
 }
 
-fn list_goroutines(reader: &Reader, args: &Goroutines, name: &str, out: &mut Out) -> Result<()> {
-    let list = goroutines::list(reader, args.session, name)?;
-    match args.output {
+fn list_goroutines(
+    report: &Report,
+    output: Output,
+    name: &str,
+    warnings: &[String],
+    out: &mut Out,
+) -> Result<()> {
+    let list = &report.goroutines;
+    match output {
         Output::Table => {
-            let started = session::get(reader, args.session)?.started_ts;
             writeln!(
                 out,
                 "{name}: times of creation and end are since the start of the recording\n"
             )?;
-            Ok(goroutine_table(&list, started).write(out)?)
+            Ok(goroutine_table(list, report.started_ts).write(out)?)
         }
-        Output::Json => write_json(list.iter().map(goroutine_json), out),
+        Output::Json => write_json(list.iter().map(goroutine_json), warnings, out),
         Output::Csv => {
             let start =
                 ["ugid", "upid", "goid", "parent_goid", "start_func", "created_ts", "ended_ts"];
@@ -202,9 +204,13 @@ fn goroutine_table(list: &[Goroutine], started: i64) -> Table {
     table
 }
 
-fn write_json(rows: impl Iterator<Item = Map<String, Value>>, out: &mut Out) -> Result<()> {
+fn write_json(
+    rows: impl Iterator<Item = Map<String, Value>>,
+    warnings: &[String],
+    out: &mut Out,
+) -> Result<()> {
     let rows: Vec<Value> = rows.map(Value::Object).collect();
-    Ok(writeln!(out, "{:#}", Value::from(rows))?)
+    Ok(writeln!(out, "{:#}", json!({ "rows": rows, "warnings": warnings }))?)
 }
 
 /// Writes the fields of `start` and the times; reasons are a JSON object in the last column.
@@ -232,32 +238,23 @@ fn write_csv(
 mod tests {
     use super::*;
 
-    fn functions(names: &[&str]) -> Vec<Function> {
-        names
-            .iter()
-            .map(|name| Function {
-                start_func: (*name).into(),
-                runtime_internal: false,
-                n: 1,
-                times: Times::default(),
-            })
-            .collect()
-    }
-
     #[test]
-    fn a_name_or_an_end_of_one_is_found() {
-        let all =
-            functions(&["main.pass", "main.bypass", "net/http.(*conn).serve", "x/http.serve"]);
-        let found = |name| resolve(name, &all).map_err(|e| e.to_string());
-        assert_eq!(found("main.pass"), Ok("main.pass"));
-        assert_eq!(found("pass"), Ok("main.pass"));
-        assert_eq!(found("http.(*conn).serve"), Ok("net/http.(*conn).serve"));
-        assert_eq!(found("http.serve"), Ok("x/http.serve"));
-        let several = found("serve").unwrap_err();
-        assert!(several.contains("net/http.(*conn).serve or x/http.serve"), "{several}");
-        let none = found("main.pas").unwrap_err();
+    fn what_is_unclear_is_explained() {
+        let function = |name: &str| Function {
+            start_func: name.into(),
+            runtime_internal: false,
+            n: 1,
+            times: Times::default(),
+        };
+        let report = |matches: &[&str]| Report {
+            functions: ["main.pass", "x/http.serve"].map(function).into(),
+            matches: matches.iter().map(|name| (*name).into()).collect(),
+            ..Report::default()
+        };
+        assert_eq!(meant("pass", &report(&["main.pass"])).unwrap(), "main.pass");
+        let none = meant("main.pas", &report(&[])).unwrap_err().to_string();
         assert!(none.contains("did you mean main.pass"), "{none}");
-        assert!(found("").is_err());
-        assert!(found("ass").is_err());
+        let several = meant("serve", &report(&["a.serve", "b.serve"])).unwrap_err().to_string();
+        assert!(several.contains("a.serve or b.serve"), "{several}");
     }
 }

@@ -1,9 +1,11 @@
 //! The commands.
 
+mod control;
 mod export;
 mod goroutines;
 mod schema;
 mod sql;
+mod status;
 
 use anyhow::Result;
 
@@ -16,6 +18,11 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Schema(args) => schema::run(args),
         Command::Goroutines(args) => goroutines::run(args),
         Command::Export(args) => export::run(args),
+        Command::Ls(args) => control::ls(args),
+        Command::Attach(args) => control::attach(args),
+        Command::Detach(args) => control::detach(args),
+        Command::Status(args) => status::run(args),
+        Command::Snapshot(args) => control::snapshot(args),
     }
 }
 

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use tracer_store::schema::{ColumnDef, TableDef, docs, table, tables};
 
 use super::did_you_mean;
-use crate::args::{Schema, SchemaOutput};
+use crate::args::{Schema, ShortOutput};
 use crate::render::{Table, out};
 
 /// Lists the tables, or the columns of one.
 pub fn run(args: &Schema) -> Result<()> {
     let mut out = out();
     match (&args.table, args.output) {
-        (None, SchemaOutput::Table) => {
+        (None, ShortOutput::Table) => {
             let mut list = Table::new(["TABLE", "KIND", "MEANING"]);
             list.wrap();
             for table in tables() {
@@ -24,7 +24,7 @@ pub fn run(args: &Schema) -> Result<()> {
             writeln!(out, "\n`tracer schema TABLE` lists the columns of a table.")?;
             writeln!(out, "The function wall(ts) gives the time of day (UTC) of a time in ns.")?;
         }
-        (None, SchemaOutput::Json) => {
+        (None, ShortOutput::Json) => {
             let tables: Vec<Value> = tables().into_iter().map(table_json).collect();
             writeln!(out, "{:#}", Value::from(tables))?;
         }
@@ -37,8 +37,8 @@ pub fn run(args: &Schema) -> Result<()> {
                 );
             };
             match output {
-                SchemaOutput::Table => columns(table, &mut out)?,
-                SchemaOutput::Json => {
+                ShortOutput::Table => columns(table, &mut out)?,
+                ShortOutput::Json => {
                     let columns: Vec<Value> =
                         table.columns().into_iter().map(column_json).collect();
                     writeln!(out, "{:#}", Value::from(columns))?;

@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal as _, Read as _};
 use anyhow::{Context as _, Result};
 
 use crate::args::{Output, Sql};
-use crate::{db, render};
+use crate::render;
+use crate::source::{Source, note};
 
 /// Runs a statement and writes its answer.
 pub fn run(args: &Sql) -> Result<()> {
@@ -18,16 +19,19 @@ pub fn run(args: &Sql) -> Result<()> {
     } else {
         args.query.clone()
     };
-    let reader = db::open(&args.db)?;
-    db::warn_of_losses(&reader, None)?;
+    let mut source = Source::open(&args.db)?;
     let output =
         args.output.unwrap_or(if io::stdout().is_terminal() { Output::Table } else { Output::Csv });
     let mut renderer = render::renderer(output);
-    let answered = reader.query(&query, Some(args.timeout), &mut *renderer);
+    let answered = source.sql(&query, args.timeout, &mut *renderer);
     // After an error a table still has rows to show; JSON is left without its end, so that nobody takes
     // it for the whole answer.
     if answered.is_ok() || output == Output::Table {
-        renderer.finish()?;
+        renderer.finish(answered.as_deref().unwrap_or_default())?;
     }
-    Ok(answered?)
+    let warnings = answered?;
+    if output != Output::Json {
+        warnings.iter().for_each(|warning| note(warning));
+    }
+    Ok(())
 }

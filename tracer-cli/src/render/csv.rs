@@ -34,7 +34,7 @@ impl<W: Write> RowSink for Rows<W> {
 }
 
 impl<W: Write> Renderer for Rows<W> {
-    fn finish(&mut self) -> io::Result<()> {
+    fn finish(&mut self, _warnings: &[String]) -> io::Result<()> {
         self.0.flush()
     }
 }
@@ -49,7 +49,7 @@ mod tests {
         rows.columns(&["a".into(), "b,c".into()]).unwrap();
         rows.row(&[ValueRef::Text(b"say \"x\""), ValueRef::Text(b"two\nlines")]).unwrap();
         rows.row(&[ValueRef::Null, ValueRef::Real(1.5)]).unwrap();
-        rows.finish().unwrap();
+        rows.finish(&[]).unwrap();
         let text = String::from_utf8(rows.0.into_inner().unwrap()).unwrap();
         assert_eq!(text, "a,\"b,c\"\n\"say \"\"x\"\"\",\"two\nlines\"\n,1.5\n");
     }

@@ -1,4 +1,4 @@
-//! Answers as an array of objects.
+//! Answers as an object: an array of objects, `rows`, and an array of texts, `warnings`.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -42,7 +42,7 @@ fn unique(names: &[String]) -> Vec<String> {
 impl<W: Write> RowSink for Rows<W> {
     fn columns(&mut self, names: &[String]) -> io::Result<()> {
         self.keys = unique(names).into_iter().map(|key| Value::String(key).to_string()).collect();
-        self.out.write_all(b"[")
+        self.out.write_all(b"{\"rows\":[")
     }
 
     fn row(&mut self, values: &[ValueRef<'_>]) -> io::Result<()> {
@@ -64,8 +64,9 @@ impl<W: Write> RowSink for Rows<W> {
 }
 
 impl<W: Write> Renderer for Rows<W> {
-    fn finish(&mut self) -> io::Result<()> {
-        self.out.write_all(if self.rows == 0 { b"]\n" } else { b"\n]\n" })?;
+    fn finish(&mut self, warnings: &[String]) -> io::Result<()> {
+        self.out.write_all(if self.rows == 0 { b"" } else { b"\n" })?;
+        writeln!(self.out, "],\"warnings\":{}}}", Value::from(warnings))?;
         self.out.flush()
     }
 }
@@ -87,12 +88,12 @@ mod tests {
         rows.row(&[ValueRef::Null, ValueRef::Integer(i64::MIN)]).unwrap();
         rows.row(&[ValueRef::Real(f64::INFINITY), ValueRef::Real(0.5)]).unwrap();
         rows.row(&[ValueRef::Text(b"\x1b\n\xff"), ValueRef::Blob(&[0, 255])]).unwrap();
-        rows.finish().unwrap();
+        rows.finish(&["w\n".into()]).unwrap();
         let text = String::from_utf8(rows.out).unwrap();
         assert_eq!(
             text,
-            "[\n{\"a\\\"b\":null,\"c\":-9223372036854775808},\n{\"a\\\"b\":null,\"c\":0.5},\n\
-             {\"a\\\"b\":\"\\u001b\\n\u{fffd}\",\"c\":\"00ff\"}\n]\n"
+            "{\"rows\":[\n{\"a\\\"b\":null,\"c\":-9223372036854775808},\n{\"a\\\"b\":null,\"c\":0.5},\n\
+             {\"a\\\"b\":\"\\u001b\\n\u{fffd}\",\"c\":\"00ff\"}\n],\"warnings\":[\"w\\n\"]}\n"
         );
         serde_json::from_str::<Value>(&text).unwrap();
     }

@@ -23,8 +23,9 @@ pub fn out() -> Out {
 
 /// Takes an answer and writes it to standard output.
 pub trait Renderer: RowSink {
-    /// Writes what is left. Called when the answer is whole.
-    fn finish(&mut self) -> io::Result<()>;
+    /// Writes what is left, with what there is to say of the answer if the format has a place for it. Called when the
+    /// answer is whole.
+    fn finish(&mut self, warnings: &[String]) -> io::Result<()>;
 }
 
 /// The renderer for a format.

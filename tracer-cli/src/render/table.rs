@@ -141,7 +141,7 @@ impl<W: Write> RowSink for Rows<W> {
 }
 
 impl<W: Write> Renderer for Rows<W> {
-    fn finish(&mut self) -> io::Result<()> {
+    fn finish(&mut self, _warnings: &[String]) -> io::Result<()> {
         self.write_block()?;
         self.out.flush()
     }
@@ -157,7 +157,7 @@ mod tests {
         for i in 0..count {
             rows.row(&[ValueRef::Integer(i), ValueRef::Text(b"\x1b[2Jx\ny")]).unwrap();
         }
-        rows.finish().unwrap();
+        rows.finish(&[]).unwrap();
         let text = String::from_utf8(rows.out).unwrap();
         text.lines().map(String::from).collect()
     }

@@ -55,9 +55,9 @@ impl Bench {
 
         let mut tracer = Command::new(self.bin.join("tracer"));
         tracer.args(["sql", COUNTS, "-o", "json", "--db"]).arg(&db);
-        let rows: Value = serde_json::from_str(&command::output(&mut tracer)?)?;
+        let answer: Value = serde_json::from_str(&command::output(&mut tracer)?)?;
         // A sum over nothing is NULL.
-        let number = |name: &str| rows[0][name].as_u64().unwrap_or(0);
+        let number = |name: &str| answer["rows"][0][name].as_u64().unwrap_or(0);
         ensure!(number("go") > 0, "no goroutine was traced, so this measures nothing: {ended:#?}");
         Ok(Recording {
             rate,

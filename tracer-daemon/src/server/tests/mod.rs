@@ -173,7 +173,7 @@ fn record(
                 let _ = made.send(());
             }
             while let Ok(command) = commands.try_recv() {
-                let answer = obey(&command.what, &mut traced);
+                let answer = obey(&command, &mut traced);
                 // Whoever asked may be gone.
                 let _ = command.reply.send(answer);
             }
@@ -233,9 +233,9 @@ fn traced(pid: u32, uid: u32) -> Traced {
     }
 }
 
-fn obey(what: &Control, all: &mut Vec<Traced>) -> Result<Reply, Refusal> {
+fn obey(command: &Command, all: &mut Vec<Traced>) -> Result<Reply, Refusal> {
     let none = || Refusal::new(Reason::NotFound, "there is no such process");
-    Ok(match what {
+    Ok(match &command.what {
         Control::Attach { target: Target::Pid(pid), .. } => {
             all.push(traced(*pid, 0));
             Reply::Attached { processes: vec![traced(*pid, 0)], already: Vec::new() }
@@ -256,7 +256,9 @@ fn obey(what: &Control, all: &mut Vec<Traced>) -> Result<Reply, Refusal> {
         Control::Status => {
             Reply::Status(Box::new(Status { targets: all.len() as u64, ..Status::default() }))
         }
-        Control::Snapshot { reason } => Reply::Done { message: format!("snapshot: {reason}") },
+        Control::Snapshot { reason } => {
+            Reply::Done { message: format!("snapshot by {}: {reason}", command.peer.uid) }
+        }
         Control::Reload => Reply::Done { message: "reloaded".into() },
     })
 }

@@ -1,0 +1,170 @@
+//! `tracer ls`, `attach`, `detach` and `snapshot`: what the daemon does.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use tracer_protocol::client::Client;
+use tracer_protocol::{AttachOptions, Control, Level, Reply, State, Target, Traced};
+
+use crate::args::{self, Attach, Detach, Ls, ShortOutput, Snapshot};
+use crate::duration::human;
+use crate::render::{Table, out};
+use crate::source::{PROGRAM, note};
+
+/// Asks the daemon.
+pub fn ask(socket: &Path, control: Control) -> Result<Reply> {
+    Ok(Client::connect(socket, PROGRAM)?.control(control)?)
+}
+
+/// Lists what is traced.
+pub fn ls(args: &Ls) -> Result<()> {
+    let Reply::List(all) = ask(&args.socket.socket, Control::List)? else {
+        return unexpected();
+    };
+    let mut out = out();
+    match args.output {
+        ShortOutput::Json => writeln!(out, "{:#}", serde_json::to_value(&all)?)?,
+        ShortOutput::Table if all.is_empty() => {
+            note("nothing is traced: `tracer attach PID`, or rules in the config file");
+        }
+        ShortOutput::Table => table(&all).write(&mut out)?,
+    }
+    Ok(out.flush()?)
+}
+
+fn table(all: &[Traced]) -> Table {
+    let titles = [
+        "PID",
+        "NAME",
+        "UID",
+        "LEVEL",
+        "FOR",
+        "BECAUSE OF",
+        "EVENTS/S",
+        "EVENTS",
+        "LOST",
+        "COST",
+        "STATE",
+    ];
+    let mut table = Table::new(titles);
+    for traced in all {
+        let rule = traced.rule.as_ref();
+        table.row([
+            traced.pid.to_string(),
+            traced.name.clone(),
+            traced.uid.to_string(),
+            traced.level.to_string(),
+            human(since_ns(traced.since)),
+            rule.map_or_else(|| "attach".into(), |rule| format!("rule {rule}")),
+            format!("{:.0}", traced.events_per_s),
+            traced.events.to_string(),
+            traced.losses.to_string(),
+            format!("{:.1} %", traced.cost * 100.0),
+            traced.state.to_string(),
+        ]);
+    }
+    table.right([0, 2, 4, 6, 7, 8, 9]);
+    table
+}
+
+/// How long ago this was, ns.
+pub fn since_ns(realtime: i64) -> i64 {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX).saturating_sub(realtime).max(0)
+}
+
+/// Traces processes from now on.
+pub fn attach(args: &Attach) -> Result<()> {
+    let level = match args.level {
+        args::Level::Sched => Level::Sched,
+        args::Level::Go => Level::Go,
+        args::Level::Full => Level::Full,
+    };
+    let options =
+        AttachOptions { level, no_stacks: args.no_stacks, kernel_stacks: args.kernel_stacks };
+    let target = Target::from(args.target.as_str());
+    let control = Control::Attach { target, options, hold: false };
+    let Reply::Attached { processes, already } = ask(&args.socket.socket, control)? else {
+        return unexpected();
+    };
+    for traced in &already {
+        let why =
+            traced.rule.as_ref().map_or_else(String::new, |rule| format!(" by the rule {rule}"));
+        note(&format!("{} ({}) is traced already{why}: {}", traced.name, traced.pid, traced.state));
+    }
+    for traced in &processes {
+        note(&format!("{} ({}): {}", traced.name, traced.pid, traced.state));
+    }
+    let mut all = processes.iter().chain(&already);
+    if all.all(|traced| matches!(traced.state, State::Refused(_))) {
+        bail!("nothing is traced that was not before");
+    }
+    Ok(())
+}
+
+/// Traces processes no longer.
+pub fn detach(args: &Detach) -> Result<()> {
+    let control = Control::Detach { target: Target::from(args.target.as_str()) };
+    let Reply::Detached(processes) = ask(&args.socket.socket, control)? else {
+        return unexpected();
+    };
+    for traced in &processes {
+        note(&format!(
+            "{} ({}): detached after {}; {} events, {} lost",
+            traced.name,
+            traced.pid,
+            human(since_ns(traced.since)),
+            traced.events,
+            traced.losses
+        ));
+    }
+    Ok(())
+}
+
+/// Writes out what the flight recorder holds.
+pub fn snapshot(args: &Snapshot) -> Result<()> {
+    let control = Control::Snapshot { reason: args.reason.clone() };
+    let Reply::Done { message } = ask(&args.socket.socket, control)? else {
+        return unexpected();
+    };
+    note(&message);
+    Ok(())
+}
+
+/// What a daemon of the same version of the protocol does not do.
+pub fn unexpected<T>() -> Result<T> {
+    bail!("tracerd gave an answer to another question: use tracer and tracerd of one version")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_traced_is_a_line_each() {
+        let traced = Traced {
+            pid: 42,
+            name: "serv\u{1b}er".into(),
+            exe: "/usr/bin/server".into(),
+            uid: 1000,
+            level: Level::Full,
+            since: i64::MAX,
+            rule: Some("web".into()),
+            events_per_s: 1234.5,
+            events: 99,
+            losses: 1,
+            cost: 0.0123,
+            state: State::Partly("goroutines are not: stripped".into()),
+        };
+        let mut text = Vec::new();
+        let attached = Traced { rule: None, state: State::Tracing, ..traced.clone() };
+        table(&[traced, attached]).write(&mut text).unwrap();
+        insta::assert_snapshot!(String::from_utf8(text).unwrap(), @r"
+PID  NAME           UID  LEVEL  FOR  BECAUSE OF  EVENTS/S  EVENTS  LOST   COST  STATE
+ 42  serv\u{1b}er  1000  full     0  rule web        1234      99     1  1.2 %  tracing, but goroutines are not: stripped
+ 42  serv\u{1b}er  1000  full     0  attach          1234      99     1  1.2 %  tracing
+");
+    }
+}
