@@ -75,6 +75,12 @@ pub struct Attach {
     /// Stop after this time, such as 5s, 500ms, 2m [default: when the process ends or at Ctrl-C]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub duration: Option<Duration>,
+    /// Record without the daemon (`tracerd serve`), also if one runs; so does --db
+    #[arg(long)]
+    pub no_daemon: bool,
+    /// The socket of the daemon [default: /run/tracerd/tracerd.sock]
+    #[arg(long, value_name = "PATH", env = "TRACERD_SOCKET")]
+    pub socket: Option<PathBuf>,
     /// Where and how to record.
     #[command(flatten)]
     pub recording: Recording,

@@ -6,6 +6,7 @@ pub(crate) mod go;
 pub(crate) mod kick;
 mod launch;
 mod recorder;
+pub(crate) mod remote;
 pub(crate) mod session;
 pub(crate) mod signals;
 mod sites;
@@ -24,7 +25,8 @@ use crate::{
 };
 pub use go::Options;
 use launch::Launched;
-use recorder::{Recorder, Stop};
+use recorder::Recorder;
+pub use recorder::Stop;
 use signals::Signals;
 pub use status::{count, tell};
 
@@ -47,6 +49,9 @@ impl Exit {
 
 /// `tracerd attach PID`.
 pub fn attach(args: &Attach) -> Result<ExitCode> {
+    if let Some(client) = remote::daemon(args)? {
+        return remote::attach(client, args);
+    }
     let signals = Signals::block().context("cannot watch for signals")?;
     // What would refuse it, before a database is made for it.
     ProcessInfo::read(args.pid)?;

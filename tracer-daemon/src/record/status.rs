@@ -33,7 +33,7 @@ impl StatusLine {
         if period < PERIOD {
             return;
         }
-        let rate = (events - before) as f64 / period.as_secs_f64();
+        let rate = events.saturating_sub(before) as f64 / period.as_secs_f64();
         self.last = Some((Instant::now(), events));
         let seconds = self.started.elapsed().as_secs();
         let mut line = format!(

@@ -237,6 +237,12 @@ fn obey(command: &Command, all: &mut Vec<Traced>) -> Result<Reply, Refusal> {
     let none = || Refusal::new(Reason::NotFound, "there is no such process");
     Ok(match &command.what {
         Control::Attach { target: Target::Pid(pid), .. } => {
+            if let Some(already) = all.iter().find(|traced| traced.pid == *pid) {
+                return Ok(Reply::Attached {
+                    processes: Vec::new(),
+                    already: vec![already.clone()],
+                });
+            }
             all.push(traced(*pid, 0));
             Reply::Attached { processes: vec![traced(*pid, 0)], already: Vec::new() }
         }

@@ -171,6 +171,41 @@ fn the_recording_is_asked_and_told() {
 }
 
 #[test]
+fn a_process_is_followed_until_its_end_or_as_long_as_is_asked() {
+    use crate::record::{Stop, remote::follow};
+    let served = Served::new();
+    let pids = || match served.client().control(Control::List).unwrap() {
+        Reply::List(all) => all.into_iter().map(|traced| traced.pid).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    let options = AttachOptions::default();
+    // As long as is asked, and then it is detached.
+    let mut rounds = 0;
+    let followed = follow(&mut served.client(), 30, options, |_| {
+        assert_eq!(pids(), [10, 20, 30]);
+        rounds += 1;
+        (rounds == 3).then_some(Stop::Duration)
+    });
+    assert_eq!(followed.unwrap().pid, 30);
+    assert_eq!(pids(), [10, 20]);
+    // Until its end.
+    let begin = Instant::now();
+    let followed = follow(&mut served.client(), 40, options, |_| {
+        if pids().contains(&40) {
+            let ended = Control::Detach { target: Target::Pid(40) };
+            served.client().control(ended).unwrap();
+        }
+        assert!(begin.elapsed() < SOON, "it is not seen to end");
+        None
+    });
+    assert_eq!(followed.unwrap().pid, 40);
+    // What was traced before stays so.
+    let followed = follow(&mut served.client(), 10, options, |_| Some(Stop::Duration));
+    assert_eq!(followed.unwrap().pid, 10);
+    assert_eq!(pids(), [10, 20]);
+}
+
+#[test]
 fn the_socket_is_taken_from_the_dead_and_not_from_the_living() {
     let served = Served::new();
     let again = |path: &Path| {
