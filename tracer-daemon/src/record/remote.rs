@@ -117,8 +117,8 @@ pub fn follow(
     while stop(&since(&last)).is_none() {
         if asked.elapsed() >= PERIOD {
             match listed(client, pid)? {
-                // Another process may have its number by now.
-                Some(now) if now.since == first.since => last = now,
+                // One that a rule asks for is another one: it has its number by now.
+                Some(now) if !ours || now.rule.is_none() => last = now,
                 _ => return Ok(since(&last)),
             }
             asked = Instant::now();
