@@ -19,7 +19,7 @@ use tracer_common::target::{Settings, Target, Traced};
 use tracing::debug;
 
 use crate::counts::Counts;
-pub use probes::{Probes, Scope, Uprobes};
+pub use probes::{HitCosts, Probes, Scope, Uprobes};
 pub use programs::{GoProbe, Level, Place, Site};
 pub use ring::Ring;
 pub use stacks::{KernelFrame, KernelStacks};
@@ -135,7 +135,8 @@ pub fn load(ring_bytes: u32) -> Result<Loaded, KernelError> {
     let logger = EbpfLogger::init(&mut ebpf)
         .inspect_err(|e| debug!("no log of the kernel programs: {e}"))
         .ok();
-    let ring = Ring::new(take_map(&mut ebpf, ring::EVENTS)?, take_map(&mut ebpf, ring::PRIORITY)?)?;
+    let events = take_map(&mut ebpf, ring::EVENTS)?;
+    let ring = Ring::new(events, take_map(&mut ebpf, ring::PRIORITY)?, ring_bytes)?;
     let kernel = Kernel {
         traced: typed_map(&mut ebpf, "TRACED")?,
         targets: typed_map(&mut ebpf, "TARGETS")?,

@@ -1,14 +1,15 @@
 //! The kernel programs, and where they are attached.
 
-use std::{num::NonZeroU32, path::Path};
+use std::{num::NonZeroU32, path::Path, time::Duration};
 
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, ProgramError, UProbe,
+        BtfTracePoint, Program, ProgramError, UProbe,
         tp_btf::BtfTracePointLink,
         uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
     },
+    sys::{Stats, enable_stats},
 };
 use tracing::warn;
 
@@ -50,6 +51,15 @@ impl Uprobes {
     pub fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+/// How long a hit of a kernel program takes, ns, without what the kernel needs to get there.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HitCosts {
+    /// On a tracepoint.
+    pub tracepoint: Option<f64>,
+    /// On a function of a program.
+    pub uprobe: Option<f64>,
 }
 
 /// The loaded programs. Dropping it detaches everything but [`Uprobes`]; so does the end of this process,
@@ -141,6 +151,37 @@ impl Probes {
         let location = UProbeAttachLocation::AbsoluteOffset(offset);
         let id = program.attach(location, executable, scope).map_err(failed)?;
         program.take_link(id).map_err(failed)
+    }
+
+    /// How long the programs take for a hit, as the kernel measures it while it counts for `during`; `None` if it
+    /// does not, or there was no hit.
+    pub fn measure(&self, during: Duration) -> HitCosts {
+        let before = self.run_times();
+        let counting = enable_stats(Stats::RunTime);
+        if counting.is_err() {
+            return HitCosts::default();
+        }
+        std::thread::sleep(during);
+        drop(counting);
+        let after = self.run_times();
+        let [tracepoint, uprobe] = [0, 1].map(|kind| {
+            let (time, count) = (after[kind].0 - before[kind].0, after[kind].1 - before[kind].1);
+            (count > 0).then(|| time.as_nanos() as f64 / count as f64)
+        });
+        HitCosts { tracepoint, uprobe }
+    }
+
+    /// How long programs ran and how often: those on tracepoints, and those on functions of programs.
+    fn run_times(&self) -> [(Duration, u64); 2] {
+        let mut sums = [(Duration::ZERO, 0); 2];
+        for (_, program) in self.ebpf.programs() {
+            // One that is not loaded has not run.
+            let Ok(info) = program.info() else { continue };
+            let sum = &mut sums[usize::from(matches!(program, Program::UProbe(_)))];
+            sum.0 += info.run_time();
+            sum.1 += info.run_count();
+        }
+        sums
     }
 
     /// Whether wakers can be told from interrupts on this kernel.

@@ -17,10 +17,12 @@ pub struct Ring {
     events: RingBuf<MapData>,
     priority: RingBuf<MapData>,
     wake_up: Epoll,
+    /// Of the larger ring, bytes.
+    size: u32,
 }
 
 impl Ring {
-    pub(super) fn new(events: Map, priority: Map) -> Result<Self, KernelError> {
+    pub(super) fn new(events: Map, priority: Map, size: u32) -> Result<Self, KernelError> {
         let buffer = |map: Map, name: &'static str| {
             RingBuf::try_from(map)
                 .map_err(|e| KernelError::Map { map: name, reason: e.to_string() })
@@ -36,7 +38,7 @@ impl Ring {
         let event = || EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
         wake_up.add(events.as_fd(), event()).map_err(failed)?;
         wake_up.add(priority.as_fd(), event()).map_err(failed)?;
-        Ok(Self { events, priority, wake_up })
+        Ok(Self { events, priority, wake_up, size })
     }
 
     /// Hands every record that is there to `each`, at most `limit` of those of which there are many; returns
@@ -52,6 +54,11 @@ impl Ring {
             }
         }
         limit
+    }
+
+    /// How much fits into the ring of the records of which there are many, bytes.
+    pub fn size(&self) -> u32 {
+        self.size
     }
 
     /// Waits until a probe finds the ring a quarter full, or `timeout`.

@@ -26,6 +26,14 @@ impl Losses {
         self.all.get(&(kind, stage)).copied().unwrap_or(0)
     }
 
+    /// All losses by kind and stage, in that order.
+    pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let mut all: Vec<_> =
+            self.all.iter().map(|(&(kind, stage), &n)| (kind, stage, n)).collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Records that were taken from the ring and not understood.
     pub fn undecoded(&self) -> u64 {
         self.all.iter().filter(|((_, stage), _)| *stage == loss_stage::DECODE).map(|(_, n)| n).sum()

@@ -25,8 +25,8 @@ use crate::{
 pub use beginning::{Beginning, Begins};
 use losses::Losses;
 use order::Order;
-pub use track::Notice;
 use track::Tracker;
+pub use track::{Notice, ProcessEvents};
 
 /// What is known of a process from outside the event stream.
 #[derive(Clone, Debug, Default)]
@@ -101,6 +101,16 @@ impl Pipeline {
     /// The answer to a [`Beginning`]: whether the process is traced from that moment on, and what is known of it.
     pub fn decide(&mut self, pid: u32, ts: u64, facts: Option<ProcessFacts>) {
         self.tracker.decide(pid, ts, facts);
+    }
+
+    /// How many events of a process that runs were tracked.
+    pub fn events_of(&self, pid: u32) -> ProcessEvents {
+        self.tracker.events_of(pid)
+    }
+
+    /// What was lost so far, by kind and stage.
+    pub fn losses(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.losses.all()
     }
 
     /// A process is not traced, although events of it may come.
@@ -237,7 +247,8 @@ impl Pipeline {
         self.received.iter().sum::<u64>() + self.losses.undecoded()
     }
 
-    fn event_counts(&self) -> Vec<EventCount> {
+    /// The kernel's counts of each kind, and what became of them.
+    pub fn event_counts(&self) -> Vec<EventCount> {
         let count = |&kind: &EventKind| {
             let counts = self.counts.of(kind);
             let late = self.losses.of(kind.name(), loss_stage::ORDER);

@@ -35,6 +35,8 @@ pub struct Engine {
     until: u64,
     last_flush: Instant,
     last_clock: Instant,
+    /// Most that was in the ring at once, bytes, since somebody asked.
+    most: usize,
 }
 
 impl Engine {
@@ -42,7 +44,16 @@ impl Engine {
         let (now, ts) = (Instant::now(), clock::monotonic());
         let pipeline = Pipeline::new(ts);
         let (last_flush, last_clock) = (now, now);
-        Self { kernel, pipeline, ring, tracked_until: ts, until: ts, last_flush, last_clock }
+        Self {
+            kernel,
+            pipeline,
+            ring,
+            tracked_until: ts,
+            until: ts,
+            last_flush,
+            last_clock,
+            most: 0,
+        }
     }
 
     /// The recording begins at `ts` (CLOCK_MONOTONIC, ns).
@@ -61,7 +72,12 @@ impl Engine {
     pub fn take(&mut self) -> bool {
         // Taken before the ring is read: whatever is older is then in the pipeline.
         let until = clock::monotonic().saturating_sub(HOLD.as_nanos() as u64);
-        let taken = self.ring.drain(BURST, |record| self.pipeline.push(record));
+        let mut bytes = 0;
+        let taken = self.ring.drain(BURST, |record| {
+            bytes += record.len();
+            self.pipeline.push(record);
+        });
+        self.most = self.most.max(bytes);
         self.kernel_stacks();
         let mut complete = false;
         match self.kernel.counts() {
@@ -82,6 +98,11 @@ impl Engine {
     pub fn advance(&mut self) {
         self.tracked_until = self.tracked_until.max(self.until);
         self.pipeline.advance(self.tracked_until);
+    }
+
+    /// How full the ring was at most since the last call, as a share of it.
+    pub fn fill(&mut self) -> f64 {
+        (std::mem::take(&mut self.most) as f64 / f64::from(self.ring.size())).min(1.0)
     }
 
     /// Waits until there is something in the ring, for a while at most.

@@ -1,18 +1,187 @@
-//! What the daemon is asked to do: attach, detach, list, reload.
+//! What the daemon is asked for: attach, detach, list, status, reload.
 
 use anyhow::Result;
+use tracer_protocol::{
+    AttachOptions, Control, Count, Loss, Reason, Refusal, Reply, Status, Target, Traced,
+};
 
-use super::{config::Config, daemon::Daemon, processes::By, rules::Rule, settings};
-use crate::{kernel::Level, record::Options};
+use super::{
+    daemon::Daemon,
+    health,
+    processes::{By, Process},
+    rules::Rule,
+    settings,
+};
+use crate::{
+    kernel::Level,
+    pipeline::ProcessEvents,
+    record::{Options, clock},
+    target::ProcessInfo,
+};
+
+/// What the kernel needs to get to a probe on a function of a program and back, ns, beside what the probe
+/// itself takes: measured on an emulated instruction (docs/cost.md).
+const TRAP_NS: f64 = 1000.0;
+/// Costs of a hit before they were measured here, ns (docs/cost.md).
+const TRACEPOINT_NS: f64 = 250.0;
+const UPROBE_NS: f64 = 900.0;
 
 impl Daemon {
+    /// Does what somebody who may do it asks for.
+    pub(super) fn answer(&mut self, what: Control) -> Result<Reply, Refusal> {
+        match what {
+            Control::Attach { target, options, .. } => self.attach(&target, options),
+            Control::Detach { target } => self.detach(&target),
+            Control::List => Ok(Reply::List(self.list())),
+            Control::Status => Ok(Reply::Status(Box::new(self.status()))),
+            Control::Snapshot { reason } => self.sink.snapshot(&reason),
+            Control::Reload => match self.read_again() {
+                Ok(message) => Ok(Reply::Done { message }),
+                Err(error) => Err(Refusal::new(
+                    Reason::Failed,
+                    format!("the config stays as it was: {error:#}"),
+                )),
+            },
+        }
+    }
+
+    fn attach(&mut self, target: &Target, options: AttachOptions) -> Result<Reply, Refusal> {
+        let options = Options {
+            level: level(options.level),
+            syscalls: true,
+            stacks: !options.no_stacks,
+            kernel_stacks: options.kernel_stacks,
+        };
+        let (mut processes, mut already) = (Vec::new(), Vec::new());
+        for pid in self.find(target)? {
+            let before = self.processes.get(pid).and_then(|process| process.options);
+            if before.is_some_and(|before| before.covers(options)) {
+                already.push(pid);
+                continue;
+            }
+            self.change(pid, By::Hand, Some(before.map_or(options, |before| before.and(options))));
+            processes.push(pid);
+        }
+        let (processes, already) = (self.rows(&processes), self.rows(&already));
+        Ok(Reply::Attached { processes, already })
+    }
+
+    fn detach(&mut self, target: &Target) -> Result<Reply, Refusal> {
+        let mut pids = self.find(target)?;
+        pids.retain(|&pid| self.processes.get(pid).is_some_and(|p| p.options.is_some()));
+        if pids.is_empty() {
+            let message = format!("{target} is not traced: `tracer ls` shows what is");
+            return Err(Refusal::new(Reason::NotFound, message));
+        }
+        let rows = self.rows(&pids);
+        for pid in pids {
+            // It stays so until it runs another program, whatever the rules say.
+            self.change(pid, By::Hand, None);
+        }
+        Ok(Reply::Detached(rows))
+    }
+
+    /// The processes that are meant, all of them known.
+    fn find(&mut self, target: &Target) -> Result<Vec<u32>, Refusal> {
+        match target {
+            Target::Pid(pid) => {
+                // Says why a thread of the kernel, a thread or this process cannot be traced.
+                ProcessInfo::read(*pid)
+                    .map_err(|e| Refusal::new(Reason::NotFound, e.to_string()))?;
+                if self.processes.get(*pid).is_none()
+                    && let Some(process) = self.look_up(*pid)
+                {
+                    self.begin_or_not(process);
+                }
+                Ok(vec![*pid])
+            }
+            Target::Name(name) => {
+                self.learn_running();
+                let known = self.processes.all().filter(|process| process.is_called(name));
+                let mut pids: Vec<_> = known.map(|process| process.pid).collect();
+                pids.sort_unstable();
+                if pids.is_empty() {
+                    let message = format!("no process is called {name}: `ps -e` lists them");
+                    return Err(Refusal::new(Reason::NotFound, message));
+                }
+                Ok(pids)
+            }
+        }
+    }
+
+    /// What is traced, or should be.
+    fn list(&self) -> Vec<Traced> {
+        let mut pids: Vec<_> = self.processes.traced().map(|process| process.pid).collect();
+        pids.sort_unstable();
+        self.rows(&pids)
+    }
+
+    fn rows(&self, pids: &[u32]) -> Vec<Traced> {
+        let costs = self.prober.shown().costs;
+        let tracepoint = costs.tracepoint.unwrap_or(TRACEPOINT_NS);
+        let uprobe = costs.uprobe.unwrap_or(UPROBE_NS) + TRAP_NS;
+        let lost = self.engine.pipeline.totals().lost;
+        let row = |process: &Process| {
+            let ProcessEvents { kernel, runtime } = self.engine.pipeline.events_of(process.pid);
+            let rate = self.health.rate(process.pid);
+            Traced {
+                pid: process.pid,
+                name: process.comm.clone(),
+                exe: process.exe.clone(),
+                uid: process.uid,
+                level: process.options.map_or_else(Default::default, |o| level_of(o.level)),
+                since: wall(process.since),
+                rule: match &process.by {
+                    By::Rule(name) => Some(name.clone()),
+                    By::Hand | By::Nothing => None,
+                },
+                events_per_s: rate.kernel + rate.runtime,
+                events: kernel + runtime,
+                losses: lost.saturating_sub(process.lost_before),
+                cost: (rate.kernel * tracepoint + rate.runtime * uprobe) / 1e9,
+                state: process.state.clone(),
+            }
+        };
+        pids.iter().filter_map(|&pid| self.processes.get(pid)).map(row).collect()
+    }
+
+    /// How the daemon is.
+    pub(super) fn status(&self) -> Status {
+        let counts = self.engine.pipeline.event_counts();
+        let events = counts
+            .iter()
+            .map(|row| Count { kind: row.kind.to_string(), count: row.recorded.cast_unsigned() });
+        let losses = self.engine.pipeline.losses().into_iter().map(|(kind, stage, count)| Loss {
+            kind: kind.to_owned(),
+            stage: stage.to_owned(),
+            count,
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            config: self.file.clone(),
+            database: self.config.store.path.clone(),
+            events: events.collect(),
+            losses: losses.collect(),
+            ring_fill_percent: self.health.ring_fill * 100.0,
+            cpu_percent: self.health.cpu_share * 100.0,
+            rss_bytes: health::resident(),
+            targets: self.processes.traced().count() as u64,
+            probes: self.prober.shown().files,
+            ..self.sink.status()
+        }
+    }
+
     /// Reads the config file again, and applies its rules to all processes that run.
     pub(super) fn read_again(&mut self) -> Result<String> {
-        let (config, file): (Config, _) = settings(&self.args)?;
+        let (config, file) = settings(&self.args)?;
         self.rules = config.rules.clone().unwrap_or_else(|| vec![Rule::everything()]);
         self.config = config;
         self.file = file;
+        self.apply_config()?;
         self.set_defaults()?;
+        self.learn_running();
         let pids: Vec<_> = self.processes.all().map(|process| process.pid).collect();
         let mut changed = 0;
         for pid in pids {
@@ -30,7 +199,7 @@ impl Daemon {
     }
 
     /// Traces a process that is known in another way, from now on.
-    pub(super) fn change(&mut self, pid: u32, by: By, options: Option<Options>) {
+    fn change(&mut self, pid: u32, by: By, options: Option<Options>) {
         let Some(process) = self.processes.get_mut(pid) else { return };
         process.by = by;
         let before = process.options;
@@ -40,15 +209,50 @@ impl Daemon {
         let process = process.clone();
         match (before, options) {
             // More of a process that is traced: only its probes are added.
-            (Some(before), Some(after)) if is_more(before, after) => self.raise(pid, after),
+            (Some(before), Some(after)) if before.level == Level::Sched && after.covers(before) => {
+                self.raise(pid, after);
+            }
             (Some(_), then) => self.end(pid, then),
-            (None, _) => self.begin_or_not(super::processes::Process { options, ..process }),
+            (None, _) => self.begin_or_not(Process { options, ..process }),
         }
     }
 }
 
-fn is_more(before: Options, after: Options) -> bool {
-    after.level > before.level
-        && before.level == Level::Sched
-        && Options { level: after.level, stacks: after.stacks, ..before } == after
+impl Options {
+    /// Whether nothing is missing that others would record.
+    fn covers(self, others: Self) -> bool {
+        self.and(others) == self
+    }
+
+    /// What these and others would record.
+    fn and(self, others: Self) -> Self {
+        Self {
+            level: self.level.max(others.level),
+            syscalls: self.syscalls || others.syscalls,
+            stacks: self.stacks || others.stacks,
+            kernel_stacks: self.kernel_stacks || others.kernel_stacks,
+        }
+    }
+}
+
+fn level(level: tracer_protocol::Level) -> Level {
+    match level {
+        tracer_protocol::Level::Sched => Level::Sched,
+        tracer_protocol::Level::Go => Level::Go,
+        tracer_protocol::Level::Full => Level::Full,
+    }
+}
+
+fn level_of(level: Level) -> tracer_protocol::Level {
+    match level {
+        Level::Sched => tracer_protocol::Level::Sched,
+        Level::Go => tracer_protocol::Level::Go,
+        Level::Full => tracer_protocol::Level::Full,
+    }
+}
+
+/// A time of CLOCK_MONOTONIC (ns) as ns since 1970-01-01 00:00:00 UTC.
+fn wall(ts: u64) -> i64 {
+    let now = clock::pair();
+    now.realtime - (now.ts - ts.cast_signed())
 }

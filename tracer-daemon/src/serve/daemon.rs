@@ -5,23 +5,33 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
+use tokio::sync::mpsc;
 use tracer_common::target::{INHERIT, SYSCALLS, Settings, TRACED, UNDECIDED};
 use tracer_protocol::State;
+use tracer_store::Batch;
 use tracing::{info, warn};
 
 use super::{
-    config::Config,
+    config::{self, Config},
+    health::Health,
+    metrics::Metrics,
     prober::{Life, Looked, Prober},
     processes::{By, Process, Processes},
     rules::{self, Rule},
+    sink::Sink,
+    triggers::Triggers,
 };
 use crate::{
     args::Serve,
     kernel::{self, Level, Loaded},
     pipeline::{Beginning, Begins, Notice},
-    record::{Options, clock, engine::Engine, kick, session, signals::Signals, store::Store, tell},
+    record::{Options, clock, engine::Engine, kick, session, signals::Signals, tell},
+    server::{self, Command, Others, Server, ServerConfig},
     target::{ProcessInfo, go::snapshot},
 };
+
+/// Commands that may wait to be answered; who sends more waits.
+const COMMANDS: usize = 64;
 
 /// The daemon.
 pub struct Daemon {
@@ -31,10 +41,16 @@ pub struct Daemon {
     pub(super) file: Option<PathBuf>,
     pub(super) rules: Vec<Rule>,
     pub(super) engine: Engine,
-    pub(super) store: Store,
+    pub(super) sink: Sink,
     pub(super) prober: Prober,
     pub(super) processes: Processes,
     pub(super) started: Instant,
+    pub(super) health: Health,
+    triggers: Triggers,
+    commands: mpsc::Receiver<Command>,
+    server: Server,
+    metrics: Option<Metrics>,
+    sender: mpsc::Sender<Command>,
     /// Results of the prober for processes whose beginning is not tracked yet.
     looked: Vec<Looked>,
     /// Processes that are not traced any more, when all that happened before is tracked; and how they are from
@@ -48,10 +64,7 @@ impl Daemon {
         ProcessInfo::check_namespace()?;
         let ring_size = u32::try_from(config.limits.ring_size.0).unwrap_or(u32::MAX);
         let Loaded { kernel, mut probes, ring } = kernel::load(ring_size)?;
-        let store = Store::create(Some(&config.store.path), session::begin())?;
-        if let Some(former) = &store.former {
-            info!("the former database is kept as {}", former.display());
-        }
+        let sink = Sink::open(&config, session::begin())?;
         let mut engine = Engine::new(kernel, ring);
         engine.pipeline.watch_beginnings();
         let rules = config.rules.clone().unwrap_or_else(|| vec![Rule::everything()]);
@@ -59,21 +72,30 @@ impl Daemon {
         engine.kernel.trace(std::process::id(), 0)?;
         probes.attach_tracepoints()?;
         let prober = Prober::start(probes).context("cannot start a thread")?;
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let server = server::start(server_config(&config), sender.clone())?;
         let mut daemon = Self {
+            health: Health::new(),
+            triggers: Triggers::new(config.triggers.clone()),
+            commands,
+            server,
+            metrics: None,
+            sender,
             args,
             config,
             file,
             rules,
             engine,
-            store,
+            sink,
             prober,
             processes: Processes::default(),
             started: Instant::now(),
             looked: Vec::new(),
             ending: Vec::new(),
         };
+        daemon.apply_config()?;
         daemon.set_defaults()?;
-        daemon.judge_running();
+        daemon.learn_running();
         kick::every_cpu();
         Ok(daemon)
     }
@@ -86,7 +108,7 @@ impl Daemon {
         notify(&[NotifyState::Ready]);
         info!("{} processes are traced", self.processes.traced().count());
         let stop = loop {
-            let keeps_up = self.store.has_room();
+            let keeps_up = self.sink.has_room();
             let more = keeps_up && self.engine.take();
             if keeps_up {
                 self.judge_beginnings();
@@ -96,8 +118,10 @@ impl Daemon {
             }
             self.notices();
             if keeps_up && let Some(batch) = self.engine.batch_if_due() {
-                self.store.send(batch);
+                self.hand_over(batch);
             }
+            self.answer_commands();
+            self.update_health();
             match signals.take().map(|received| received.signal) {
                 Some(Signal::SIGHUP) => self.reload(),
                 Some(signal) => break signal,
@@ -118,18 +142,18 @@ impl Daemon {
     }
 
     fn finish(self, stop: Signal) -> Result<()> {
-        let Self { mut engine, store, prober, .. } = self;
+        let Self { mut engine, mut sink, prober, server, .. } = self;
+        drop(server);
         kick::every_cpu();
         let ended = clock::pair();
         engine.take_all();
         prober.stop();
         engine.take_all();
         engine.pipeline.advance(u64::MAX);
-        store.send(engine.batch(ended.ts.cast_unsigned()));
+        sink.send(engine.batch(ended.ts.cast_unsigned()));
         engine.kernel.flush_log();
         let totals = engine.pipeline.totals();
-        let written = store.finish(ended, stop.as_str())?;
-        written.summary?;
+        sink.finish(ended, stop.as_str())?;
         tell(&format!("{stop}: {} events, {} lost", totals.recorded, totals.lost));
         Ok(())
     }
@@ -148,17 +172,57 @@ impl Daemon {
         Ok(())
     }
 
-    /// Judges all processes that run.
-    fn judge_running(&mut self) {
+    /// What can change while it runs, beside the rules.
+    pub(super) fn apply_config(&mut self) -> Result<()> {
+        self.triggers.set(self.config.triggers.clone());
+        let listens = self.metrics.as_ref().map(Metrics::address);
+        if listens != self.config.metrics.listen {
+            // The port must be free before it is taken again.
+            self.metrics = None;
+            let start = |address| Metrics::start(address, self.sender.clone());
+            self.metrics = self.config.metrics.listen.map(start).transpose()?;
+        }
+        Ok(())
+    }
+
+    /// Judges all processes that run and are not known.
+    pub(super) fn learn_running(&mut self) {
         for pid in ProcessInfo::all() {
-            if let Some(process) = self.look_up(pid) {
+            if self.processes.get(pid).is_none()
+                && let Some(process) = self.look_up(pid)
+            {
                 self.begin_or_not(process);
             }
         }
     }
 
+    /// Rows that are complete: triggers look at them, and they are stored.
+    fn hand_over(&mut self, mut batch: Batch) {
+        batch.fired = self.triggers.look(&batch);
+        for fired in &batch.fired {
+            let (kind, value) = (&fired.kind, fired.value.unwrap_or_default());
+            info!("trigger {kind}: {value} ({})", fired.name.as_deref().unwrap_or("-"));
+        }
+        self.sink.send(batch);
+    }
+
+    fn answer_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            let answer = self.answer(command.what);
+            // Who asked may be gone.
+            let _ = command.reply.send(answer);
+        }
+    }
+
+    fn update_health(&mut self) {
+        if self.health.is_due() {
+            let fill = self.engine.fill();
+            self.health.update(&self.processes, &self.engine.pipeline, fill);
+        }
+    }
+
     /// A process as /proc shows it, judged by the rules.
-    fn look_up(&self, pid: u32) -> Option<Process> {
+    pub(super) fn look_up(&self, pid: u32) -> Option<Process> {
         if pid == std::process::id() {
             return None;
         }
@@ -174,6 +238,7 @@ impl Daemon {
             by: By::Nothing,
             options: None,
             state: State::Tracing,
+            lost_before: 0,
         };
         self.judge(&mut process);
         Some(process)
@@ -183,7 +248,7 @@ impl Daemon {
     pub(super) fn judge(&self, process: &mut Process) {
         match rules::first(&self.rules, &process.subject()) {
             Some((index, rule)) => {
-                let name = rule.name.clone().unwrap_or_else(|| format!("rule {}", index + 1));
+                let name = rule.name.clone().unwrap_or_else(|| (index + 1).to_string());
                 process.by = By::Rule(name);
                 process.options = rule.options();
             }
@@ -203,6 +268,7 @@ impl Daemon {
             process.options = None;
         }
         process.since = clock::monotonic();
+        process.lost_before = self.engine.pipeline.totals().lost;
         if let Some(options) = process.options {
             self.engine.pipeline.add_process(&process.facts(), None);
             let threads = ProcessInfo::threads(pid).unwrap_or_default();
@@ -432,6 +498,7 @@ fn unknown(beginning: &Beginning) -> Process {
         by: By::Nothing,
         options: None,
         state: State::Tracing,
+        lost_before: 0,
     }
 }
 
@@ -440,6 +507,23 @@ fn unknown(beginning: &Beginning) -> Process {
 fn flags(process: &Process) -> u32 {
     let inherit = if process.by == By::Hand { 0 } else { INHERIT };
     process.options.map_or(0, Options::flags) | inherit
+}
+
+/// How the socket is served.
+fn server_config(config: &Config) -> ServerConfig {
+    let access = &config.access;
+    ServerConfig {
+        group: access.group.clone(),
+        others: match access.others {
+            config::Others::Own => Others::OwnProcesses,
+            config::Others::Nothing => Others::Nothing,
+        },
+        max_clients: access.clients,
+        max_queries: access.queries,
+        query_timeout: access.query_timeout.0,
+        query_memory: access.query_memory.0,
+        ..ServerConfig::new(&access.socket, &config.store.path)
+    }
 }
 
 /// Tells the service manager, if there is one.

@@ -3,9 +3,12 @@
 mod config;
 mod control;
 mod daemon;
+mod health;
+mod metrics;
 mod prober;
 mod processes;
 mod rules;
+mod sink;
 mod triggers;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 use tracer_protocol::ProbeFile;
 
 use crate::{
-    kernel::{Level, Probes, Scope, Uprobes},
+    kernel::{HitCosts, Level, Probes, Scope, Uprobes},
     record::go::{self, Attachable, Inspected},
     target::ProcessInfo,
 };
@@ -25,6 +25,10 @@ use crate::{
 /// How long probes stay in a file that no traced process runs any more: a service that is started again finds
 /// them there.
 const LINGER: Duration = Duration::from_secs(10);
+/// When the costs of a hit are measured for the first time, how often after that, and for how long each time.
+const FIRST_MEASURE: Duration = Duration::from_secs(2);
+const MEASURE_EVERY: Duration = Duration::from_secs(60);
+const MEASURE_FOR: Duration = Duration::from_millis(100);
 /// When to look again at a process that cannot be right yet, because it has only just begun.
 const RETRIES: [Duration; 4] = [
     Duration::from_millis(20),
@@ -66,8 +70,17 @@ pub struct Prober {
     requests: Sender<Request>,
     /// What was found out.
     looked: Receiver<Looked>,
-    files: Arc<Mutex<Vec<ProbeFile>>>,
+    shown: Arc<Mutex<Shown>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread shows of its work.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// Files with probes.
+    pub files: Vec<ProbeFile>,
+    /// How long a hit takes, by the last measurement that saw any.
+    pub costs: HitCosts,
 }
 
 impl Prober {
@@ -75,18 +88,19 @@ impl Prober {
     pub fn start(probes: Probes) -> io::Result<Self> {
         let (requests, received) = mpsc::channel();
         let (results, looked) = mpsc::channel();
-        let files = Arc::default();
+        let shown = Arc::default();
         let work = Work {
             probes,
             results,
-            shown: Arc::clone(&files),
+            shown: Arc::clone(&shown),
             files: FxHashMap::default(),
             users: FxHashMap::default(),
             later: Vec::new(),
+            measure_at: Instant::now() + FIRST_MEASURE,
         };
         let builder = std::thread::Builder::new().name("prober".to_owned());
         let thread = Some(builder.spawn(move || work.run(&received))?);
-        Ok(Self { requests, looked, files, thread })
+        Ok(Self { requests, looked, shown, thread })
     }
 
     /// Looks at a process, and puts the probes of a level into its program; [`Prober::take`] tells what came out.
@@ -105,9 +119,9 @@ impl Prober {
         self.looked.try_recv().ok()
     }
 
-    /// Files with probes.
-    pub fn files(&self) -> Vec<ProbeFile> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What it does at present.
+    pub fn shown(&self) -> Shown {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether it still works.
@@ -159,11 +173,13 @@ struct KnownFile {
 struct Work {
     probes: Probes,
     results: Sender<Looked>,
-    shown: Arc<Mutex<Vec<ProbeFile>>>,
+    shown: Arc<Mutex<Shown>>,
     files: FxHashMap<FileId, KnownFile>,
     users: FxHashMap<Life, FileId>,
     /// What is to be tried again, when, and how often it was tried.
     later: Vec<(Instant, Life, Level, usize)>,
+    /// When to measure what a hit costs.
+    measure_at: Instant,
 }
 
 impl Work {
@@ -181,6 +197,7 @@ impl Work {
                 self.look(life, level, tried);
             }
             self.clear_files();
+            self.measure_if_due();
             self.show();
         }
         self.probes.detach_tracepoints();
@@ -190,8 +207,9 @@ impl Work {
 
     fn until_next(&self) -> Duration {
         let now = Instant::now();
-        let next = self.later.iter().map(|(at, ..)| at.saturating_duration_since(now)).min();
-        next.unwrap_or(LINGER).min(LINGER)
+        let next = self.later.iter().map(|(at, ..)| *at).min();
+        let next = next.map_or(self.measure_at, |next| next.min(self.measure_at));
+        next.saturating_duration_since(now).min(LINGER)
     }
 
     fn look(&mut self, life: Life, level: Level, tried: usize) {
@@ -329,6 +347,19 @@ impl Work {
         }
     }
 
+    /// Lets the kernel measure for a moment: it costs every program of the machine a little.
+    fn measure_if_due(&mut self) {
+        if Instant::now() < self.measure_at {
+            return;
+        }
+        let new = self.probes.measure(MEASURE_FOR);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let costs = &mut shown.costs;
+        costs.tracepoint = new.tracepoint.or(costs.tracepoint);
+        costs.uprobe = new.uprobe.or(costs.uprobe);
+        self.measure_at = Instant::now() + MEASURE_EVERY;
+    }
+
     fn show(&self) {
         let probed = self.files.values().filter(|file| file.uprobes.len() > 0);
         let files = probed.map(|file| ProbeFile {
@@ -336,6 +367,6 @@ impl Work {
             probes: file.uprobes.len() as u64,
             processes: file.users as u64,
         });
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = files.collect();
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).files = files.collect();
     }
 }

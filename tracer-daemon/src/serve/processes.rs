@@ -33,6 +33,8 @@ pub struct Process {
     pub options: Option<Options>,
     /// Whether that is possible.
     pub state: State,
+    /// Events of all processes that had been lost when its tracing began.
+    pub lost_before: u64,
 }
 
 impl Process {

@@ -29,6 +29,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// This process itself.
+    pub fn myself() -> Self {
+        let (uid, gid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
+        Self { uid, gid, pid: Some(std::process::id()), comm: "tracerd".to_owned() }
+    }
+
     /// Who is at the other end.
     pub fn of(stream: &UnixStream) -> io::Result<Self> {
         let cred = stream.peer_cred()?;

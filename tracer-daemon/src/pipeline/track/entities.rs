@@ -18,6 +18,23 @@ struct Seen {
     at: u64,
 }
 
+/// A traced process.
+#[derive(Default)]
+struct Alive {
+    /// Its threads.
+    tids: FxHashSet<u32>,
+    events: ProcessEvents,
+}
+
+/// How many events of a process were tracked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessEvents {
+    /// Of the kernel.
+    pub kernel: u64,
+    /// Of its language runtime.
+    pub runtime: u64,
+}
+
 /// All processes and threads that there are. Rows are written whole whenever they change; of those that have
 /// ended nothing stays.
 #[derive(Default)]
@@ -28,8 +45,8 @@ pub struct Entities {
     threads: FxHashMap<i64, Seen>,
     last_utid: i64,
     utid_by_tid: FxHashMap<u32, i64>,
-    /// Threads that each traced process has.
-    alive: FxHashMap<i64, FxHashSet<u32>>,
+    /// The traced processes.
+    alive: FxHashMap<i64, Alive>,
     changed_processes: FxHashSet<i64>,
     changed_threads: FxHashSet<i64>,
     /// Ended, to be forgotten when they were written.
@@ -112,7 +129,7 @@ impl Entities {
         self.threads.insert(utid, Seen { row, at: self.taken });
         self.utid_by_tid.insert(tid, utid);
         if let Some(alive) = self.alive.get_mut(&upid) {
-            alive.insert(tid);
+            alive.tids.insert(tid);
         }
         self.changed_threads.insert(utid);
         utid
@@ -126,6 +143,26 @@ impl Entities {
     /// The process that has this pid now, if it is traced.
     pub fn traced(&self, pid: u32) -> Option<i64> {
         self.upid_by_pid.get(&pid).copied().filter(|upid| self.alive.contains_key(upid))
+    }
+
+    /// An event of the traced process that has this pid now; false if that is not traced.
+    pub fn counted(&mut self, pid: u32) -> bool {
+        let upid = self.upid_by_pid.get(&pid);
+        let alive = upid.and_then(|upid| self.alive.get_mut(upid));
+        alive.map(|alive| alive.events.kernel += 1).is_some()
+    }
+
+    /// An event of the language runtime of a process.
+    pub fn counted_of_runtime(&mut self, upid: i64) {
+        if let Some(alive) = self.alive.get_mut(&upid) {
+            alive.events.runtime += 1;
+        }
+    }
+
+    /// How many events of the process that has this pid now were tracked.
+    pub fn events_of(&self, pid: u32) -> ProcessEvents {
+        let upid = self.upid_by_pid.get(&pid);
+        upid.and_then(|upid| self.alive.get(upid)).map(|alive| alive.events).unwrap_or_default()
     }
 
     /// A process goes on without being traced.
@@ -192,8 +229,8 @@ impl Entities {
             let upid = row.upid;
             self.utid_by_tid.insert(pid, utid);
             if let Some(alive) = self.alive.get_mut(&upid) {
-                alive.remove(&event.old_tid);
-                alive.insert(pid);
+                alive.tids.remove(&event.old_tid);
+                alive.tids.insert(pid);
             }
         }
         self.thread(pid, pid, &event.comm);
@@ -219,8 +256,8 @@ impl Entities {
         let Some(alive) = self.alive.get_mut(&upid) else {
             return false;
         };
-        alive.remove(&tid);
-        let last = alive.is_empty();
+        alive.tids.remove(&tid);
+        let last = alive.tids.is_empty();
         if last && let Some(row) = self.processes.get_mut(&upid) {
             row.end_ts = ts;
             self.changed_processes.insert(upid);
@@ -235,7 +272,7 @@ impl Entities {
         self.listed.remove(&tid);
         self.gone_threads.push(utid);
         let upid = self.threads.get(&utid)?.row.upid;
-        if !self.alive.get(&upid).is_some_and(FxHashSet::is_empty) {
+        if !self.alive.get(&upid).is_some_and(|alive| alive.tids.is_empty()) {
             return None;
         }
         self.alive.remove(&upid);

@@ -35,6 +35,7 @@ use crate::{
     target::go::{GoRuntime, snapshot::Snapshot},
 };
 use entities::Entities;
+pub use entities::ProcessEvents;
 use existing::Existing;
 use goroutines::{Goroutines, SYSCALL_SETTLES};
 use procs::{Held, Procs};
@@ -157,6 +158,11 @@ impl Tracker {
         self.decided.insert((pid, ts), facts);
     }
 
+    /// How many events of a process were tracked.
+    pub fn events_of(&self, pid: u32) -> ProcessEvents {
+        self.entities.events_of(pid)
+    }
+
     /// See [`super::Pipeline::refuse`].
     pub fn refuse(&mut self, pid: u32) {
         self.refused.insert(pid);
@@ -179,7 +185,7 @@ impl Tracker {
 
     /// Whether events of this process are tracked; one of which nothing is known becomes known.
     fn is_of_interest(&mut self, pid: u32) -> bool {
-        if self.entities.traced(pid).is_some() {
+        if self.entities.counted(pid) {
             return true;
         }
         if !self.adopts || pid == 0 || self.refused.contains(&pid) {
@@ -400,6 +406,7 @@ impl Tracker {
 
     /// An event of the Go runtime, on a thread that is known.
     fn track_go(&mut self, event: &Event, upid: i64, utid: i64, losses: &mut Losses) {
+        self.entities.counted_of_runtime(upid);
         let Self { entities, strings, stacks, closed, goroutines, procs, runtime, user, .. } = self;
         let cx = &mut Context { entities, strings, stacks, closed, losses };
         let ts = event.header().ts;
