@@ -6,6 +6,7 @@
 //! ordinary rows. Every table is defined once, in [`schema`].
 
 mod authorizer;
+mod dictionary;
 mod error;
 pub mod export;
 mod functions;

@@ -7,11 +7,15 @@
 //! ```
 //! Integers are little-endian. A raw column is a bitmap of its NULLs (when it has any), and its other
 //! values: one value for all, or each as a difference to the one before, or each as it is, whichever is
-//! shortest; as varints of the zigzag form. Stored is that, or its zstd frame when that is smaller.
+//! shortest; as varints of the zigzag form. A column of texts begins with its dictionary (dictionary.rs), and the
+//! values are numbers in it. Stored is that, or its zstd frame when that is smaller.
 //! Each column is decoded alone, so that a query pays for those that it reads.
+
+use std::sync::Arc;
 
 use zstd::bulk::{Compressor, Decompressor};
 
+use crate::dictionary::{self, Dictionary};
 use crate::error::{Result, StoreError};
 use crate::schema::TableDef;
 use crate::schema::tables::StreamRow;
@@ -23,7 +27,7 @@ const VERSION: u8 = 1;
 const HEADER: usize = 8;
 const ENTRY: usize = 13;
 const ZSTD_LEVEL: i32 = 1;
-/// Most bytes of a raw column: the bitmap, and ten bytes a value.
+/// Most bytes of a raw column without texts: the bitmap, and ten bytes a value.
 const MAX_RAW: usize = MAX_ROWS / 8 + MAX_ROWS * 10;
 
 const MODE: u8 = 0b011;
@@ -32,15 +36,18 @@ const MODE_DELTA: u8 = 1;
 const MODE_PLAIN: u8 = 2;
 const HAS_NULLS: u8 = 0b100;
 const IS_ZSTD: u8 = 0b1000;
-const KNOWN_FLAGS: u8 = MODE | HAS_NULLS | IS_ZSTD;
+const HAS_TEXTS: u8 = 0b1_0000;
+const KNOWN_FLAGS: u8 = MODE | HAS_NULLS | IS_ZSTD | HAS_TEXTS;
 
-/// A column of integers or NULLs.
+/// A column of integers or NULLs, or of texts or NULLs.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Column {
     /// The values, 0 where NULL.
     values: Vec<i64>,
     /// Whether each is NULL; empty when none is.
     nulls: Vec<bool>,
+    /// The texts that the values are numbers of, in a column of texts.
+    texts: Dictionary,
 }
 
 impl Column {
@@ -53,6 +60,17 @@ impl Column {
             self.nulls.push(value.is_none());
         }
         self.values.push(value.unwrap_or_default());
+    }
+
+    /// Appends a text.
+    pub fn push_text(&mut self, text: Option<&Arc<str>>) {
+        let value = text.map(|text| self.texts.number(text));
+        self.push(value);
+    }
+
+    /// The text of a row; `None` for NULL, and for a row that does not exist.
+    pub fn text(&self, row: usize) -> Option<&Arc<str>> {
+        self.texts.get(self.get(row)?)
     }
 
     /// The value of a row; `None` for NULL, and for a row that does not exist.
@@ -70,6 +88,7 @@ impl Column {
     fn clear(&mut self) {
         self.values.clear();
         self.nulls.clear();
+        self.texts.clear();
     }
 
     fn present(&self) -> impl Iterator<Item = i64> + '_ {
@@ -100,7 +119,7 @@ fn varint_len(value: u64) -> usize {
     bits.div_ceil(7)
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
         value >>= 7;
@@ -108,7 +127,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0_u64;
     for (i, byte) in bytes.iter().enumerate().take(10) {
         let low = u64::from(byte & 0x7f);
@@ -128,6 +147,10 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
 /// Writes a raw column to `out` and returns its flags.
 fn encode_raw(column: &Column, out: &mut Vec<u8>) -> u8 {
     let mut flags = 0;
+    if !column.texts.is_empty() {
+        flags |= HAS_TEXTS;
+        column.texts.encode(out);
+    }
     if !column.nulls.is_empty() {
         flags |= HAS_NULLS;
         for chunk in column.nulls.chunks(8) {
@@ -165,6 +188,10 @@ fn encode_raw(column: &Column, out: &mut Vec<u8>) -> u8 {
 
 /// Reads a raw column of `rows` rows.
 fn decode_raw(flags: u8, mut raw: &[u8], rows: usize) -> Option<Column> {
+    let texts = match flags & HAS_TEXTS {
+        0 => Dictionary::default(),
+        _ => Dictionary::decode(&mut raw)?,
+    };
     let mut nulls = Vec::new();
     if flags & HAS_NULLS != 0 {
         let (bitmap, rest) = raw.split_at_checked(rows.div_ceil(8))?;
@@ -194,7 +221,9 @@ fn decode_raw(flags: u8, mut raw: &[u8], rows: usize) -> Option<Column> {
         }
         _ => return None,
     }
-    raw.is_empty().then_some(Column { values, nulls })
+    let known = |value: &i64| texts.is_empty() || texts.get(*value).is_some();
+    let is_right = raw.is_empty() && values.iter().all(known);
+    is_right.then_some(Column { values, nulls, texts })
 }
 
 /// Turns rows into segments; keeps its buffers from one to the next.
@@ -241,6 +270,7 @@ impl Encoder {
             // A frame of zstd is longer than so few bytes.
             if self.raw.len() > 24 {
                 self.packed.clear();
+                self.packed.reserve(zstd::zstd_safe::compress_bound(self.raw.len()));
                 self.zstd
                     .compress_to_buffer(&self.raw, &mut self.packed)
                     .map_err(StoreError::Output)?;
@@ -356,7 +386,8 @@ fn parse(bytes: &[u8], width: usize) -> Option<(usize, Vec<Entry>)> {
         let (stored, raw_len) = (number(1)? as usize, number(5)? as usize);
         let end = at.checked_add(stored)?;
         let plain = entry[0] & IS_ZSTD == 0;
-        if entry[0] & !KNOWN_FLAGS != 0 || raw_len > MAX_RAW || (plain && raw_len != stored) {
+        let most = if entry[0] & HAS_TEXTS == 0 { MAX_RAW } else { MAX_RAW + dictionary::MAX_RAW };
+        if entry[0] & !KNOWN_FLAGS != 0 || raw_len > most || (plain && raw_len != stored) {
             return None;
         }
         entries.push(Entry { flags: entry[0], raw_len, crc: number(9)?, range: at..end });

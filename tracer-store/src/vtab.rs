@@ -282,6 +282,12 @@ unsafe impl VTabCursor for Cursor {
             text.push(']');
             return ctx.set_result(&text);
         }
+        if *kind == ColumnKind::OptOwnText {
+            return match self.decoded(loaded, *first)?.text(self.row) {
+                Some(text) => ctx.set_result(&&**text),
+                None => ctx.set_result(&Null),
+            };
+        }
         let value = self.decoded(loaded, *first)?.get(self.row);
         match (kind, value) {
             (_, None) => ctx.set_result(&Null),

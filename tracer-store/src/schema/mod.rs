@@ -23,6 +23,8 @@ pub enum ColumnKind {
     Text,
     /// A text or NULL.
     OptText,
+    /// A text or NULL, of a kind that there is no end of: each segment keeps its own.
+    OptOwnText,
     /// Bytes.
     Blob,
     /// Six unsigned 64-bit integers, shown as a JSON array.
@@ -34,14 +36,14 @@ impl ColumnKind {
     pub const fn sql_type(self) -> &'static str {
         match self {
             Self::Int | Self::OptInt => "INTEGER",
-            Self::Text | Self::OptText | Self::Args => "TEXT",
+            Self::Text | Self::OptText | Self::OptOwnText | Self::Args => "TEXT",
             Self::Blob => "BLOB",
         }
     }
 
     /// Whether the column may be NULL.
     pub const fn nullable(self) -> bool {
-        matches!(self, Self::OptInt | Self::OptText)
+        matches!(self, Self::OptInt | Self::OptText | Self::OptOwnText)
     }
 
     /// How many columns of integers it takes in a segment.

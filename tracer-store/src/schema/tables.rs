@@ -57,6 +57,16 @@ impl StreamField for Option<StrId> {
     }
 }
 
+impl StreamField for Option<Arc<str>> {
+    const KIND: ColumnKind = ColumnKind::OptOwnText;
+    fn put(&self, columns: &mut [Column]) {
+        columns[0].push_text(self.as_ref());
+    }
+    fn get(columns: &[Column], row: usize) -> Self {
+        columns[0].text(row).cloned()
+    }
+}
+
 impl StreamField for [u64; 6] {
     const KIND: ColumnKind = ColumnKind::Args;
     fn put(&self, columns: &mut [Column]) {
@@ -74,7 +84,7 @@ fn str_id(value: Option<i64>) -> Option<StrId> {
 }
 
 /// A row of a stream.
-pub trait StreamRow: Copy + PartialEq + Send + 'static {
+pub trait StreamRow: Clone + PartialEq + Send + 'static {
     /// The table that it is a row of.
     const TABLE: &'static TableDef;
     /// Time at which it happened or began, ns.
@@ -153,11 +163,21 @@ pub(crate) const fn first_words(list: &[&'static [Word]]) -> &'static [Word] {
     }
 }
 
-/// Defines streams: row structs, [`StreamRow`] for each, and the set of all of them.
+/// Makes a row that holds only numbers `Copy`; one with texts of its own is marked and cannot be.
+macro_rules! copy_unless_marked {
+    ($row:ident) => {
+        impl Copy for $row {}
+    };
+    ($row:ident texts) => {};
+}
+pub(crate) use copy_unless_marked;
+
+/// Defines streams: row structs, [`StreamRow`] for each, and the set of all of them. A table with columns of
+/// `Option<Arc<str>>` is marked with `texts`.
 macro_rules! tables {
     ($(
         $(#[doc = $doc:literal])+
-        $row:ident $table:ident {
+        $row:ident $table:ident $($texts:ident)? {
             $(
                 $(#[doc = $cdoc:literal])+
                 $col:ident: $ty:ty $(, unit $unit:literal)? $(, words $words:path)?;
@@ -166,10 +186,12 @@ macro_rules! tables {
     )+) => {
         $(
             $(#[doc = $doc])+
-            #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+            #[derive(Debug, Clone, PartialEq, Eq, Default)]
             pub struct $row {
                 $( $(#[doc = $cdoc])+ pub $col: $ty, )+
             }
+
+            $crate::schema::tables::copy_unless_marked!($row $($texts)?);
 
             impl $crate::schema::tables::StreamRow for $row {
                 const TABLE: &'static $crate::schema::TableDef = &$crate::schema::TableDef {

@@ -65,7 +65,7 @@ impl<'r, R: StreamRow> Stream<'r, R> {
             let part = &mut self.parts[at];
             let rows = part.rows.as_deref().unwrap_or_default();
             while let Some(row) = rows.get(part.row).filter(|row| row.ts() == ts) {
-                take(*row);
+                take(row.clone());
                 part.row += 1;
             }
             match rows.get(part.row) {
