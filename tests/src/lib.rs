@@ -8,4 +8,5 @@ pub mod go;
 pub mod harness;
 pub mod kernel;
 pub mod oracle;
+pub mod strace;
 pub mod toolchains;
