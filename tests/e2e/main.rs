@@ -18,5 +18,6 @@ mod oracle;
 mod reasons;
 mod schedstat;
 mod soak;
+mod syscalls_decoded;
 mod syscalls_vs_strace;
 mod targets;

@@ -1,21 +1,15 @@
 //! The events. Adding one: a block here, one probe function in tracer-ebpf, one row in the daemon's
 //! table of probes, one test.
 
-use crate::record::{DecodeError, EventDef, FieldDef, HEADER_SIZE, Header, events};
+use crate::calls::{ARGUMENT_WORDS, FILE_WORDS};
+pub use crate::record::Record;
+use crate::record::{DecodeError, EventDef, FieldDef, HEADER_SIZE, Header, events, read_record};
 
 /// Kind numbers are below this; the kernel's counters are arrays of this length.
 pub const KIND_LIMIT: usize = 64;
 
 /// Length of a thread's name in the kernel, in bytes, with its terminating zero.
 pub const COMM_LEN: usize = 16;
-
-/// A record that starts with a [`Header`].
-pub trait Record: Copy + 'static {
-    /// Kind number in its header.
-    const KIND: EventKind;
-    /// Bytes that follow it in the ring.
-    const TAIL: usize;
-}
 
 /// Most program counters of a stack that are recorded; the outermost ones of a deeper stack are cut off.
 /// As many as Go's tracer takes (runtime/mprof.go, makeProfStackFP: 128 and the most that are skipped), and
@@ -191,6 +185,10 @@ events! {
         reserved: u32, "always 0";
         /// Its stack, see `go_stack`; 0 for none.
         stack: u64, "stack id";
+        /// What the first file descriptor among the arguments refers to, see `sys_file`; 0 if to nothing, or if there is none.
+        file: u64, "file id";
+        /// The time in memory that an argument points to; -1 if there is none.
+        timeout: i64, "ns";
     }
     /// A traced thread leaves a system call.
     SysExit = 8, "sys_exit" => "syscall" {
@@ -200,6 +198,63 @@ events! {
         nr: u32, "syscall number";
         /// What it returned: a negative errno on failure.
         ret: i64, "raw";
+        /// What the file descriptor that it returned refers to, see `sys_file`; 0 if it returned none.
+        file: u64, "file id";
+    }
+    /// What a file descriptor refers to, ahead of the first event with it and again from time to time. After it: names, the innermost first, each with a zero at its end, and the address of a Unix socket.
+    SysFile = 24, "sys_file" => "syscall" tail [u64; FILE_WORDS] {
+        /// Its number in events: a hash of all of it.
+        id: u64, "file id";
+        /// Number of the inode.
+        ino: u64, "inode number";
+        /// Of a Unix socket that is connected: inode of the other end; of a netlink socket: its port.
+        peer: u64, "inode number or port";
+        /// Kind of file system (super_block.s_magic).
+        magic: u32, "linux/magic.h";
+        /// inode.i_mode
+        mode: u32, "mode bits";
+        /// FILE_CUT and the others.
+        flags: u32, "bits";
+        /// Bytes of the names.
+        names: u32, "bytes";
+        /// Bytes of the Unix socket's address behind them.
+        address: u32, "bytes";
+        /// Family of a socket (AF_UNIX...); 0 if it is none or not known.
+        family: u16, "address family";
+        /// sock.sk_protocol
+        protocol: u16, "protocol number";
+        /// Local address of a socket of IPv4 or IPv6.
+        local: [u8; 16], "address in network order";
+        /// Address of its peer.
+        remote: [u8; 16], "address in network order";
+        /// Local port.
+        local_port: u32, "port";
+        /// Port of the peer, 0 if there is none.
+        remote_port: u32, "port";
+    }
+    /// A text that is an argument of a system call, ahead of the call's event and with the same time. After it: the text.
+    SysText = 25, "sys_text" => "syscall" tail [u64; ARGUMENT_WORDS] {
+        /// The process.
+        tgid: u32, "pid";
+        /// Which one (ARGUMENT_FIRST and the others).
+        what: u32, "number";
+        /// Length of what was read of it, for a path with the zero at its end.
+        len: u32, "bytes";
+        /// Always 0.
+        reserved: u32, "always 0";
+    }
+    /// A further file descriptor among arguments or results of a system call, ahead of the call's event and with the same time.
+    SysFd = 26, "sys_fd" => "syscall" {
+        /// The process.
+        tgid: u32, "pid";
+        /// Which one (ARGUMENT_FIRST or ARGUMENT_SECOND).
+        what: u32, "number";
+        /// The file descriptor.
+        fd: i32, "fd";
+        /// Always 0.
+        reserved: u32, "always 0";
+        /// What it refers to, see `sys_file`; 0 if to nothing.
+        file: u64, "file id";
     }
     /// A goroutine changes its status.
     GoStatus = 9, "go_status" => "goroutine_state" {
@@ -478,49 +533,6 @@ events! {
     }
 }
 
-fn read_record<R: Record>(bytes: &[u8]) -> Result<R, DecodeError> {
-    if bytes.len() != size_of::<R>() + R::TAIL {
-        return Err(DecodeError::Size {
-            kind: R::KIND as u16,
-            expected: size_of::<R>() + R::TAIL,
-            got: bytes.len(),
-        });
-    }
-    // SAFETY: the length was checked, the read may be unaligned, and every record is made of
-    // integers only, for which any bytes are valid.
-    Ok(unsafe { bytes.as_ptr().cast::<R>().read_unaligned() })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_are_distinct_and_named() {
-        for (i, kind) in EventKind::ALL.iter().enumerate() {
-            for other in &EventKind::ALL[i + 1..] {
-                assert_ne!(kind.name(), other.name());
-            }
-        }
-        assert_eq!(DEFS.len(), EventKind::ALL.len());
-    }
-
-    #[test]
-    fn decodes_what_a_probe_writes_and_refuses_the_rest() {
-        let record = SysExit {
-            header: Header { ts: 7, kind: EventKind::SysExit as u16, cpu: 1, tid: 42 },
-            tgid: 41,
-            nr: 1,
-            ret: -2,
-        };
-        // SAFETY: a repr(C) record without padding is plain bytes.
-        let bytes: [u8; size_of::<SysExit>()] = unsafe { core::mem::transmute(record) };
-        assert_eq!(Event::decode(&bytes), Ok(Event::SysExit(record)));
-        for len in 0..bytes.len() {
-            assert!(Event::decode(&bytes[..len]).is_err(), "{len} bytes were accepted");
-        }
-        let mut unknown = bytes;
-        unknown[8] = 0xff;
-        assert_eq!(Event::decode(&unknown), Err(DecodeError::UnknownKind(0xff)));
-    }
-}
+#[path = "events_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 
 #![no_std]
 
+pub mod calls;
 pub mod events;
 pub mod goroutine_status;
 mod record;

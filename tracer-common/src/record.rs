@@ -62,6 +62,28 @@ impl core::fmt::Display for DecodeError {
     }
 }
 
+/// A record that starts with a [`Header`].
+pub trait Record: Copy + 'static {
+    /// Kind number in its header.
+    const KIND: crate::EventKind;
+    /// Bytes that follow it in the ring.
+    const TAIL: usize;
+}
+
+/// Reads a record and checks its length.
+pub(crate) fn read_record<R: Record>(bytes: &[u8]) -> Result<R, DecodeError> {
+    if bytes.len() != size_of::<R>() + R::TAIL {
+        return Err(DecodeError::Size {
+            kind: R::KIND as u16,
+            expected: size_of::<R>() + R::TAIL,
+            got: bytes.len(),
+        });
+    }
+    // SAFETY: the length was checked, the read may be unaligned, and every record is made of
+    // integers only, for which any bytes are valid.
+    Ok(unsafe { bytes.as_ptr().cast::<R>().read_unaligned() })
+}
+
 /// Description of one field of a record, for the documentation.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldDef {

@@ -49,17 +49,38 @@ pub fn emit_at<R: Record>(ts: Option<u64>, fill: impl FnOnce(Header) -> R) {
 /// whether there was room.
 #[inline(always)]
 pub fn emit_tail<R: Record, T: 'static>(fill: impl FnOnce(Header, *mut R, *mut T)) -> bool {
+    let filled = try_emit_tail(None, |header, record, tail| {
+        fill(header, record, tail);
+        true
+    });
+    filled == Some(true)
+}
+
+/// As [`emit_tail`], with the time `ts` if one is given. Returns what `fill` returned, and `None` without room:
+/// after false nothing is submitted, and nothing happened.
+#[inline(always)]
+pub fn try_emit_tail<R: Record, T: 'static>(
+    ts: Option<u64>,
+    fill: impl FnOnce(Header, *mut R, *mut T) -> bool,
+) -> Option<bool> {
     const { assert!(R::TAIL == size_of::<T>() && align_of::<T>() <= 8) };
-    count::<R>(Counter::Produced);
     let Some(mut entry) = reserve::<R, WithTail<R, T>>() else {
+        count::<R>(Counter::Produced);
         count::<R>(Counter::NoRoom);
-        return false;
+        return None;
     };
     let whole = entry.as_mut_ptr();
     // SAFETY: the room is there and ours until it is submitted.
-    unsafe { fill(header::<R>(None), addr_of_mut!((*whole).record), addr_of_mut!((*whole).tail)) };
-    entry.submit(wake_flags::<R>());
-    true
+    let filled = unsafe {
+        fill(header::<R>(ts), addr_of_mut!((*whole).record), addr_of_mut!((*whole).tail))
+    };
+    if filled {
+        count::<R>(Counter::Produced);
+        entry.submit(wake_flags::<R>());
+    } else {
+        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+    }
+    Some(filled)
 }
 
 /// Room in the ring of the kind of `R` for a `T`.

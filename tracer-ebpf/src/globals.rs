@@ -47,8 +47,94 @@ globals! {
     MM_ARG_START, mm_arg_start;
     /// Offset of mm_struct.arg_end.
     MM_ARG_END, mm_arg_end;
+    /// Offset of task_struct.files.
+    TASK_FILES, task_files;
+    /// Offset of task_struct.fs.
+    TASK_FS, task_fs;
+    /// Offset of files_struct.fdt.
+    FILES_FDT, files_fdt;
+    /// Offset of fdtable.max_fds.
+    FDTABLE_MAX, fdtable_max;
+    /// Offset of fdtable.fd.
+    FDTABLE_FD, fdtable_fd;
+    /// Offset of fs_struct.root.
+    FS_ROOT, fs_root;
+    /// Offset of fs_struct.pwd.
+    FS_PWD, fs_pwd;
+    /// Offset of file.f_path.
+    FILE_PATH, file_path;
+    /// Offset of file.private_data.
+    FILE_PRIVATE, file_private;
+    /// Offset of dentry.d_hash.
+    DENTRY_HASH, dentry_hash;
+    /// Offset of dentry.d_parent.
+    DENTRY_PARENT, dentry_parent;
+    /// Offset of dentry.d_name.
+    DENTRY_NAME, dentry_name;
+    /// Offset of dentry.d_inode.
+    DENTRY_INODE, dentry_inode;
+    /// Offset of inode.i_mode.
+    INODE_MODE, inode_mode;
+    /// Offset of inode.i_ino.
+    INODE_INO, inode_ino;
+    /// Offset of inode.i_sb.
+    INODE_SB, inode_sb;
+    /// Offset of super_block.s_magic.
+    SB_MAGIC, sb_magic;
+    /// Offset of mount.mnt.
+    MOUNT_MNT, mount_mnt;
+    /// Offset of mount.mnt_parent.
+    MOUNT_PARENT, mount_parent;
+    /// Offset of mount.mnt_mountpoint.
+    MOUNT_POINT, mount_point;
+    /// Offset of vfsmount.mnt_root.
+    MNT_ROOT, mnt_root;
+    /// 1 if all of these are known, so that file descriptors are looked up.
+    FILES_KNOWN, files_known;
+    /// Offset of socket.sk.
+    SOCKET_SK, socket_sk;
+    /// Distance from a socket to its inode (struct socket_alloc).
+    SOCKET_INODE, socket_inode;
+    /// Offset of sock.__sk_common.skc_family.
+    SK_FAMILY, sk_family;
+    /// Offset of sock.__sk_common.skc_daddr.
+    SK_REMOTE, sk_remote;
+    /// Offset of sock.__sk_common.skc_rcv_saddr.
+    SK_LOCAL, sk_local;
+    /// Offset of sock.__sk_common.skc_dport.
+    SK_REMOTE_PORT, sk_remote_port;
+    /// Offset of sock.__sk_common.skc_num.
+    SK_LOCAL_PORT, sk_local_port;
+    /// Offset of sock.sk_protocol.
+    SK_PROTOCOL, sk_protocol;
+    /// Offset of sock.sk_socket.
+    SK_SOCKET, sk_socket;
+    /// 1 if all of these are known, so that sockets are looked into.
+    SOCKETS_KNOWN, sockets_known;
+    /// Offset of sock.__sk_common.skc_v6_daddr.
+    SK_REMOTE6, sk_remote6;
+    /// Offset of sock.__sk_common.skc_v6_rcv_saddr.
+    SK_LOCAL6, sk_local6;
+    /// 1 if both of these are known: a kernel may lack IPv6.
+    IPV6_KNOWN, ipv6_known;
+    /// Offset of unix_sock.addr.
+    UNIX_ADDR, unix_addr;
+    /// Offset of unix_sock.peer.
+    UNIX_PEER, unix_peer;
+    /// Offset of unix_address.len.
+    UNIX_ADDRESS_LEN, unix_address_len;
+    /// Offset of unix_address.name.
+    UNIX_ADDRESS_NAME, unix_address_name;
+    /// 1 if all of these are known: Unix sockets may be in a module.
+    UNIX_KNOWN, unix_known;
+    /// Offset of netlink_sock.portid.
+    NETLINK_PORT, netlink_port;
+    /// 1 if it is known.
+    NETLINK_KNOWN, netlink_known;
     /// Offset of linux_binprm.filename.
-    BPRM_FILENAME, bprm_filename;
+    BINPRM_FILENAME, binprm_filename;
+    /// 1 if it is known.
+    BINPRM_KNOWN, binprm_known;
     /// 1 if the interrupt probes are attached, so that a waker can be told from an interrupt.
     INTERRUPTS_KNOWN, interrupts_known;
     /// Bytes of unread records past which user space is woken.

@@ -1,13 +1,15 @@
 //! The kernel programs of tracerd: they look, filter by process, and submit records to one ring.
 //! They format nothing and change nothing. Layout: maps.rs, globals.rs (what user space sets before
-//! load), emit.rs (reserve, fill, submit or count), task.rs, go.rs and stack.rs (reading), probes/ (programs,
+//! load), emit.rs (reserve, fill, submit or count), task.rs, file.rs, arguments.rs, go.rs and stack.rs (reading), probes/ (programs,
 //! one family a file).
 
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod arguments;
 mod emit;
+mod file;
 mod globals;
 mod go;
 mod maps;

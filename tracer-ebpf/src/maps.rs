@@ -45,6 +45,14 @@ pub struct Sweep {
     pub swept: u64,
 }
 
+/// When (ns) user space was last told what a file descriptor refers to, by number.
+#[btf_map]
+pub static FILES_SEEN: LruHashMap<u64, u64, 16_384> = LruHashMap::new();
+
+/// Arguments that were not in memory when a call was entered (a bit each), by process and thread id.
+#[btf_map]
+pub static ABSENT_ARGUMENTS: LruHashMap<u64, u32, 4096> = LruHashMap::new();
+
 /// How processes are traced, by tgid.
 #[btf_map]
 pub static TRACED: HashMap<u32, Traced, MAX_TRACED> = HashMap::new();

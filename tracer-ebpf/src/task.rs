@@ -57,6 +57,18 @@ impl Task {
         self.read::<u32>(globals::task_syscall_status()) & TS_COMPAT != 0
     }
 
+    /// Address of its table of open files.
+    #[inline(always)]
+    pub fn files(self) -> u64 {
+        self.read(globals::task_files())
+    }
+
+    /// Address of its root and working directories.
+    #[inline(always)]
+    pub fn fs(self) -> u64 {
+        self.read(globals::task_fs())
+    }
+
     /// Base of the FS segment: the thread pointer.
     #[inline(always)]
     pub fn fsbase(self) -> u64 {

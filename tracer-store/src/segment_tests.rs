@@ -24,6 +24,13 @@ impl Random {
     }
 }
 
+impl Random {
+    fn text(&mut self) -> Option<Arc<str>> {
+        let number = self.next() % 100;
+        (number > 30).then(|| format!("/proc/{number}/cmdline").into())
+    }
+}
+
 fn syscalls(random: &mut Random, count: usize) -> Vec<Syscall> {
     let mut rows: Vec<Syscall> = (0..count)
         .map(|_| Syscall {
@@ -34,7 +41,10 @@ fn syscalls(random: &mut Random, count: usize) -> Vec<Syscall> {
             name: StrId(random.next() as u32),
             ret: random.option(),
             args: std::array::from_fn(|_| random.number().cast_unsigned()),
+            file: random.text(),
+            path: random.text(),
             stack_id: Some(7),
+            ..Syscall::default()
         })
         .collect();
     rows.sort_by_key(|row| row.ts);

@@ -45,13 +45,24 @@ async fn every_column_of_every_stream_comes_back() {
         name: interner.intern("epoll_pwait"),
         ret: Some(-4),
         args: [1, 2, u64::MAX, 1 << 63, 5, 0],
+        error: Some(interner.intern("EINTR")),
+        fd: Some(3),
+        file: Some("anon_inode:[eventpoll]".into()),
+        fd2: Some(-100),
+        file2: Some("/ä \"".into()),
+        path: Some("".into()),
+        path2: None,
+        addr: Some("127.0.0.1:80".into()),
+        ret_file: Some("/x (deleted)".into()),
+        size: Some(7),
+        timeout: Some(8),
         stack_id: Some(13),
     };
     let reason = interner.intern("GC sweep termination");
     let closed = Streams {
         thread_state: vec![thread_state],
         goroutine_state: vec![goroutine_state],
-        syscall: vec![syscall],
+        syscall: vec![syscall.clone()],
         gc: vec![Gc {
             ts: 13,
             dur: Some(8),
@@ -161,7 +172,8 @@ async fn every_column_of_every_stream_comes_back() {
         ("goroutine_state", "11|6|9|waiting|chan receive|-|1|12|8|2"),
         (
             "syscall",
-            "12|7|1|9|epoll_pwait|-4|[1,2,18446744073709551615,9223372036854775808,5,0]|13",
+            "12|7|1|9|epoll_pwait|-4|[1,2,18446744073709551615,9223372036854775808,5,0]|EINTR\
+             |3|anon_inode:[eventpoll]|-100|/ä \"||NULL|127.0.0.1:80|/x (deleted)|7|8|13",
         ),
         ("gc", "13|8|1|2|9|3"),
         ("stw", "14|9|1|GC sweep termination|1|-|4"),
@@ -189,7 +201,7 @@ async fn every_column_of_every_stream_comes_back() {
         [
             "10|5|thread_state|1|1|-|running|cpu 3",
             "11|6|goroutine_state|1|-|9|waiting|chan receive",
-            "12|7|syscall|1|1|9|epoll_pwait|ret -4",
+            "12|7|syscall|1|1|9|epoll_pwait|anon_inode:[eventpoll]  /ä \" 127.0.0.1:80 -> /x (deleted)",
             "13|8|gc|1|2|9|gc|-",
             "14|9|stw|1|1|-|GC sweep termination|-",
             "15|-|heap|1|2|-|live|4194304",
@@ -210,7 +222,7 @@ async fn every_column_of_every_stream_comes_back() {
     );
     assert_eq!(rows(&reader, "select ts, realtime from clock order by 1 limit 1"), ["30|40"]);
     let mut scanned = Vec::new();
-    reader.scan(1, |row: &Syscall| scanned.push(*row)).unwrap();
+    reader.scan(1, |row: &Syscall| scanned.push(row.clone())).unwrap();
     assert_eq!(scanned, [syscall]);
     reader.scan(2, |_: &Syscall| panic!("session 2 has no rows")).unwrap();
 }

@@ -13,7 +13,10 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 pub struct KernelOffsets(Vec<(&'static str, u32)>);
 
 /// Global of the kernel programs, struct, path to the field.
-const FIELDS: &[(&str, &str, &[&str])] = &[
+type Field = (&'static str, &'static str, &'static [&'static str]);
+
+/// Without these nothing can be recorded.
+const FIELDS: &[Field] = &[
     ("TASK_PID", "task_struct", &["pid"]),
     ("TASK_TGID", "task_struct", &["tgid"]),
     ("TASK_COMM", "task_struct", &["comm"]),
@@ -27,7 +30,77 @@ const FIELDS: &[(&str, &str, &[&str])] = &[
     ("TASK_MM", "task_struct", &["mm"]),
     ("MM_ARG_START", "mm_struct", &["arg_start"]),
     ("MM_ARG_END", "mm_struct", &["arg_end"]),
-    ("BPRM_FILENAME", "linux_binprm", &["filename"]),
+];
+
+/// Fields that a kernel may lack, or have in modules: a global that says whether all of them are known, what is not
+/// recorded if not, and the fields.
+const OPTIONAL: &[(&str, &str, &[Field])] = &[
+    (
+        "FILES_KNOWN",
+        "what file descriptors refer to",
+        &[
+            ("TASK_FILES", "task_struct", &["files"]),
+            ("TASK_FS", "task_struct", &["fs"]),
+            ("FILES_FDT", "files_struct", &["fdt"]),
+            ("FDTABLE_MAX", "fdtable", &["max_fds"]),
+            ("FDTABLE_FD", "fdtable", &["fd"]),
+            ("FS_ROOT", "fs_struct", &["root"]),
+            ("FS_PWD", "fs_struct", &["pwd"]),
+            ("FILE_PATH", "file", &["f_path"]),
+            ("FILE_PRIVATE", "file", &["private_data"]),
+            ("DENTRY_HASH", "dentry", &["d_hash"]),
+            ("DENTRY_PARENT", "dentry", &["d_parent"]),
+            ("DENTRY_NAME", "dentry", &["d_name"]),
+            ("DENTRY_INODE", "dentry", &["d_inode"]),
+            ("INODE_MODE", "inode", &["i_mode"]),
+            ("INODE_INO", "inode", &["i_ino"]),
+            ("INODE_SB", "inode", &["i_sb"]),
+            ("SB_MAGIC", "super_block", &["s_magic"]),
+            ("MOUNT_MNT", "mount", &["mnt"]),
+            ("MOUNT_PARENT", "mount", &["mnt_parent"]),
+            ("MOUNT_POINT", "mount", &["mnt_mountpoint"]),
+            ("MNT_ROOT", "vfsmount", &["mnt_root"]),
+        ],
+    ),
+    (
+        "SOCKETS_KNOWN",
+        "addresses of sockets",
+        &[
+            ("SOCKET_SK", "socket", &["sk"]),
+            ("SOCKET_INODE", "socket_alloc", &["vfs_inode"]),
+            ("SK_FAMILY", "sock", &["__sk_common", "skc_family"]),
+            ("SK_REMOTE", "sock", &["__sk_common", "skc_daddr"]),
+            ("SK_LOCAL", "sock", &["__sk_common", "skc_rcv_saddr"]),
+            ("SK_REMOTE_PORT", "sock", &["__sk_common", "skc_dport"]),
+            ("SK_LOCAL_PORT", "sock", &["__sk_common", "skc_num"]),
+            ("SK_PROTOCOL", "sock", &["sk_protocol"]),
+            ("SK_SOCKET", "sock", &["sk_socket"]),
+        ],
+    ),
+    (
+        "IPV6_KNOWN",
+        "addresses of IPv6 sockets",
+        &[
+            ("SK_REMOTE6", "sock", &["__sk_common", "skc_v6_daddr"]),
+            ("SK_LOCAL6", "sock", &["__sk_common", "skc_v6_rcv_saddr"]),
+        ],
+    ),
+    (
+        "UNIX_KNOWN",
+        "addresses of Unix sockets",
+        &[
+            ("UNIX_ADDR", "unix_sock", &["addr"]),
+            ("UNIX_PEER", "unix_sock", &["peer"]),
+            ("UNIX_ADDRESS_LEN", "unix_address", &["len"]),
+            ("UNIX_ADDRESS_NAME", "unix_address", &["name"]),
+        ],
+    ),
+    ("NETLINK_KNOWN", "ports of netlink sockets", &[("NETLINK_PORT", "netlink_sock", &["portid"])]),
+    (
+        "BINPRM_KNOWN",
+        "paths of execve that are not in memory yet",
+        &[("BINPRM_FILENAME", "linux_binprm", &["filename"])],
+    ),
 ];
 
 impl KernelOffsets {
@@ -42,12 +115,22 @@ impl KernelOffsets {
         })?;
         let btf = Btf::from_bytes(&bytes)
             .map_err(|e| KernelError::Btf(format!("cannot understand {VMLINUX}: {e}")))?;
-        let offset = |&(global, start, path): &(&'static str, &str, &[&str])| {
+        let offset = |&(global, start, path): &Field| {
             offset_of(&btf, start, path)
                 .map(|offset| (global, offset))
                 .ok_or_else(|| KernelError::Btf(format!("no field {start}.{}", path.join("."))))
         };
-        FIELDS.iter().map(offset).collect::<Result<_, _>>().map(Self)
+        let mut globals: Vec<_> = FIELDS.iter().map(offset).collect::<Result<_, _>>()?;
+        for &(is_known, what, fields) in OPTIONAL {
+            match fields.iter().map(offset).collect::<Result<Vec<_>, _>>() {
+                Ok(found) => {
+                    globals.extend(found);
+                    globals.push((is_known, 1));
+                }
+                Err(error) => tracing::warn!("{what} will not be recorded: {error}"),
+            }
+        }
+        Ok(Self(globals))
     }
 
     /// Global of the kernel programs and its value.
@@ -109,7 +192,9 @@ mod tests {
     fn reads_the_running_kernel() {
         let offsets = KernelOffsets::read().expect("this kernel has BTF");
         let get = |name| offsets.globals().find(|(n, _)| *n == name).map(|(_, v)| *v);
-        assert_eq!(offsets.globals().count(), FIELDS.len());
+        for &(is_known, what, _) in OPTIONAL {
+            assert_eq!(get(is_known), Some(1), "{what}");
+        }
         // pid and tgid are neighbours in every kernel so far.
         assert_eq!(get("TASK_PID").map(|p| p + 4), get("TASK_TGID"));
     }

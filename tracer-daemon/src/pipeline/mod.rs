@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tracer_common::{
     Event, EventKind,
-    events::{GoStack, GoText, KIND_LIMIT},
+    events::{GoStack, GoText, KIND_LIMIT, SysFile, SysText},
 };
 use tracer_store::{Batch, EventCount, words::loss_stage};
 
@@ -157,7 +157,14 @@ impl Pipeline {
                 self.received[EventKind::GoText as usize] += 1;
                 self.tracker.text(&head, &record[size_of::<GoText>()..]);
             }
+            Ok(Event::SysFile(head)) => {
+                self.received[EventKind::SysFile as usize] += 1;
+                self.tracker.file(&head, &record[size_of::<SysFile>()..]);
+            }
             Ok(event) => {
+                if let Event::SysText(head) = &event {
+                    self.tracker.argument(head, &record[size_of::<SysText>()..]);
+                }
                 self.received[event.kind() as usize] += 1;
                 if let Some(beginnings) = &mut self.beginnings {
                     beginnings.extend(Beginning::of(&event, record));

@@ -15,12 +15,12 @@ use tracer_common::{
     events::{
         COMM_LEN, EXEC_ARGS, EXEC_FILE, EXEC_WORDS, SchedExec, SchedExit, SchedFork, ThreadName,
     },
-    target::{GO, INHERIT, MAYBE_GO, Traced},
+    target::{GO, INHERIT, MAYBE_GO, SYSCALLS, Traced},
 };
 
 use crate::{
+    arguments,
     emit::{emit, emit_tail, unreadable},
-    globals,
     maps::{self, TARGETS, TRACED, traced},
     task::Task,
 };
@@ -92,22 +92,23 @@ pub fn sched_process_free(ctx: BtfTracePointContext) -> i32 {
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let task = Task::new(ctx.arg::<*const c_void>(0));
     let tgid = task.tgid();
-    let flags = maps::settings().exec_flags;
-    if flags == 0 && traced(tgid).is_none() {
-        return 0;
-    }
+    let new = maps::settings().exec_flags;
+    let Some(flags) = (if new == 0 { traced(tgid) } else { Some(new) }) else { return 0 };
     if let Some(target) = TARGETS.get_ptr_mut(&tgid) {
         // What was known of the Go runtime was the old program's.
         // SAFETY: a whole u32 of an existing entry; user space sets it again when it has looked.
         unsafe { (*target).flags &= !GO };
     }
     let start = task.start();
-    if flags != 0 {
+    if new != 0 {
         // Without room for it, it is not traced; user space sees that it has no more room.
         let _ = TRACED.insert(tgid, Traced { flags, reserved: 0, start }, 0);
     }
-    let bprm = ctx.arg::<*const c_void>(2);
     let old_tid = ctx.arg::<u64>(1) as u32;
+    let filename = arguments::filename(ctx.arg::<u64>(2));
+    if flags & SYSCALLS != 0 {
+        arguments::executes(u64::from(tgid) << 32 | u64::from(old_tid), filename);
+    }
     let comm = task.comm();
     let (uid, cgroup) = (task.uid(), current_cgroup());
     emit_tail::<SchedExec, [u64; EXEC_WORDS]>(|header, record, tail| {
@@ -117,7 +118,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
             unsafe { write_volatile(addr_of_mut!((*tail)[i]), 0) };
         }
         // SAFETY: the first bytes of that room.
-        unsafe { read_filename(bprm, tail.cast()) };
+        unsafe { read_filename(filename, tail.cast()) };
         // SAFETY: the bytes behind them.
         let args_len = unsafe { read_args(task, tail.cast::<u8>().add(EXEC_FILE)) };
         // SAFETY: room that was reserved.
@@ -128,19 +129,15 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Copies the file that execve was told.
+/// Copies the file that execve was told, which is at `filename` in the kernel.
 ///
 /// # Safety
 /// There must be room for [`EXEC_FILE`] bytes at `to`.
 #[inline(always)]
-unsafe fn read_filename(bprm: *const c_void, to: *mut u8) {
-    // SAFETY: the helpers check the addresses; the caller vouches for the room.
-    unsafe {
-        let at = bprm.byte_add(globals::bprm_filename()).cast::<*const c_void>();
-        if let Ok(filename) = bpf_probe_read_kernel(at) {
-            generated::bpf_probe_read_kernel_str(to.cast(), EXEC_FILE as u32, filename);
-        }
-    }
+unsafe fn read_filename(filename: u64, to: *mut u8) {
+    let filename = core::ptr::with_exposed_provenance(filename as usize);
+    // SAFETY: the helper checks the address; the caller vouches for the room. Without a file there are zeros.
+    unsafe { generated::bpf_probe_read_kernel_str(to.cast(), EXEC_FILE as u32, filename) };
 }
 
 /// Copies the arguments of a process, and returns how long they are; 0 if they cannot be read.

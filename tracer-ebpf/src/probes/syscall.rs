@@ -2,6 +2,7 @@
 
 use aya_ebpf::{bindings::pt_regs, macros::btf_tracepoint, programs::BtfTracePointContext};
 use tracer_common::{
+    calls::{self, Call, NO_TIMEOUT},
     events::{COMPAT_CALL, NO_PROC, SysEnter, SysExit},
     goroutine_status::SYSCALL,
     target::{ARM_ON_EXEC, MAYBE_GO, SYSCALLS, Target},
@@ -9,6 +10,7 @@ use tracer_common::{
 
 use super::process::current_tgid;
 use crate::{
+    arguments,
     emit::{emit, emit_at, now},
     go,
     maps::{self, TRACED, traced},
@@ -30,7 +32,7 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     let Some(flags) = maps::flags(tgid).filter(|flags| flags & SYSCALLS != 0) else {
         return 0;
     };
-    let began = Some(now());
+    let ts = now();
     let call = ctx.arg::<u64>(1);
     if flags & ARM_ON_EXEC != 0 {
         if call != EXECVE && call != EXECVEAT {
@@ -67,7 +69,11 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
         }
         _ => 0,
     };
-    emit_at(began, |header| SysEnter {
+    let (file, timeout) = match known(nr) {
+        Some(call) => arguments::entered(ts, call, &args),
+        None => (0, NO_TIMEOUT),
+    };
+    emit_at(Some(ts), |header| SysEnter {
         header,
         tgid,
         nr,
@@ -79,6 +85,8 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
         tick,
         reserved: 0,
         stack,
+        file,
+        timeout,
     });
     0
 }
@@ -92,6 +100,13 @@ fn caller(target: &Target, task: Task, rip: u64) -> Option<(go::Goroutine, go::M
     if is_from_go && m.on_g0 && g.status == SYSCALL { None } else { Some((g, m)) }
 }
 
+/// What is to be looked up of a call; nothing of those of the 32-bit interface, which have other numbers.
+#[inline(always)]
+fn known(nr: u32) -> Option<Call> {
+    let call = calls::call(nr);
+    if call.is_plain() { None } else { Some(call) }
+}
+
 /// trace_sys_exit(struct pt_regs *regs, long ret)
 #[btf_tracepoint(function = "sys_exit")]
 pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
@@ -103,6 +118,15 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: as in sys_enter.
     let nr = unsafe { (*regs).orig_rax } as u32;
     let ret = ctx.arg::<u64>(1) as i64;
-    emit(|header| SysExit { header, tgid, nr, ret });
+    let Some(call) = known(nr).filter(|_| !Task::current().in_compat_call()) else {
+        emit(|header| SysExit { header, tgid, nr, ret, file: 0 });
+        return 0;
+    };
+    let ts = now();
+    // SAFETY: as in sys_enter. The kernel leaves the arguments as they were.
+    let args =
+        unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };
+    let file = arguments::left(ts, call, &args, ret);
+    emit_at(Some(ts), |header| SysExit { header, tgid, nr, ret, file });
     0
 }

@@ -2,6 +2,8 @@
 //!
 //! All times are nanoseconds of `CLOCK_MONOTONIC`; `wall(ts)` turns one into UTC.
 
+use std::sync::Arc;
+
 use crate::strings::StrId;
 
 use super::tables::tables;
@@ -57,8 +59,9 @@ tables! {
         waker_utid: Option<i64>;
     }
 
-    /// System calls, one row per call, from entry to exit.
-    Syscall syscall {
+    /// System calls, one row per call, from entry to exit. What their arguments refer to is looked up when the call is
+    /// made; it is NULL for calls of the 32-bit interface.
+    Syscall syscall texts {
         /// When it was entered.
         ts: i64, unit "ns";
         /// Time until it returned; NULL while it is open.
@@ -73,6 +76,30 @@ tables! {
         ret: Option<i64>;
         /// The six raw argument registers, as a JSON array. A call that takes fewer leaves what was in the others.
         args: [u64; 6];
+        /// The name of the error that was returned (`ENOENT`); NULL on success.
+        error: Option<StrId>;
+        /// The first file descriptor that the call is given (-100 is `AT_FDCWD`); of `pipe2` and `socketpair` the first that it makes.
+        fd: Option<i64>;
+        /// What `fd` refers to, as `strace -yy` shows it: a path, with ` (deleted)` if it has none any more,
+        /// `TCP:[127.0.0.1:4000->127.0.0.1:80]`, `UNIX-STREAM:[7->8,"/run/x.sock"]`, `pipe:[9]`, `anon_inode:[eventpoll]`;
+        /// the working directory for `AT_FDCWD`. NULL if it refers to nothing.
+        file: Option<Arc<str>>;
+        /// The second file descriptor (of `epoll_ctl`, `dup2`, `renameat`, `splice`...).
+        fd2: Option<i64>;
+        /// What `fd2` refers to.
+        file2: Option<Arc<str>>;
+        /// The path that the call is given, as the program has it (of `getcwd` the one that it returns); ends in `...` if it was cut.
+        path: Option<Arc<str>>;
+        /// The second path (the new name of `rename`, the name of `link` and `symlink`, the target of `mount`).
+        path2: Option<Arc<str>>;
+        /// The socket address that the call is given or returns: `127.0.0.1:80`, `[::1]:80`, `/run/x.sock`, `@abstract`.
+        addr: Option<Arc<str>>;
+        /// What the file descriptor that was returned refers to (of `openat`, `accept4`, `dup`...).
+        ret_file: Option<Arc<str>>;
+        /// Size of the buffer or of the range that the call is given.
+        size: Option<i64>, unit "bytes";
+        /// How long the call may wait; NULL if it may wait for ever.
+        timeout: Option<i64>, unit "ns";
         /// The Go stack of the call, see `stack`; NULL for calls of Go's scheduler and of programs that are not Go.
         stack_id: Option<i64>;
     }
@@ -307,7 +334,7 @@ pub(crate) static EVENT: TableDef = TableDef {
             "detail",
             ColumnKind::OptText,
             None,
-            "What else is most worth knowing: a wait's reason, a call's return value, the heap's size.",
+            "What else is most worth knowing: a wait's reason, what a call is about and what it returned, the heap's size.",
         ),
     ],
     session_at: None,
@@ -326,7 +353,8 @@ UNION ALL SELECT ts, dur, 'goroutine_state',
   FROM goroutine_state s
 UNION ALL SELECT ts, dur, 'syscall',
     (SELECT upid FROM thread t WHERE t.utid = s.utid), utid, ugid, name,
-    CASE WHEN ret IS NOT NULL THEN 'ret ' || ret END
+    nullif(concat_ws(' ', CASE WHEN path LIKE '/%' THEN NULL ELSE file END, path, file2, path2, addr,
+      coalesce('-> ' || ret_file, error, 'ret ' || ret)), '')
   FROM syscall s
 UNION ALL SELECT ts, dur, 'gc', upid, utid, ugid, 'gc', NULL FROM gc
 UNION ALL SELECT ts, dur, 'stw', upid, utid, ugid, reason, NULL FROM stw

@@ -4,6 +4,7 @@ mod existing;
 mod goroutines;
 mod runtime;
 mod stacks;
+mod syscalls;
 mod threads;
 mod user;
 
@@ -227,11 +228,13 @@ fn enter(ts: u64, goid: u64, gstatus: u32) -> SysEnter {
         tick: 0,
         reserved: 0,
         stack: 0,
+        file: 0,
+        timeout: -1,
     }
 }
 
 fn exit(ts: u64) -> SysExit {
-    SysExit { header: header::<SysExit>(ts, PID), tgid: PID, nr: 0, ret: 7 }
+    SysExit { header: header::<SysExit>(ts, PID), tgid: PID, nr: 0, ret: 7, file: 0 }
 }
 
 #[test]

@@ -4,8 +4,12 @@
 //! (after a loss, mostly) is dropped, counted as a loss at the stage `state`, and tracking goes on
 //! from the new state.
 
+mod address;
+mod call_arguments;
 mod entities;
 mod existing;
+mod file_name;
+mod files;
 mod goroutine;
 mod goroutine_procs;
 mod goroutine_syscalls;
@@ -24,7 +28,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use tracer_common::{
     Event, EventKind,
-    events::{CALL_LEFT, CONTEXT_TASK, GoStack, GoText, NO_KERNEL_STACK, NO_PROC, SchedFork},
+    events::{
+        CALL_LEFT, CONTEXT_TASK, GoStack, GoText, NO_KERNEL_STACK, NO_PROC, SchedFork, SysFile,
+        SysText,
+    },
     goroutine_status::SYSCALL,
 };
 use tracer_store::{Alloc, Batch, Interner, Streams, words::loss_stage};
@@ -174,8 +181,8 @@ impl Tracker {
         let Some(upid) = self.entities.traced(pid) else { return };
         let Self { entities, strings, stacks, closed, threads, syscalls, sweeps, .. } = self;
         let mut cx = Context { entities, strings, stacks, closed, losses };
-        for utid in threads.end_process(upid, ts, &mut cx) {
-            syscalls.thread_ended(utid, ts, &mut cx);
+        for (utid, tid) in threads.end_process(upid, ts, &mut cx) {
+            syscalls.thread_ended(utid, tid, ts, &mut cx);
             sweeps.thread_ended(utid, &mut cx);
         }
         let go = (&mut self.goroutines, &mut self.procs, &mut self.runtime, &mut self.user);
@@ -268,6 +275,16 @@ impl Tracker {
         self.user.text(upid, head, bytes, &mut self.strings);
     }
 
+    /// What a file descriptor refers to, ahead of the events that name it.
+    pub fn file(&mut self, head: &SysFile, tail: &[u8]) {
+        self.syscalls.file(head, tail);
+    }
+
+    /// A text among the arguments of a call, ahead of its event.
+    pub fn argument(&mut self, head: &SysText, tail: &[u8]) {
+        self.syscalls.text(head, tail);
+    }
+
     pub fn events_were_lost(&mut self) {
         self.goroutines.events_were_lost();
         self.procs.events_were_lost();
@@ -345,7 +362,7 @@ impl Tracker {
             }
             Event::SchedExit(e) => {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
-                syscalls.thread_ended(utid, header.ts, &mut cx);
+                syscalls.thread_ended(utid, header.tid, header.ts, &mut cx);
                 procs.thread_ended(utid);
                 goroutines.thread_ended(utid);
                 sweeps.thread_ended(utid, &mut cx);
@@ -355,7 +372,9 @@ impl Tracker {
                 }
             }
             // Dealt with when it came, because it is ahead of the events that name it.
-            Event::GoStack(_) | Event::GoText(_) | Event::SchedFork(_) => {}
+            Event::GoStack(_) | Event::GoText(_) | Event::SchedFork(_) | Event::SysFile(_) => {}
+            Event::SysText(e) => syscalls.text_of_next(e),
+            Event::SysFd(e) => syscalls.fd_of_next(e, &mut cx),
             Event::ThreadName(e) => cx.entities.renamed(e.tgid, e.named_tid, &e.comm),
             Event::SysEnter(e) => {
                 let upid = cx.entities.process(e.tgid);
@@ -493,6 +512,9 @@ impl Tracker {
             | Event::ThreadName(_)
             | Event::SysEnter(_)
             | Event::SysExit(_)
+            | Event::SysFile(_)
+            | Event::SysText(_)
+            | Event::SysFd(_)
             | Event::GoStack(_)
             | Event::GoText(_) => {}
         }
@@ -503,6 +525,7 @@ impl Tracker {
         let Self { entities, strings, stacks, existing, closed, goroutines, procs, .. } = self;
         let mut cx = Context { entities, strings, stacks, closed, losses };
         existing.settle(until, goroutines, procs, &mut cx);
+        self.syscalls.advanced(until);
         goroutines.are_back(until.saturating_sub(SYSCALL_SETTLES), None, &mut cx);
     }
 

@@ -1,20 +1,80 @@
 //! syscall: enter and exit become one interval.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 use syscalls::{x86, x86_64};
-use tracer_common::events::{COMPAT_CALL, SysEnter, SysExit};
-use tracer_store::{StrId, Streams, Syscall};
+use tracer_common::{
+    EventKind,
+    calls::{ARGUMENT_ADDR, ARGUMENT_FIRST, ARGUMENT_LATE, ARGUMENT_SECOND},
+    events::{COMPAT_CALL, SysEnter, SysExit, SysFd, SysFile, SysText},
+};
+use tracer_store::{StrId, Streams, Syscall, words::loss_stage};
 
-use super::{Context, dur};
+use super::{Context, call_arguments, dur, files::Files};
+
+/// Something that came ahead of the event of a call that it belongs to.
+struct Detail {
+    /// Time of that event; none if it is the next one that leaves.
+    ts: Option<u64>,
+    what: u32,
+    value: Value,
+}
+
+enum Value {
+    Text(Option<Arc<str>>),
+    Fd(i64, Option<Arc<str>>),
+}
 
 /// The system call that each thread is in, by utid.
 #[derive(Default)]
 pub struct Syscalls {
     open: FxHashMap<i64, Syscall>,
     names: FxHashMap<u32, StrId>,
+    errors: FxHashMap<i64, StrId>,
+    files: Files,
+    /// By thread id.
+    details: FxHashMap<u32, Vec<Detail>>,
 }
 
 impl Syscalls {
+    /// A file is described, ahead of the events that name it.
+    pub fn file(&mut self, head: &SysFile, tail: &[u8]) {
+        self.files.told(head, tail);
+    }
+
+    /// A text, ahead of its event and of that of the call.
+    pub fn text(&mut self, head: &SysText, tail: &[u8]) {
+        self.files.text(head, tail);
+    }
+
+    /// The event of a text: one of a call follows.
+    pub fn text_of_next(&mut self, event: &SysText) {
+        let is_late = event.what & ARGUMENT_LATE != 0;
+        let detail = Detail {
+            ts: (!is_late).then_some(event.header.ts),
+            what: event.what & !ARGUMENT_LATE,
+            value: Value::Text(self.files.take_text(event)),
+        };
+        self.details.entry(event.header.tid).or_default().push(detail);
+    }
+
+    /// A file descriptor of a call whose event follows.
+    pub fn fd_of_next(&mut self, event: &SysFd, cx: &mut Context<'_>) {
+        let file = self.named(event.file, cx);
+        let detail = Detail {
+            ts: Some(event.header.ts),
+            what: event.what,
+            value: Value::Fd(event.fd.into(), file),
+        };
+        self.details.entry(event.header.tid).or_default().push(detail);
+    }
+
+    /// All events before `until` (ns) were tracked.
+    pub fn advanced(&mut self, until: u64) {
+        self.files.advanced(until);
+    }
+
     pub fn enter(
         &mut self,
         utid: i64,
@@ -25,16 +85,21 @@ impl Syscalls {
     ) {
         let name =
             *self.names.entry(event.nr).or_insert_with(|| cx.strings.intern(&name(event.nr)));
-        let row = Syscall {
+        let call = call_arguments::call(event.nr);
+        let mut row = Syscall {
             ts: event.header.ts.cast_signed(),
-            dur: None,
             utid,
             ugid,
             name,
-            ret: None,
             args: event.args,
+            fd: call_arguments::fd(call.fd(), event),
+            file: self.named(event.file, cx),
+            size: call_arguments::size(call, event),
+            timeout: call_arguments::timeout(call, event),
             stack_id,
+            ..Syscall::default()
         };
+        self.complete(&mut row, event.header.tid, event.header.ts);
         if let Some(other) = self.open.insert(utid, row) {
             cx.drop_interval("sys_exit", event.header.ts, &other);
         }
@@ -44,23 +109,70 @@ impl Syscalls {
     pub fn exit(&mut self, utid: i64, event: &SysExit, cx: &mut Context<'_>) -> bool {
         // Without an open one it was entered before the recording began: its start is not known.
         // The number is not compared: a restarted call and sigreturn leave with another one.
-        let Some(row) = self.open.remove(&utid) else {
+        let Some(mut row) = self.open.remove(&utid) else {
+            self.details.remove(&event.header.tid);
             return false;
         };
-        let dur = dur(row.ts, event.header.ts);
-        cx.closed.syscall.push(Syscall { dur, ret: Some(event.ret), ..row });
+        row.dur = dur(row.ts, event.header.ts);
+        row.ret = Some(event.ret);
+        row.ret_file = self.named(event.file, cx);
+        row.error = self.error(event.ret, cx);
+        self.complete(&mut row, event.header.tid, event.header.ts);
+        cx.closed.syscall.push(row);
         true
     }
 
     /// The thread never leaves the system call that it is in (exit, exit_group, or killed).
-    pub fn thread_ended(&mut self, utid: i64, ts: u64, cx: &mut Context<'_>) {
+    pub fn thread_ended(&mut self, utid: i64, tid: u32, ts: u64, cx: &mut Context<'_>) {
+        self.details.remove(&tid);
         if let Some(row) = self.open.remove(&utid) {
             cx.closed.syscall.push(Syscall { dur: dur(row.ts, ts), ..row });
         }
     }
 
     pub fn open(&self, streams: &mut Streams) {
-        streams.syscall.extend(self.open.values());
+        streams.syscall.extend(self.open.values().cloned());
+    }
+
+    /// Puts what came ahead of an event into the row of its call. What belongs to an event that was lost
+    /// is dropped with it.
+    fn complete(&mut self, row: &mut Syscall, tid: u32, ts: u64) {
+        if self.details.is_empty() {
+            return;
+        }
+        for Detail { ts: of, what, value } in self.details.remove(&tid).unwrap_or_default() {
+            if of.is_some_and(|of| of != ts) {
+                continue;
+            }
+            match (what, value) {
+                (ARGUMENT_FIRST, Value::Text(text)) => row.path = text,
+                (ARGUMENT_SECOND, Value::Text(text)) => row.path2 = text,
+                (ARGUMENT_ADDR, Value::Text(text)) => row.addr = text,
+                (ARGUMENT_FIRST, Value::Fd(fd, file)) => (row.fd, row.file) = (Some(fd), file),
+                (ARGUMENT_SECOND, Value::Fd(fd, file)) => (row.fd2, row.file2) = (Some(fd), file),
+                (_, Value::Text(_) | Value::Fd(..)) => {}
+            }
+        }
+    }
+
+    /// The file that an event names by number; one whose description was lost is counted.
+    fn named(&self, id: u64, cx: &mut Context<'_>) -> Option<Arc<str>> {
+        self.files.find(id).unwrap_or_else(|_| {
+            cx.losses.add(EventKind::SysFile.name(), loss_stage::STATE, 1);
+            None
+        })
+    }
+
+    fn error(&mut self, ret: i64, cx: &mut Context<'_>) -> Option<StrId> {
+        if ret >= 0 {
+            return None;
+        }
+        if let Some(&known) = self.errors.get(&ret) {
+            return Some(known);
+        }
+        let id = cx.strings.intern(&call_arguments::error(ret)?);
+        self.errors.insert(ret, id);
+        Some(id)
     }
 }
 

@@ -340,8 +340,8 @@ impl Threads {
         }
     }
 
-    /// A process is not traced any more: what its threads do is known until `ts`. Returns them.
-    pub fn end_process(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) -> Vec<i64> {
+    /// A process is not traced any more: what its threads do is known until `ts`. Returns them, as utid and tid.
+    pub fn end_process(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) -> Vec<(i64, u32)> {
         let of_process = |track: &Track| cx.entities.process_of(track.utid) == Some(upid);
         let ended: Vec<_> = self.tracks.extract_if(|_, track| of_process(track)).collect();
         for (_, track) in &ended {
@@ -349,7 +349,7 @@ impl Threads {
                 cx.closed.thread_state.push(ThreadState { dur: dur(row.ts, ts), ..row });
             }
         }
-        ended.into_iter().map(|(_, track)| track.utid).collect()
+        ended.into_iter().map(|(tid, track)| (track.utid, tid)).collect()
     }
 
     /// All open intervals.
