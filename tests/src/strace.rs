@@ -98,7 +98,8 @@ fn call(tid: i64, line: &str) -> Result<Call> {
     let files = tokens.filter_map(|token| file(&token)).collect();
     let mut paths: Vec<String> =
         arguments.iter().filter_map(|argument| quoted(argument)).map(|(text, _)| text).collect();
-    if DATA.contains(&name) {
+    let is_data = DATA.contains(&name) || (name.starts_with('f') && name.ends_with("xattr"));
+    if is_data {
         paths.clear();
     }
     if name.starts_with("readlink") || name.contains("xattr") {
