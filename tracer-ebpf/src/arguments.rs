@@ -1,7 +1,7 @@
 //! What is looked up when a system call is entered and left, as the table in tracer-common/src/calls.rs says.
 //! What there is more than one number of goes into the ring ahead of the event of the call, with its time.
 
-use core::ptr::{addr_of_mut, with_exposed_provenance, write_volatile};
+use core::ptr::{addr_of_mut, read_volatile, with_exposed_provenance, write_volatile};
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user, generated};
 use tracer_common::{
@@ -29,8 +29,19 @@ const FUTEX_WAIT_BITSET: u64 = 9;
 const FUTEX_WAIT_REQUEUE_PI: u64 = 11;
 const FUTEX_LOCK_PI2: u64 = 13;
 
-/// The six argument registers.
-pub type Args = [u64; 6];
+/// A power of two, so that a number of an argument can be limited to it.
+const MEMORY: usize = 8;
+
+/// The six argument registers, in memory.
+pub struct Args([u64; MEMORY]);
+
+impl Args {
+    /// Takes what registers hold.
+    #[inline(always)]
+    pub fn new([a, b, c, d, e, f]: [u64; 6]) -> Self {
+        Self([a, b, c, d, e, f, 0, 0])
+    }
+}
 
 /// What goes into the event of a call that is entered at `ts`: number of the file, and timeout.
 #[inline(always)]
@@ -55,7 +66,7 @@ pub fn entered(ts: u64, call: Call, args: &Args) -> (u64, i64) {
         let _ = ABSENT_ARGUMENTS.insert(bpf_get_current_pid_tgid(), absent, 0);
     }
     let timeout = match call.timeout() {
-        Some(n) => timeout(call.timeout_kind(), argument(args, n), args[1]),
+        Some(n) => timeout(call.timeout_kind(), argument(args, n), args.0[1]),
         None => NO_TIMEOUT,
     };
     (file, timeout)
@@ -95,7 +106,7 @@ pub fn left(ts: u64, call: Call, args: &Args, ret: i64) -> u64 {
     if let Some(n) = call.message_out() {
         message(ts, argument(args, n));
     }
-    let duplicates = call.may_duplicate() && DUPLICATES.contains(&(args[1] as u32));
+    let duplicates = call.may_duplicate() && DUPLICATES.contains(&(args.0[1] as u32));
     if call.returns_fd() || duplicates { file::number(ret as i32) } else { 0 }
 }
 
@@ -106,7 +117,7 @@ pub fn executes(key: u64, filename: u64) {
     // SAFETY: only this thread has this key.
     if unsafe { ABSENT_ARGUMENTS.get(&key) }.is_some() {
         let _ = ABSENT_ARGUMENTS.remove(&key);
-        text(now(), ARGUMENT_FIRST | ARGUMENT_LATE, filename, MAX);
+        argument_text(now(), ARGUMENT_FIRST | ARGUMENT_LATE, filename, MAX);
     }
 }
 
@@ -140,17 +151,12 @@ fn given_address(ts: u64, call: Call, args: &Args) -> u32 {
     }
 }
 
+/// Without a branch for each: the verifier would follow all combinations.
 #[inline(always)]
 fn argument(args: &Args, n: usize) -> u64 {
-    match n {
-        0 => args[0],
-        1 => args[1],
-        2 => args[2],
-        3 => args[3],
-        4 => args[4],
-        5 => args[5],
-        _ => 0,
-    }
+    let n = n & (MEMORY - 1);
+    // SAFETY: within the array. Volatile, or the compiler compares the number with each that there is.
+    unsafe { read_volatile(args.0.as_ptr().add(n)) }
 }
 
 #[inline(always)]
@@ -162,7 +168,7 @@ fn tell_fd(ts: u64, what: u32, fd: i32) {
 
 #[inline(always)]
 fn path(ts: u64, what: u32, at: u64) -> u32 {
-    if at == 0 { 0 } else { text(ts, what, at, MAX) }
+    if at == 0 { 0 } else { argument_text(ts, what, at, MAX) }
 }
 
 /// The address of a struct msghdr: msg_name and msg_namelen are its first fields.
@@ -180,13 +186,15 @@ fn address(ts: u64, at: u64, len: u32) -> u32 {
     if at == 0 || len == 0 {
         return 0;
     }
-    text(ts, ARGUMENT_ADDR, at, len)
+    argument_text(ts, ARGUMENT_ADDR, at, len)
 }
 
 /// Submits a text: of `len` bytes if it is a socket's address, else up to its zero; what is late is in the kernel's
 /// memory. Returns the bit of the argument if it is not there.
+// As file::file_number, for the verifier.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn text(ts: u64, what: u32, at: u64, len: u32) -> u32 {
+pub extern "C" fn argument_text(ts: u64, what: u32, at: u64, len: u32) -> u32 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let read = try_emit_tail::<SysText, [u64; ARGUMENT_WORDS]>(Some(ts), |header, record, tail| {
         for i in 0..ARGUMENT_WORDS {

@@ -10,7 +10,7 @@ use tracer_common::{
 
 use super::process::current_tgid;
 use crate::{
-    arguments,
+    arguments::{self, Args},
     emit::{emit, emit_at, now},
     go,
     maps::{self, TRACED, traced},
@@ -70,7 +70,7 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
         _ => 0,
     };
     let (file, timeout) = match known(nr) {
-        Some(call) => arguments::entered(ts, call, &args),
+        Some(call) => arguments::entered(ts, call, &Args::new(args)),
         None => (0, NO_TIMEOUT),
     };
     emit_at(Some(ts), |header| SysEnter {
@@ -126,7 +126,7 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: as in sys_enter. The kernel leaves the arguments as they were.
     let args =
         unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };
-    let file = arguments::left(ts, call, &args, ret);
+    let file = arguments::left(ts, call, &Args::new(args), ret);
     emit_at(Some(ts), |header| SysExit { header, tgid, nr, ret, file });
     0
 }
