@@ -52,6 +52,9 @@ fn conversation(random: &mut Random) -> Vec<u8> {
 
 fn change(random: &mut Random, bytes: &mut Vec<u8>) {
     for _ in 0..random.below(4) {
+        if bytes.is_empty() {
+            return;
+        }
         let at = random.below(bytes.len());
         match random.below(6) {
             0 => bytes[at] ^= 1 << random.below(8),
