@@ -19,5 +19,6 @@ mod reasons;
 mod schedstat;
 mod soak;
 mod syscalls_decoded;
+mod socket;
 mod syscalls_vs_strace;
 mod targets;
