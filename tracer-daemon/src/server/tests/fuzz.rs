@@ -1,6 +1,6 @@
 //! Random bytes, and conversations that were changed at random.
 
-use std::io::Write as _;
+use std::{io::Write as _, sync::atomic::AtomicUsize};
 
 use super::*;
 use tracer_protocol::{AttachOptions, Question, Request};
@@ -89,6 +89,15 @@ fn nothing_that_is_sent_ends_the_server() {
         config.queue_timeout = Duration::from_millis(200);
         config.write_timeout = Duration::from_millis(200);
     });
+    // A panic ends only the task of one client, and must not pass unseen.
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().name() == Some("socket") {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+        }
+        hook(info);
+    }));
     let end = Instant::now() + Duration::from_secs(seconds);
     let threads: Vec<_> = (0..4)
         .map(|thread| {
@@ -116,6 +125,7 @@ fn nothing_that_is_sent_ends_the_server() {
         .collect();
     let count: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
     println!("{count} conversations");
+    assert_eq!(PANICS.load(Ordering::Relaxed), 0);
     assert!(count > 20 * seconds, "{count}");
     wait_until("clients are left", || served.server().counts().clients == 0);
     let mut client = served.client();
