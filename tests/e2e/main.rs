@@ -18,7 +18,7 @@ mod oracle;
 mod reasons;
 mod schedstat;
 mod soak;
-mod syscalls_decoded;
 mod socket;
+mod syscalls_decoded;
 mod syscalls_vs_strace;
 mod targets;

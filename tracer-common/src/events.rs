@@ -3,6 +3,8 @@
 
 use crate::calls::{ARGUMENT_WORDS, FILE_WORDS};
 pub use crate::record::Record;
+pub use crate::sched::*;
+
 use crate::record::{DecodeError, EventDef, FieldDef, HEADER_SIZE, Header, events, read_record};
 
 /// Kind numbers are below this; the kernel's counters are arrays of this length.
@@ -73,13 +75,6 @@ pub const NO_KERNEL_STACK: i32 = -1;
 /// `SchedSwitch::kernel_stack`: the map of kernel stacks had no room for it.
 pub const LOST_KERNEL_STACK: i32 = -2;
 
-/// `SchedWaking::context`: the waker is the current thread.
-pub const CONTEXT_TASK: u32 = 0;
-/// `SchedWaking::context`: an interrupt or timer woke it, the current thread is unrelated.
-pub const CONTEXT_INTERRUPT: u32 = 1;
-/// `SchedWaking::context`: this kernel does not tell interrupts from threads.
-pub const CONTEXT_UNKNOWN: u32 = 2;
-
 events! {
     /// A CPU switched from one thread to another, and at least one of them is traced.
     SchedSwitch = 1, "sched_switch" => "thread_state" {
@@ -91,8 +86,10 @@ events! {
         next_tid: u32, "tid";
         /// Its process.
         next_tgid: u32, "pid";
-        /// 1 if the thread was taken off the CPU rather than having given it up.
-        preempt: u32, "0 or 1";
+        /// Why it leaves, as the bits SWITCH_PREEMPT and the others.
+        flags: u16, "bits";
+        /// Number of the system call that it is in; 65535 if in none.
+        nr: u16, "syscall number";
         /// Kernel stack of the thread that leaves, in the map KERNEL_STACKS_SEEN; -1 if it was not asked for, -2 if there was no room.
         kernel_stack: i32, "id";
         /// Time on CPUs of the thread that leaves, in all its life (se.sum_exec_runtime).
@@ -108,8 +105,10 @@ events! {
         wakee_tgid: u32, "pid";
         /// Process of the current thread.
         waker_tgid: u32, "pid";
-        /// Whether the current thread is the waker (0), an interrupt (1), or not known (2).
-        context: u32, "0, 1 or 2";
+        /// Whether the current thread is the waker (0), an interrupt (1), not known (2), a softirq (3) or a timer (4).
+        context: u16, "0 to 4";
+        /// 1 if it is new, and runnable for the first time.
+        is_new: u16, "0 or 1";
         /// Name of the current thread.
         waker_comm: [u8; COMM_LEN], "text, zero padded";
     }

@@ -7,6 +7,7 @@ pub mod calls;
 pub mod events;
 pub mod goroutine_status;
 mod record;
+mod sched;
 pub mod target;
 
 pub use events::{Event, EventKind};

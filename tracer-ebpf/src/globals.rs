@@ -135,8 +135,32 @@ globals! {
     BINPRM_FILENAME, binprm_filename;
     /// 1 if it is known.
     BINPRM_KNOWN, binprm_known;
+    /// Offset in bits of task_struct.in_iowait, or ABSENT.
+    TASK_IN_IOWAIT, task_in_iowait;
+    /// Offset of task_struct.throttled (since Linux 6.18), or ABSENT.
+    TASK_THROTTLED, task_throttled;
+    /// Offset of task_struct.se.cfs_rq, or ABSENT.
+    TASK_CFS_RQ, task_cfs_rq;
+    /// Offset of cfs_rq.throttle_count, or ABSENT.
+    CFS_RQ_THROTTLE_COUNT, cfs_rq_throttle_count;
+    /// 1 if PAGE_FAULTS says where page faults are handled.
+    PAGE_FAULTS_KNOWN, page_faults_known;
     /// 1 if the interrupt probes are attached, so that a waker can be told from an interrupt.
     INTERRUPTS_KNOWN, interrupts_known;
     /// Bytes of unread records past which user space is woken.
     WAKE_AT, wake_at;
+}
+
+/// Offset of a field that this kernel does not have.
+pub const ABSENT: usize = u32::MAX as usize;
+
+/// Start and end of the kernel's functions that handle page faults.
+#[unsafe(no_mangle)]
+static PAGE_FAULTS: [u64; 4] = [0; 4];
+
+/// See [`PAGE_FAULTS`].
+#[inline(always)]
+pub fn page_faults() -> [u64; 4] {
+    // SAFETY: as above.
+    unsafe { ptr::read_volatile(&raw const PAGE_FAULTS) }
 }

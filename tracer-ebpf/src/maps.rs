@@ -31,6 +31,13 @@ pub static STACKS_SEEN: LruHashMap<u64, u8, 65_536> = LruHashMap::new();
 #[btf_map]
 pub static KERNEL_STACKS_SEEN: StackTrace<16_384> = StackTrace::new();
 
+/// Most return addresses among which that of a page fault is looked for.
+pub const FAULT_FRAMES: usize = 96;
+
+/// Per CPU, room for the kernel stack of the thread that leaves it.
+#[btf_map]
+pub static LEAVER_STACK: PerCpuArray<[u64; FAULT_FRAMES], 1> = PerCpuArray::new();
+
 /// What threads sweep just now, by process and thread id.
 #[btf_map]
 pub static SWEEPS: LruHashMap<u64, Sweep, 4096> = LruHashMap::new();

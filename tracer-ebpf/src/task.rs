@@ -2,7 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel};
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, generated::bpf_task_pt_regs},
+};
 use tracer_common::events::COMM_LEN;
 
 use crate::globals;
@@ -67,6 +70,44 @@ impl Task {
     #[inline(always)]
     pub fn fs(self) -> u64 {
         self.read(globals::task_fs())
+    }
+
+    /// Whether it waits for I/O, as the kernel accounts for it; none if the kernel does not tell.
+    #[inline(always)]
+    pub fn in_iowait(self) -> Option<bool> {
+        let bit = globals::task_in_iowait();
+        if bit == globals::ABSENT {
+            return None;
+        }
+        Some(self.read::<u8>(bit / 8) >> (bit % 8) & 1 != 0)
+    }
+
+    /// Whether it may not run until its control group gets CPU time again.
+    #[inline(always)]
+    pub fn is_throttled(self) -> bool {
+        let (own, group) = (globals::task_throttled(), globals::task_cfs_rq());
+        if own != globals::ABSENT {
+            // Since Linux 6.18 single threads are taken out of the run queue.
+            self.read::<u8>(own) != 0
+        } else if group != globals::ABSENT && globals::cfs_rq_throttle_count() != globals::ABSENT {
+            // Before it is the whole queue of the group; null for a thread that never was in one.
+            let queue = self.read::<*const c_void>(group);
+            !queue.is_null() && Task(queue).read::<u32>(globals::cfs_rq_throttle_count()) != 0
+        } else {
+            false
+        }
+    }
+
+    /// Number of the system call that it is in.
+    #[inline(always)]
+    pub fn call(self) -> Option<u64> {
+        // arch/x86/entry/entry_64.S: what the call returns is not known yet.
+        const NOT_RETURNED: u64 = (-38_i64).cast_unsigned();
+        // SAFETY: the verifier knows the pointer as a task_struct.
+        let regs = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const pt_regs;
+        // SAFETY: the helper returns a struct pt_regs; the verifier checks the offsets.
+        let (number, result) = unsafe { ((*regs).orig_rax, (*regs).rax) };
+        (number.cast_signed() >= 0 && result == NOT_RETURNED).then_some(number)
     }
 
     /// Base of the FS segment: the thread pointer.

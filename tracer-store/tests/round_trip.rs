@@ -19,8 +19,16 @@ async fn every_column_of_every_stream_comes_back() {
         ts: 10,
         dur: Some(5),
         utid: 1,
-        state: interner.intern("running"),
-        cpu: Some(3),
+        state: interner.intern("sleeping"),
+        reason: Some(interner.intern("syscall")),
+        cpu: None,
+        ugid: Some(9),
+        syscall: Some(interner.intern("futex")),
+        syscall_ts: Some(9),
+        futex: Some(4096),
+        holder_utid: Some(4),
+        io_wait: Some(0),
+        waker: Some(interner.intern("timer")),
         waker_utid: Some(2),
         next_utid: None,
         stack_id: Some(3),
@@ -167,7 +175,10 @@ async fn every_column_of_every_stream_comes_back() {
     assert_eq!(summary.path, path);
 
     let reader = Reader::open(&path).unwrap();
-    assert_eq!(rows(&reader, "select * from thread_state"), ["10|5|1|running|3|2|-|3"]);
+    assert_eq!(
+        rows(&reader, "select * from thread_state"),
+        ["10|5|1|sleeping|syscall|-|9|futex|9|4096|4|0|timer|2|-|3"]
+    );
     for (table, row) in [
         ("goroutine_state", "11|6|9|waiting|chan receive|-|1|12|8|2"),
         (
@@ -199,7 +210,7 @@ async fn every_column_of_every_stream_comes_back() {
     assert_eq!(
         rows(&reader, "select * from event order by ts"),
         [
-            "10|5|thread_state|1|1|-|running|cpu 3",
+            "10|5|thread_state|1|1|9|sleeping|futex",
             "11|6|goroutine_state|1|-|9|waiting|chan receive",
             "12|7|syscall|1|1|9|epoll_pwait|anon_inode:[eventpoll]  /ä \" 127.0.0.1:80 -> /x (deleted)",
             "13|8|gc|1|2|9|gc|-",

@@ -103,6 +103,18 @@ const OPTIONAL: &[(&str, &str, &[Field])] = &[
     ),
 ];
 
+/// Global of the kernel programs, struct, path to the field, and bits of the unit that its offset is in: fields that
+/// not every kernel has.
+const SINGLE: &[(&str, &str, &[&str], u32)] = &[
+    ("TASK_IN_IOWAIT", "task_struct", &["in_iowait"], 1),
+    ("TASK_THROTTLED", "task_struct", &["throttled"], 8),
+    ("TASK_CFS_RQ", "task_struct", &["se", "cfs_rq"], 8),
+    ("CFS_RQ_THROTTLE_COUNT", "cfs_rq", &["throttle_count"], 8),
+];
+
+/// In place of the offset of a field that the kernel does not have.
+const ABSENT: u32 = u32::MAX;
+
 impl KernelOffsets {
     /// Reads them.
     ///
@@ -116,11 +128,14 @@ impl KernelOffsets {
         let btf = Btf::from_bytes(&bytes)
             .map_err(|e| KernelError::Btf(format!("cannot understand {VMLINUX}: {e}")))?;
         let offset = |&(global, start, path): &Field| {
-            offset_of(&btf, start, path)
+            offset_of(&btf, start, path, 8)
                 .map(|offset| (global, offset))
                 .ok_or_else(|| KernelError::Btf(format!("no field {start}.{}", path.join("."))))
         };
         let mut globals: Vec<_> = FIELDS.iter().map(offset).collect::<Result<_, _>>()?;
+        globals.extend(SINGLE.iter().map(|&(global, start, path, unit)| {
+            (global, offset_of(&btf, start, path, unit).unwrap_or(ABSENT))
+        }));
         for &(is_known, what, fields) in OPTIONAL {
             match fields.iter().map(offset).collect::<Result<Vec<_>, _>>() {
                 Ok(found) => {
@@ -131,6 +146,14 @@ impl KernelOffsets {
             }
         }
         Ok(Self(globals))
+    }
+
+    /// As on a kernel that does not have this optional field.
+    #[cfg(test)]
+    pub fn without(mut self, global: &str) -> Self {
+        let mut fields = self.0.iter_mut();
+        fields.find(|(name, _)| *name == global).expect("an optional field").1 = ABSENT;
+        self
     }
 
     /// Global of the kernel programs and its value.
@@ -145,7 +168,8 @@ pub fn has_tracepoint(btf: &AyaBtf, name: &str) -> bool {
     btf.id_by_type_name_kind(&name, aya_obj::btf::BtfKind::Typedef).is_ok()
 }
 
-fn offset_of(btf: &Btf, start: &str, path: &[&str]) -> Option<u32> {
+/// Offset of a field in units of so many bits, if it begins with one.
+fn offset_of(btf: &Btf, start: &str, path: &[&str], unit: u32) -> Option<u32> {
     let mut current = btf.resolve_types_by_name(start).ok()?.into_iter().find_map(members)?;
     let mut bits = 0;
     for (i, name) in path.iter().enumerate() {
@@ -155,7 +179,7 @@ fn offset_of(btf: &Btf, start: &str, path: &[&str]) -> Option<u32> {
             current = members(ty)?;
         }
     }
-    (bits % 8 == 0).then_some(bits / 8)
+    (bits % unit == 0).then_some(bits / unit)
 }
 
 fn members(ty: Type) -> Option<Struct> {
@@ -195,6 +219,8 @@ mod tests {
         for &(is_known, what, _) in OPTIONAL {
             assert_eq!(get(is_known), Some(1), "{what}");
         }
+        // Linux has had it since 4.14, as one bit among others.
+        assert!(get("TASK_IN_IOWAIT").is_some_and(|bit| bit != ABSENT));
         // pid and tgid are neighbours in every kernel so far.
         assert_eq!(get("TASK_PID").map(|p| p + 4), get("TASK_TGID"));
     }
@@ -202,7 +228,7 @@ mod tests {
     #[test]
     fn a_missing_field_is_named() {
         let btf = Btf::from_bytes(&std::fs::read(VMLINUX).expect("BTF")).expect("valid BTF");
-        assert_eq!(offset_of(&btf, "task_struct", &["no_such_field"]), None);
-        assert_eq!(offset_of(&btf, "no_such_struct", &["pid"]), None);
+        assert_eq!(offset_of(&btf, "task_struct", &["no_such_field"], 8), None);
+        assert_eq!(offset_of(&btf, "no_such_struct", &["pid"], 8), None);
     }
 }

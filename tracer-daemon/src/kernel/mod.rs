@@ -7,6 +7,7 @@ mod probes;
 mod programs;
 mod ring;
 mod stacks;
+mod symbols;
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -16,7 +17,7 @@ use aya_log::EbpfLogger;
 use nix::errno::Errno;
 use thiserror::Error;
 use tracer_common::target::{Settings, Target, Traced};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::counts::Counts;
 pub use probes::{HitCosts, Probes, Scope, Uprobes};
@@ -111,11 +112,20 @@ pub struct Loaded {
 /// Missing rights, a kernel without BTF or without a field that is read, or the verifier's
 /// refusal.
 pub fn load(ring_bytes: u32) -> Result<Loaded, KernelError> {
+    load_with(ring_bytes, &btf::KernelOffsets::read()?)
+}
+
+fn load_with(ring_bytes: u32, offsets: &btf::KernelOffsets) -> Result<Loaded, KernelError> {
     let ring_bytes = ring_bytes.clamp(*RING_BYTES.start(), *RING_BYTES.end()).next_power_of_two();
-    let offsets = btf::KernelOffsets::read()?;
     let btf = Btf::from_sys_fs().map_err(|e| KernelError::Btf(e.to_string()))?;
-    let wakers_known = programs::INTERRUPTS.iter().all(|name| btf::has_tracepoint(&btf, name));
-    let interrupts_known = u32::from(wakers_known);
+    let interrupts = probes::interrupts(&btf);
+    let interrupts_known = u32::from(!interrupts.is_empty());
+    let page_faults = symbols::page_faults();
+    let page_faults_known = u32::from(page_faults.is_some());
+    let page_faults = page_faults.unwrap_or_default();
+    if page_faults_known == 0 {
+        warn!("this kernel hides its addresses: waits in page faults are not told from others");
+    }
     let wake_at = ring_bytes / 4;
     let priority_bytes = (ring_bytes / 8).max(PRIORITY_BYTES);
 
@@ -129,6 +139,8 @@ pub fn load(ring_bytes: u32) -> Result<Loaded, KernelError> {
     }
     loader
         .override_global("INTERRUPTS_KNOWN", &interrupts_known, true)
+        .override_global("PAGE_FAULTS_KNOWN", &page_faults_known, true)
+        .override_global("PAGE_FAULTS", &page_faults, true)
         .override_global("WAKE_AT", &wake_at, true);
     let mut ebpf = loader.load(OBJECT).map_err(|e| refused("object", &e))?;
 
@@ -145,7 +157,7 @@ pub fn load(ring_bytes: u32) -> Result<Loaded, KernelError> {
         stacks: KernelStacks::new(&mut ebpf)?,
         logger,
     };
-    let probes = Probes::load(ebpf, &btf, wakers_known)?;
+    let probes = Probes::load(ebpf, &btf, interrupts)?;
     Ok(Loaded { kernel, probes, ring })
 }
 
@@ -287,7 +299,8 @@ mod tests {
         let Loaded { kernel: _maps, mut probes, mut ring } =
             load(*RING_BYTES.start()).expect("loads");
         probes.attach_tracepoints().expect("attaches");
-        let known = programs::TRACEPOINTS.iter().chain(programs::INTERRUPTS).copied();
+        let known = programs::TRACEPOINTS.iter().chain(programs::INTERRUPTS);
+        let known = known.chain(programs::MORE_INTERRUPTS.as_flattened()).copied();
         let mut known: Vec<_> = known.chain(GoProbe::programs()).collect();
         let mut in_object: Vec<_> = probes.ebpf.programs().map(|(name, _)| name).collect();
         known.sort_unstable();
@@ -306,6 +319,16 @@ mod tests {
             );
         }
         assert_eq!(ring.drain(usize::MAX, |_| {}), 0, "no process is traced, so nothing comes");
+    }
+
+    /// On a kernel before 6.18, on one without quotas, and on one without iowait.
+    #[test]
+    fn fields_that_a_kernel_does_not_have_are_not_needed() {
+        let mut offsets = btf::KernelOffsets::read().expect("this kernel has BTF");
+        for field in ["TASK_THROTTLED", "CFS_RQ_THROTTLE_COUNT", "TASK_CFS_RQ", "TASK_IN_IOWAIT"] {
+            offsets = offsets.without(field);
+            load_with(*RING_BYTES.start(), &offsets).expect("loads");
+        }
     }
 
     #[test]

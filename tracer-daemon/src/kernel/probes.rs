@@ -13,7 +13,7 @@ use aya::{
 };
 use tracing::warn;
 
-use super::{KernelError, attach_error, programs, refused};
+use super::{KernelError, attach_error, btf::has_tracepoint, programs, refused};
 
 /// For whom probes in a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,22 +67,33 @@ pub struct HitCosts {
 pub struct Probes {
     pub(super) ebpf: Ebpf,
     tracepoints: Vec<BtfTracePointLink>,
-    wakers_known: bool,
+    /// The tracepoints of interrupts that this kernel has; none if they do not tell wakers from interrupts.
+    interrupts: Vec<&'static str>,
+}
+
+/// The tracepoints of interrupts that a kernel has; none if they do not tell wakers from interrupts.
+pub(super) fn interrupts(btf: &Btf) -> Vec<&'static str> {
+    if !programs::INTERRUPTS.iter().all(|name| has_tracepoint(btf, name)) {
+        return Vec::new();
+    }
+    let has = |pair: &&[&str; 2]| pair.iter().all(|name| has_tracepoint(btf, name));
+    let more = programs::MORE_INTERRUPTS.iter().filter(has).flatten();
+    programs::INTERRUPTS.iter().chain(more).copied().collect()
 }
 
 impl Probes {
-    pub(super) fn load(mut ebpf: Ebpf, btf: &Btf, wakers_known: bool) -> Result<Self, KernelError> {
-        for name in programs::TRACEPOINTS {
+    pub(super) fn load(
+        mut ebpf: Ebpf,
+        btf: &Btf,
+        interrupts: Vec<&'static str>,
+    ) -> Result<Self, KernelError> {
+        for &name in interrupts.iter().chain(programs::TRACEPOINTS) {
             load_tracepoint(&mut ebpf, btf, name)?;
         }
-        if wakers_known {
-            for name in programs::INTERRUPTS {
-                load_tracepoint(&mut ebpf, btf, name)?;
-            }
-        } else {
+        if interrupts.is_empty() {
             warn!("this kernel has no interrupt tracepoints: wakers are not recorded");
         }
-        Ok(Self { ebpf, tracepoints: Vec::new(), wakers_known })
+        Ok(Self { ebpf, tracepoints: Vec::new(), interrupts })
     }
 
     /// Attaches all tracepoints. They see nothing before [`super::Kernel::trace`] names a process.
@@ -91,8 +102,7 @@ impl Probes {
     /// When the kernel refuses one.
     pub fn attach_tracepoints(&mut self) -> Result<(), KernelError> {
         // Interrupts first, so that their state is known when the first wake-up comes.
-        let interrupts: &[_] = if self.wakers_known { programs::INTERRUPTS } else { &[] };
-        for &name in interrupts.iter().chain(programs::TRACEPOINTS) {
+        for &name in self.interrupts.iter().chain(programs::TRACEPOINTS) {
             let failed = |e: ProgramError| attach_error(name, &e);
             let program = tracepoint(&mut self.ebpf, name)?;
             let id = program.attach().map_err(failed)?;
@@ -186,7 +196,7 @@ impl Probes {
 
     /// Whether wakers can be told from interrupts on this kernel.
     pub fn wakers_known(&self) -> bool {
-        self.wakers_known
+        !self.interrupts.is_empty()
     }
 }
 

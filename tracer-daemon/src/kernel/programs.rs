@@ -14,14 +14,22 @@ pub const TRACEPOINTS: &[&str] = &[
     "sys_exit",
 ];
 
-/// Tracepoints that tell interrupts from threads: without them wakers are not recorded.
+/// Tracepoints that tell interrupts from threads: without them wakers are not recorded. In this order: a CPU whose
+/// interrupt is seen to begin and not to end would be taken to be in it until the next one.
 pub const INTERRUPTS: &[&str] = &[
-    "irq_handler_entry",
     "irq_handler_exit",
-    "softirq_entry",
+    "irq_handler_entry",
     "softirq_exit",
-    "local_timer_entry",
+    "softirq_entry",
     "local_timer_exit",
+    "local_timer_entry",
+];
+
+/// Tracepoints of further interrupts that wake threads, now and then; both of a pair are attached where the kernel has them.
+pub const MORE_INTERRUPTS: &[[&str; 2]] = &[
+    ["call_function_exit", "call_function_entry"],
+    ["call_function_single_exit", "call_function_single_entry"],
+    ["irq_work_exit", "irq_work_entry"],
 ];
 
 /// How much is recorded; from which level on a probe is attached.

@@ -69,7 +69,20 @@ pub struct Pipeline {
     flushed_until: u64,
     /// Processes that began or began another program; none unless they are asked for.
     beginnings: Option<Vec<Beginning>>,
+    /// Time of the newest event when the counts were told last (ns).
+    counted_until: u64,
+    /// Since when events of the scheduler may be missing (ns), while it is not known until when.
+    doubted_since: Option<u64>,
 }
+
+/// Events without which it is not known what threads did.
+const OF_THREADS: &[EventKind] = &[
+    EventKind::SchedSwitch,
+    EventKind::SchedWaking,
+    EventKind::SchedFork,
+    EventKind::SchedExec,
+    EventKind::SchedExit,
+];
 
 impl Pipeline {
     /// A pipeline for a recording that begins at `start_ts` (CLOCK_MONOTONIC, ns).
@@ -82,6 +95,8 @@ impl Pipeline {
             counts: Counts::default(),
             flushed_until: start_ts,
             beginnings: None,
+            counted_until: start_ts,
+            doubted_since: None,
         }
     }
 
@@ -129,9 +144,15 @@ impl Pipeline {
         self.tracker.add_process(facts, begins);
     }
 
-    /// A thread that a process had at `ts` (ns), with its state as a letter of proc_pid_stat(5).
-    pub fn add_thread(&mut self, pid: u32, tid: u32, name: &str, state: char, ts: u64) {
-        self.tracker.add_thread(pid, tid, name, state, ts);
+    /// A thread that a process had when it was listed, with its state as a letter of proc_pid_stat(5). `at`: since
+    /// when the process is traced, and when it was listed (ns).
+    pub fn add_thread(&mut self, pid: u32, tid: u32, name: &str, state: char, at: (u64, u64)) {
+        self.tracker.add_thread(pid, tid, name, state, at);
+    }
+
+    /// The system call in which such a thread slept, with its six arguments.
+    pub fn add_call(&mut self, tid: u32, nr: u32, args: &[u64; 6]) {
+        self.tracker.add_call(tid, nr, args);
     }
 
     /// The Go runtime of a process; its goroutines are traced since `since`.
@@ -173,6 +194,9 @@ impl Pipeline {
                     self.tracker.want_kernel_stack(switch.kernel_stack);
                 }
                 if !self.order.push(event) {
+                    if OF_THREADS.contains(&event.kind()) {
+                        self.tracker.doubt(event.header().ts, self.order.newest());
+                    }
                     self.losses.add(event.kind().name(), loss_stage::ORDER, 1);
                 }
             }
@@ -204,7 +228,17 @@ impl Pipeline {
             self.losses.add(kind.name(), loss_stage::UNREADABLE, unreadable);
             if no_room + unreadable > 0 {
                 self.tracker.events_were_lost();
+                if OF_THREADS.contains(&kind) {
+                    self.doubted_since.get_or_insert(self.counted_until);
+                }
             }
+        }
+        self.counted_until = self.newest();
+        if let Some(since) = self.doubted_since {
+            // Whatever is still to come out of the ring may be older than what was lost.
+            let all_came = self.taken() >= counts.submitted();
+            self.tracker.doubt(since, if all_came { self.counted_until } else { u64::MAX });
+            self.doubted_since = self.doubted_since.filter(|_| !all_came);
         }
         self.counts = counts;
     }

@@ -114,7 +114,11 @@ impl Recorder {
         let threads = ProcessInfo::threads(pid)?;
         let listed = clock::monotonic();
         for thread in threads {
-            self.engine.pipeline.add_thread(pid, thread.tid, &thread.name, thread.state, listed);
+            let at = (self.begun, listed);
+            self.engine.pipeline.add_thread(pid, thread.tid, &thread.name, thread.state, at);
+            if let Some((nr, args)) = thread.call {
+                self.engine.pipeline.add_call(thread.tid, nr, &args);
+            }
         }
         kick::every_cpu();
         Ok(())

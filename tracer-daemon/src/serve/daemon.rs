@@ -274,8 +274,11 @@ impl Daemon {
             let threads = ProcessInfo::threads(pid).unwrap_or_default();
             let listed = clock::monotonic();
             for thread in threads {
-                let (tid, name) = (thread.tid, &thread.name);
-                self.engine.pipeline.add_thread(pid, tid, name, thread.state, listed);
+                let (tid, at) = (thread.tid, (process.since, listed));
+                self.engine.pipeline.add_thread(pid, tid, &thread.name, thread.state, at);
+                if let Some((nr, args)) = thread.call {
+                    self.engine.pipeline.add_call(tid, nr, &args);
+                }
             }
             if options.level > Level::Sched {
                 self.prober.look((pid, process.since), options.level);

@@ -3,12 +3,15 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::bpf_get_stack,
     macros::btf_tracepoint,
     programs::{BtfTracePointContext, tracing::StackIdContext as _},
 };
 use tracer_common::{
     events::{
-        CONTEXT_INTERRUPT, CONTEXT_TASK, CONTEXT_UNKNOWN, LOST_KERNEL_STACK, NO_KERNEL_STACK,
+        CONTEXT_UNKNOWN, LOST_KERNEL_STACK, NO_CALL, NO_KERNEL_STACK, SWITCH_COMPAT, SWITCH_FAULT,
+        SWITCH_FAULT_KNOWN, SWITCH_IO, SWITCH_IO_KNOWN, SWITCH_PREEMPT, SWITCH_THROTTLED,
         SchedSwitch, SchedWaking,
     },
     target::KERNEL_STACKS,
@@ -18,9 +21,12 @@ use super::irq;
 use crate::{
     emit::emit,
     globals,
-    maps::{KERNEL_STACKS_SEEN, traced},
+    maps::{FAULT_FRAMES, KERNEL_STACKS_SEEN, LEAVER_STACK, traced},
     task::Task,
 };
+
+/// include/linux/sched.h: TASK_UNINTERRUPTIBLE
+const UNINTERRUPTIBLE: u32 = 2;
 
 /// trace_sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next,
 /// unsigned int prev_state)
@@ -39,8 +45,10 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         }
         _ => NO_KERNEL_STACK,
     };
-    let preempt = ctx.arg::<u64>(0) as u32 & 1;
+    let preempt = ctx.arg::<u64>(0) & 1 != 0;
     let prev_state = ctx.arg::<u64>(3) as u32;
+    let (flags, nr) =
+        if leaves.is_some() { why(&ctx, prev, preempt, prev_state) } else { (0, NO_CALL) };
     let prev_runtime = prev.runtime();
     let next_tid = next.tid();
     let next_comm = next.comm();
@@ -50,7 +58,8 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         prev_state,
         next_tid,
         next_tgid,
-        preempt,
+        flags,
+        nr,
         kernel_stack,
         prev_runtime,
         next_comm,
@@ -58,33 +67,89 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Why a thread leaves the CPU: the flags of `SchedSwitch`, and the system call that it is in.
+#[inline(always)]
+fn why(ctx: &BtfTracePointContext, task: Task, preempt: bool, state: u32) -> (u16, u16) {
+    let mut flags = if preempt { SWITCH_PREEMPT } else { 0 };
+    if preempt || state == 0 {
+        if task.is_throttled() {
+            flags |= SWITCH_THROTTLED;
+        }
+    } else {
+        flags |= match task.in_iowait() {
+            Some(true) => SWITCH_IO_KNOWN | SWITCH_IO,
+            Some(false) => SWITCH_IO_KNOWN,
+            None => 0,
+        };
+    }
+    let nr = task.call().map_or(NO_CALL, |nr| nr as u16);
+    if nr != NO_CALL && task.in_compat_call() {
+        flags |= SWITCH_COMPAT;
+    }
+    // Walking the stack costs more than all the rest: it is left out for the many waits of system calls that a signal
+    // can end. Of those only that for the server of a userfaultfd can be a page fault.
+    let may_fault = nr == NO_CALL || state & UNINTERRUPTIBLE != 0;
+    if !preempt && state != 0 && globals::page_faults_known() != 0 {
+        flags |= SWITCH_FAULT_KNOWN;
+        if may_fault && in_page_fault(ctx) {
+            flags |= SWITCH_FAULT;
+        }
+    }
+    (flags, nr)
+}
+
+/// Whether the current thread is in the kernel's handler of page faults.
+#[inline(always)]
+fn in_page_fault(ctx: &BtfTracePointContext) -> bool {
+    let Some(stack) = LEAVER_STACK.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: a slot of this CPU, where nothing comes between a switch and its end.
+    let len = unsafe {
+        bpf_get_stack(ctx.as_ptr(), stack.cast(), size_of::<[u64; FAULT_FRAMES]>() as u32, 0)
+    };
+    let [start, end, other_start, other_end] = globals::page_faults();
+    let mut found = false;
+    for i in 0..FAULT_FRAMES {
+        if (i * 8) as i64 >= len {
+            break;
+        }
+        // SAFETY: as above; the helper has written that many bytes.
+        let pc = unsafe { (*stack)[i] };
+        found |= (start..end).contains(&pc) || (other_start..other_end).contains(&pc);
+    }
+    found
+}
+
 /// trace_sched_waking(struct task_struct *p): in the context of the waker.
 #[btf_tracepoint(function = "sched_waking")]
 pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
-    woken(Task::new(ctx.arg::<*const c_void>(0)))
+    woken(Task::new(ctx.arg::<*const c_void>(0)), 0)
 }
 
 /// trace_sched_wakeup_new(struct task_struct *p): in the context of the creator.
 #[btf_tracepoint(function = "sched_wakeup_new")]
 pub fn sched_wakeup_new(ctx: BtfTracePointContext) -> i32 {
-    woken(Task::new(ctx.arg::<*const c_void>(0)))
+    woken(Task::new(ctx.arg::<*const c_void>(0)), 1)
 }
 
 #[inline(always)]
-fn woken(wakee: Task) -> i32 {
+fn woken(wakee: Task, is_new: u16) -> i32 {
     let wakee_tgid = wakee.tgid();
     if traced(wakee_tgid).is_none() {
         return 0;
     }
     let current = Task::current();
-    let context = if globals::interrupts_known() == 0 {
-        CONTEXT_UNKNOWN
-    } else if irq::in_interrupt() {
-        CONTEXT_INTERRUPT
-    } else {
-        CONTEXT_TASK
-    };
+    let context = if globals::interrupts_known() == 0 { CONTEXT_UNKNOWN } else { irq::context() };
     let (wakee_tid, waker_tgid, waker_comm) = (wakee.tid(), current.tgid(), current.comm());
-    emit(|header| SchedWaking { header, wakee_tid, wakee_tgid, waker_tgid, context, waker_comm });
+    emit(|header| SchedWaking {
+        header,
+        wakee_tid,
+        wakee_tgid,
+        waker_tgid,
+        context,
+        is_new,
+        waker_comm,
+    });
     0
 }

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::tables::EntityRow;
-use super::{TableKind, entities, streams};
+use super::{TableKind, entities, streams, thread_views};
 use crate::error::{Result, StoreError};
 
 /// `PRAGMA application_id` of a tracerd database: the bytes `TRCD`.
@@ -27,7 +27,8 @@ fn create(conn: &Connection) -> rusqlite::Result<()> {
          CREATE INDEX goroutine_by_process ON goroutine(upid);",
         entities::SegmentRow::TABLE.name
     ))?;
-    conn.execute_batch(streams::EVENT_SQL)
+    conn.execute_batch(streams::EVENT_SQL)?;
+    conn.execute_batch(thread_views::SQL)
 }
 
 /// Makes the schema in an empty database (version 0), in one transaction; one of this version stays as it is.

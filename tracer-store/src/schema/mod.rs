@@ -7,6 +7,7 @@ pub mod entities;
 pub(crate) mod migrations;
 pub mod streams;
 pub(crate) mod tables;
+pub(crate) mod thread_views;
 pub mod words;
 
 pub use migrations::{APPLICATION_ID, SCHEMA_VERSION};
@@ -164,10 +165,11 @@ impl TableDef {
     }
 }
 
-/// All tables: streams, the view over them, entities, and the internal ones.
+/// All tables: streams, the views over them, entities, and the internal ones.
 pub fn tables() -> Vec<&'static TableDef> {
     let mut all = streams::Streams::TABLES.to_vec();
     all.push(&streams::EVENT);
+    all.extend(&thread_views::VIEWS);
     all.extend(entities::TABLES);
     all
 }

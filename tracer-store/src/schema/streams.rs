@@ -7,11 +7,12 @@ use std::sync::Arc;
 use crate::strings::StrId;
 
 use super::tables::tables;
-use super::words::{goroutine_state, proc_state, thread_state};
+use super::words::{goroutine_state, proc_state, thread_reason, thread_state, thread_waker};
 use super::{ColumnDef, ColumnKind, TableDef, TableKind};
 
 tables! {
-    /// What each thread did, one row per interval between two scheduler events.
+    /// What each thread did, one row per interval between two scheduler events. The rows of a thread follow one
+    /// another without a gap, from its start (or that of its recording) to its end.
     ThreadState thread_state {
         /// When the interval began.
         ts: i64, unit "ns";
@@ -21,8 +22,27 @@ tables! {
         utid: i64;
         /// What the thread did.
         state: StrId, words thread_state::ALL;
+        /// While sleeping or uninterruptible: what it waits in; while preempted: why it lost the CPU. NULL if not known.
+        reason: Option<StrId>, words thread_reason::ALL;
         /// The CPU that it ran on, while running; else NULL.
         cpu: Option<i64>;
+        /// The goroutine that the thread ran, or was in a system call for, when the interval began.
+        ugid: Option<i64>;
+        /// The system call that the thread was in when it left the CPU.
+        syscall: Option<StrId>;
+        /// When that call began, as in `syscall.ts`; NULL if that was before the recording.
+        syscall_ts: Option<i64>, unit "ns";
+        /// The address of the futex that it waits for.
+        futex: Option<i64>;
+        /// The thread that is known to have got that futex last: it had waited for it, and has woken nobody there
+        /// since. Only for mutexes that are marked by a 2 while threads wait (glibc, musl, Rust, Go), and for those
+        /// with priority inheritance; a thread that got the mutex without a wait is not known.
+        holder_utid: Option<i64>;
+        /// While sleeping or uninterruptible: 1 if the kernel accounts for it as a wait for I/O (iowait: a disk, or a file
+        /// system that has its data elsewhere), else 0. NULL if not known.
+        io_wait: Option<i64>;
+        /// On the runnable interval that follows a wake-up: who woke it. NULL if not known.
+        waker: Option<StrId>, words thread_waker::ALL;
         /// On the runnable interval that follows a wake-up: the thread that woke this one.
         /// NULL when an interrupt did, or when it is not known.
         waker_utid: Option<i64>;
@@ -345,8 +365,8 @@ pub(crate) static EVENT: TableDef = TableDef {
 pub(crate) const EVENT_SQL: &str = "\
 CREATE VIEW event(ts, dur, kind, upid, utid, ugid, name, detail) AS
 SELECT ts, dur, 'thread_state',
-    (SELECT upid FROM thread t WHERE t.utid = s.utid), utid, NULL, state,
-    CASE WHEN cpu IS NOT NULL THEN 'cpu ' || cpu END
+    (SELECT upid FROM thread t WHERE t.utid = s.utid), utid, ugid, state,
+    coalesce('cpu ' || cpu, syscall, reason)
   FROM thread_state s
 UNION ALL SELECT ts, dur, 'goroutine_state',
     (SELECT upid FROM goroutine g WHERE g.ugid = s.ugid), utid, ugid, state, reason

@@ -33,6 +33,23 @@ words! {
         UNINTERRUPTIBLE = "uninterruptible", "waiting, a signal cannot end the wait (most often for a disk)";
         STOPPED = "stopped", "stopped by a signal or a debugger";
         DEAD = "dead", "exited";
+        UNKNOWN = "unknown", "not known: events of that time were lost, see `loss`";
+    }
+    /// Words of `thread_state.reason`.
+    thread_reason {
+        SYSCALL = "syscall", "it waits in a system call, which `syscall` names";
+        PAGE_FAULT = "page fault", "it waits for memory that it touched; if `syscall` names a call, that call touched it";
+        KERNEL = "kernel", "it waits in the kernel for anything else: on its way out of a system call, or in its exit";
+        PREEMPTED = "preempted", "the scheduler took the CPU away from it";
+        YIELDED = "yielded", "it gave the CPU up without a wait (`sched_yield`, or woken before it slept)";
+        THROTTLED = "throttled", "its control group has used up its quota of CPU time; the wait for a CPU after that included";
+    }
+    /// Words of `thread_state.waker`.
+    thread_waker {
+        THREAD = "thread", "a thread, see `waker_utid`";
+        TIMER = "timer", "a timer that ran out";
+        SOFTIRQ = "softirq", "a softirq: a packet that arrived, most often";
+        INTERRUPT = "interrupt", "another interrupt: of a disk, most often";
     }
     /// Words of `goroutine_state.state`.
     goroutine_state {

@@ -258,7 +258,7 @@ fn a_goroutine_that_has_ended_makes_no_system_call() {
 #[test]
 fn a_goroutine_in_a_system_call_since_before_the_start_ran_only_after_it() {
     let mut bench = Bench::new();
-    bench.pipeline.add_thread(PID, PID, "main", 'S', START);
+    bench.pipeline.add_thread(PID, PID, "main", 'S', (START, START));
     bench.push(exit(1_400));
     bench.push(status(1_500, 5, 2, 4, CHAN_RECEIVE));
     bench.run(2_000);

@@ -7,6 +7,7 @@ mod stacks;
 mod syscalls;
 mod threads;
 mod user;
+mod waits;
 
 use tracer_common::{
     Header,
@@ -15,7 +16,8 @@ use tracer_common::{
         GoAssistEnd, GoCreate, GoGcBegin, GoGcEnd, GoHeap, GoHeapGoal, GoMaxProcs, GoProc,
         GoProcStop, GoStack, GoStatus, GoStwBegin, GoStwEnd, GoSweepBegin, GoSweepEnd, GoSwitch,
         GoSyscall, GoText, GoUserLog, GoUserRegion, GoUserTask, GoUserTaskEnd, GoWorker, NO_PROC,
-        Record, SchedExit, SchedFork, SchedSwitch, SchedWaking, SysEnter, SysExit, TEXT_WORDS,
+        Record, SchedExec, SchedExit, SchedFork, SchedSwitch, SchedWaking, SysEnter, SysExit,
+        TEXT_WORDS,
     },
 };
 use tracer_store::{GoroutineState, ThreadState};
@@ -77,7 +79,7 @@ impl Bench {
         let bytes = unsafe {
             std::slice::from_raw_parts(std::ptr::from_ref(&record).cast::<u8>(), size_of::<R>())
         };
-        self.pipeline.push(bytes);
+        self.pipeline.push(&[bytes, &vec![0; R::TAIL]].concat());
     }
 
     fn push_with_tail<R: Record>(&mut self, record: R, tail: &[u8]) {
@@ -147,20 +149,22 @@ fn switch(ts: u64, prev: u32, prev_state: u32, next: u32, prev_runtime: u64) -> 
         prev_state,
         next_tid: next,
         next_tgid: tgid(next),
-        preempt: 0,
+        flags: 0,
+        nr: u16::MAX,
         kernel_stack: -1,
         prev_runtime,
         next_comm: *b"someone\0\0\0\0\0\0\0\0\0",
     }
 }
 
-fn waking(ts: u64, wakee_tid: u32, context: u32) -> SchedWaking {
+fn waking(ts: u64, wakee_tid: u32, context: u16) -> SchedWaking {
     SchedWaking {
         header: header::<SchedWaking>(ts, 1),
         wakee_tid,
         wakee_tgid: PID,
         waker_tgid: 1,
         context,
+        is_new: 0,
         waker_comm: [0; 16],
     }
 }
@@ -295,6 +299,8 @@ const SIZES: &[(EventKind, usize)] = &[
     size::<SchedSwitch>(),
     size::<SchedWaking>(),
     size::<SchedFork>(),
+    size::<SchedExec>(),
+    size::<SchedExit>(),
     size::<SysEnter>(),
     size::<SysExit>(),
     size::<GoStatus>(),

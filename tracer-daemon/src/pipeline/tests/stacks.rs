@@ -65,7 +65,8 @@ fn a_stack_that_was_lost_is_counted_and_its_event_is_not() {
 #[test]
 fn a_record_that_is_cut_is_counted() {
     let mut bench = Bench::new();
-    bench.push(GoStack { header: header::<GoStack>(1_100, PID), id: 7, tgid: PID, skip: 0 });
+    let head = GoStack { header: header::<GoStack>(1_100, PID), id: 7, tgid: PID, skip: 0 };
+    bench.push_with_tail(head, &[]);
     bench.run(2_000);
     assert_eq!(bench.losses(), [("unknown", "decode", 1)]);
 }

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn thread_intervals_follow_one_another_without_a_gap() {
     let mut bench = Bench::new();
-    bench.pipeline.add_thread(PID, PID, "main", 'S', START);
+    bench.pipeline.add_thread(PID, PID, "main", 'S', (START, START));
     bench.push(waking(1_500, PID, CONTEXT_TASK));
     bench.push(switch(1_600, 1, 1, PID, 0));
     bench.push(switch(2_000, PID, 0, 1, 400));
@@ -28,7 +28,7 @@ fn thread_intervals_follow_one_another_without_a_gap() {
 fn whoever_was_interrupted_is_not_the_waker() {
     for (context, known) in [(CONTEXT_TASK, true), (CONTEXT_INTERRUPT, false)] {
         let mut bench = Bench::new();
-        bench.pipeline.add_thread(PID, PID, "main", 'S', START);
+        bench.pipeline.add_thread(PID, PID, "main", 'S', (START, START));
         bench.push(waking(1_500, PID, context));
         bench.push(switch(1_600, 1, 1, PID, 0));
         bench.run(2_000);
@@ -85,6 +85,248 @@ fn the_first_run_of_a_new_thread_is_found_by_its_time_on_the_cpu() {
     bench.push(switch(1_500, child, 1, 1, 100));
     bench.run(2_000);
     let rows = bench.thread(i64::from(child));
-    assert_eq!(rows[..2], [("runnable", 1_110, Some(290)), ("running", 1_400, Some(100))]);
+    assert_eq!(rows[..2], [("runnable", 1_100, Some(300)), ("running", 1_400, Some(100))]);
     assert_eq!(bench.losses(), []);
+}
+
+fn fork(ts: u64, child_tid: u32) -> SchedFork {
+    SchedFork {
+        header: header::<SchedFork>(ts, PID),
+        parent_tgid: PID,
+        child_tid,
+        child_tgid: PID,
+        uid: 0,
+        cgroup: 0,
+        child_start: 0,
+        child_comm: *b"child\0\0\0\0\0\0\0\0\0\0\0",
+    }
+}
+
+fn ends(ts: u64, tid: u32) -> SchedExit {
+    SchedExit { header: header::<SchedExit>(ts, tid), tgid: PID, exit_code: 0 }
+}
+
+/// `switch` of a thread that never comes back.
+fn gone(ts: u64, tid: u32) -> SchedSwitch {
+    switch(ts, tid, 0x80, 1, 0)
+}
+
+fn on_cpu(cpu: u16, event: SchedSwitch) -> SchedSwitch {
+    SchedSwitch { header: Header { cpu, ..event.header }, ..event }
+}
+
+#[test]
+fn a_wait_whose_end_was_not_told_is_unknown() {
+    let mut bench = Bench::with_thread();
+    bench.push(switch(1_500, PID, 1, 1, 100));
+    // It is woken and gets the CPU, at 1_900.
+    bench.push(switch(2_000, PID, 0, 1, 200));
+    bench.run(3_000);
+    let rows = bench.thread(i64::from(PID));
+    assert_eq!(rows[1..3], [("unknown", 1_500, Some(400)), ("running", 1_900, Some(100))]);
+    assert_eq!(bench.losses(), [("sched_waking", "state", 1)]);
+}
+
+#[test]
+fn what_spans_a_loss_is_unknown() {
+    let mut bench = Bench::with_thread();
+    bench.push(switch(1_500, PID, 1, 1, 100));
+    bench.run(1_600);
+    let mut counts = Counts::default();
+    counts.0[EventKind::SchedSwitch as usize] =
+        KindCounts { produced: 2, no_room: 1, unreadable: 0 };
+    counts.0[EventKind::SysEnter as usize].produced = 1;
+    counts.0[EventKind::SysExit as usize].produced = 1;
+    bench.pipeline.set_counts(counts);
+    bench.push(waking(1_700, PID, CONTEXT_TASK));
+    bench.push(switch(1_800, 1, 1, PID, 0));
+    bench.push(switch(1_900, PID, 1, 1, 200));
+    bench.run(3_000);
+    let expected = [
+        ("running", 1_010, Some(490)),
+        ("unknown", 1_500, Some(200)),
+        ("runnable", 1_700, Some(100)),
+        ("running", 1_800, Some(100)),
+        ("sleeping", 1_900, None),
+    ];
+    assert_eq!(bench.thread(i64::from(PID)), expected);
+    assert_eq!(bench.losses(), [("sched_switch", "ring", 1)]);
+}
+
+#[test]
+fn a_thread_ends_when_it_leaves_the_cpu_for_good() {
+    let mut bench = Bench::with_thread();
+    let child = PID + 1;
+    bench.push(fork(1_100, child));
+    bench.push(switch(1_200, 1, 1, child, 0));
+    bench.push(ends(1_300, child));
+    bench.push(gone(1_400, child));
+    bench.run(2_000);
+    let expected =
+        [("runnable", 1_100, Some(100)), ("running", 1_200, Some(200)), ("dead", 1_400, Some(0))];
+    assert_eq!(bench.thread(i64::from(child)), expected);
+    let row = bench.rows.threads.iter().rfind(|t| t.tid == i64::from(child)).expect("known");
+    assert_eq!((row.start_ts, row.end_ts), (Some(1_100), Some(1_400)));
+}
+
+#[test]
+fn a_last_switch_that_was_not_told_is_not_waited_for() {
+    let mut bench = Bench::with_thread();
+    let child = PID + 1;
+    bench.push(fork(1_100, child));
+    bench.push(switch(1_200, 1, 1, child, 0));
+    bench.push(ends(1_300, child));
+    bench.run(1_000_000_000);
+    assert_eq!(bench.thread(i64::from(child)).last(), Some(&("running", 1_200, None)));
+    bench.run(20_000_000_000);
+    assert_eq!(bench.thread(i64::from(child)).last(), Some(&("running", 1_200, Some(100))));
+    assert_eq!(bench.losses(), [("sched_switch", "state", 1)]);
+    let row = bench.rows.threads.iter().rfind(|t| t.tid == i64::from(child)).expect("known");
+    assert_eq!(row.end_ts, Some(1_300));
+}
+
+#[test]
+fn a_tid_that_is_used_again_is_another_thread() {
+    let mut bench = Bench::with_thread();
+    let child = PID + 1;
+    bench.push(fork(1_100, child));
+    bench.push(switch(1_200, 1, 1, child, 0));
+    // Its end is lost.
+    bench.push(fork(1_500, child));
+    bench.run(2_000);
+    assert_eq!(bench.thread(i64::from(child)), [("runnable", 1_100, Some(100))]);
+    let last = bench.rows.open.thread_state.iter().find(|row| row.ts == 1_500);
+    assert_eq!(bench.text(last.expect("the new one").state), "runnable");
+    assert_eq!(bench.losses(), [("sched_switch", "state", 1)]);
+}
+
+#[test]
+fn a_thread_that_the_kernel_makes_begins_with_its_first_wake_up() {
+    let mut bench = Bench::with_thread();
+    bench.push(SchedWaking { is_new: 1, ..waking(1_500, PID + 1, CONTEXT_TASK) });
+    bench.run(2_000);
+    assert_eq!(bench.thread(i64::from(PID) + 1), [("runnable", 1_500, None)]);
+    let row = bench.rows.threads.iter().rfind(|t| t.tid == i64::from(PID) + 1).expect("known");
+    assert_eq!(row.start_ts, Some(1_500));
+}
+
+/// The other thread calls execve, on CPU 2, while the first one is killed on CPU 1. `late`: the first one leaves its CPU
+/// when the other one has got its tid already.
+#[test]
+fn a_thread_that_replaces_the_program_gets_another_tid_before_that_is_told() {
+    for late in [false, true] {
+        let mut bench = Bench::with_thread();
+        let other = PID + 1;
+        bench.push(fork(1_100, other));
+        bench.push(on_cpu(2, switch(1_200, 1, 1, other, 0)));
+        bench.push(ends(1_300, PID));
+        if !late {
+            bench.push(gone(1_350, PID));
+        }
+        bench.push(on_cpu(2, switch(1_400, PID, 2, 1, 200)));
+        if late {
+            bench.push(gone(1_450, other));
+        }
+        bench.push(waking(1_500, PID, CONTEXT_TASK));
+        bench.push(on_cpu(2, switch(1_600, 1, 1, PID, 0)));
+        bench.push(SchedExec {
+            header: header::<SchedExec>(1_700, PID),
+            tgid: PID,
+            old_tid: other,
+            uid: 0,
+            args_len: 0,
+            cgroup: 0,
+            start: 0,
+            comm: *b"program\0\0\0\0\0\0\0\0\0",
+        });
+        bench.push(on_cpu(2, switch(1_800, PID, 1, 1, 300)));
+        bench.run(2_000);
+        let utid = |start| {
+            let starts = bench.rows.threads.iter().rfind(|t| t.start_ts == start);
+            starts.map(|thread| (thread.utid, thread.tid, thread.end_ts)).expect("known")
+        };
+        let rows = |utid| {
+            let all = bench.rows.closed.thread_state.iter().chain(&bench.rows.open.thread_state);
+            let own = all.filter(|row| row.utid == utid);
+            own.map(|row| (bench.text(row.state), row.ts, row.dur)).collect::<Vec<_>>()
+        };
+        let (of_other, tid, _) = utid(Some(1_100));
+        assert_eq!(tid, i64::from(PID));
+        let expected = [
+            ("runnable", 1_100, Some(100)),
+            ("running", 1_200, Some(200)),
+            ("uninterruptible", 1_400, Some(100)),
+            ("runnable", 1_500, Some(100)),
+            ("running", 1_600, Some(200)),
+            ("sleeping", 1_800, None),
+        ];
+        assert_eq!(rows(of_other), expected);
+        let first = bench.rows.threads.iter().rfind(|t| t.utid == 1).expect("the first one");
+        let end = if late { 1_450 } else { 1_350 };
+        assert_eq!(first.end_ts, Some(end));
+        assert_eq!(rows(1), [("running", 1_010, Some(end - 1_010)), ("dead", end, Some(0))]);
+        assert_eq!(bench.losses(), []);
+    }
+}
+
+/// Whatever is told, in whatever order.
+#[test]
+fn there_is_never_a_gap() {
+    // xorshift64: the same numbers every time
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    for _ in 0..50 {
+        let mut bench = Bench::new();
+        // So that it goes on when all threads have ended.
+        bench.pipeline.watch_beginnings();
+        bench.pipeline.add_thread(
+            PID,
+            PID,
+            "main",
+            ['S', 'R', 'D'][random(3) as usize],
+            (START, START),
+        );
+        let mut ts = START;
+        for _ in 0..2_000 {
+            ts += random(50);
+            let (tid, next) = (PID + random(4) as u32, PID + random(4) as u32);
+            let bits = [0, 0, 1, 1, 2, 0x80][random(6) as usize];
+            let cpu = random(2) as u16;
+            match random(16) {
+                0 => bench.push(fork(ts, PID + 1 + random(3) as u32)),
+                1 => bench.push(ends(ts, tid)),
+                2 => bench.push(SchedExec {
+                    header: header::<SchedExec>(ts, PID),
+                    tgid: PID,
+                    old_tid: tid,
+                    uid: 0,
+                    args_len: 0,
+                    cgroup: 0,
+                    start: 0,
+                    comm: [0; 16],
+                }),
+                3 => {
+                    bench.push(SysEnter { header: header::<SysEnter>(ts, tid), ..enter(ts, 0, 0) })
+                }
+                4 => bench.push(SysExit { header: header::<SysExit>(ts, tid), ..exit(ts) }),
+                5..8 => bench.push(waking(ts, tid, CONTEXT_TASK)),
+                8..11 => bench.push(on_cpu(cpu, switch(ts, 1, 1, next, 0))),
+                _ => bench.push(on_cpu(cpu, switch(ts, tid, bits, next, random(100_000)))),
+            }
+        }
+        bench.run(ts + 1);
+        let mut rows = bench.rows.closed.thread_state.clone();
+        rows.extend(&bench.rows.open.thread_state);
+        // In the order of the store; an interval without a length is before the one that follows.
+        rows.sort_by_key(|row| (row.utid, row.ts, row.dur.is_none(), row.dur));
+        assert!(rows.len() > 500);
+        for pair in rows.windows(2).filter(|pair| pair[0].utid == pair[1].utid) {
+            assert_eq!(pair[0].dur.map(|dur| pair[0].ts + dur), Some(pair[1].ts), "{pair:?}");
+        }
+    }
 }

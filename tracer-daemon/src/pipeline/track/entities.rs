@@ -217,34 +217,51 @@ impl Entities {
         }
     }
 
-    /// A process replaced its program: all its other threads are gone, and the one that asked for
-    /// it is the leader now.
+    /// A process replaced its program: all its other threads are gone.
     pub fn exec(&mut self, event: &SchedExec) {
         let pid = event.tgid;
-        if event.old_tid != pid
-            && let Some(utid) = self.utid_by_tid.remove(&event.old_tid)
-            && let Some(Seen { row, .. }) = self.threads.get_mut(&utid)
-        {
-            row.tid = i64::from(pid);
-            let upid = row.upid;
-            self.utid_by_tid.insert(pid, utid);
-            if let Some(alive) = self.alive.get_mut(&upid) {
-                alive.tids.remove(&event.old_tid);
-                alive.tids.insert(pid);
-            }
-        }
         self.thread(pid, pid, &event.comm);
     }
 
-    /// A thread ended. True if it was the last one of a traced process.
-    pub fn thread_ended(&mut self, event: &SchedExit) -> bool {
-        let tid = event.header.tid;
-        let utid = self.thread_of(event.tgid, tid);
-        let ts = Some(event.header.ts.cast_signed());
+    /// Two threads of a process have got each other's tid: one of them, which was `tid`, is the first one from now on.
+    pub fn exchange(&mut self, tid: u32, pid: u32) {
+        let first = self.utid_by_tid.remove(&pid);
+        if let Some(utid) = self.utid_by_tid.remove(&tid)
+            && let Some(Seen { row, .. }) = self.threads.get_mut(&utid)
+        {
+            row.tid = i64::from(pid);
+            self.changed_threads.insert(utid);
+            self.utid_by_tid.insert(pid, utid);
+            if let Some(alive) = self.alive.get_mut(&row.upid) {
+                alive.tids.remove(&tid);
+                alive.tids.insert(pid);
+            }
+        }
+        // It has still to leave the CPU for good.
+        self.utid_by_tid.extend(first.map(|utid| (tid, utid)));
+    }
+
+    /// The threads of a process that have not begun to exit, other than its first one.
+    pub fn others_alive(&self, pid: u32) -> Vec<u32> {
+        let upid = self.upid_by_pid.get(&pid);
+        let alive = upid.and_then(|upid| self.alive.get(upid));
+        alive
+            .map(|alive| alive.tids.iter().copied().filter(|&tid| tid != pid).collect())
+            .unwrap_or_default()
+    }
+
+    /// A thread began.
+    pub fn thread_started(&mut self, utid: i64, ts: u64) {
         if let Some(thread) = self.threads.get_mut(&utid) {
-            thread.row.end_ts = ts;
+            thread.row.start_ts = Some(ts.cast_signed());
             self.changed_threads.insert(utid);
         }
+    }
+
+    /// A thread begins to exit. True if it was the last one of a traced process.
+    pub fn thread_ended(&mut self, event: &SchedExit) -> bool {
+        let tid = event.header.tid;
+        let ts = Some(event.header.ts.cast_signed());
         let upid = self.process(event.tgid);
         if tid == event.tgid
             && let Some(row) = self.processes.get_mut(&upid)
@@ -265,19 +282,26 @@ impl Entities {
         last
     }
 
-    /// A thread has left the CPU for good: its tid may be used again. Returns its process if that has ended
-    /// with it.
-    pub fn forget_thread(&mut self, tid: u32) -> Option<u32> {
+    /// A thread has left the CPU for good, at `ts` (ns): its tid may be used again. Returns the process that has
+    /// ended with it.
+    pub fn forget_thread(&mut self, tid: u32, ts: u64) -> Option<u32> {
         let utid = self.utid_by_tid.remove(&tid)?;
         self.listed.remove(&tid);
         self.gone_threads.push(utid);
-        let upid = self.threads.get(&utid)?.row.upid;
+        let end_ts = Some(ts.cast_signed());
+        let Seen { row, .. } = self.threads.get_mut(&utid)?;
+        row.end_ts = end_ts;
+        self.changed_threads.insert(utid);
+        let upid = row.upid;
         if !self.alive.get(&upid).is_some_and(|alive| alive.tids.is_empty()) {
             return None;
         }
         self.alive.remove(&upid);
         self.gone_processes.push(upid);
-        let pid = u32::try_from(self.processes.get(&upid)?.pid).ok()?;
+        let process = self.processes.get_mut(&upid)?;
+        process.end_ts = process.end_ts.max(end_ts);
+        self.changed_processes.insert(upid);
+        let pid = u32::try_from(process.pid).ok()?;
         if self.upid_by_pid.get(&pid) == Some(&upid) {
             self.upid_by_pid.remove(&pid);
         }

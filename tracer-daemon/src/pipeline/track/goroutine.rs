@@ -109,10 +109,11 @@ impl Track {
     }
 
     /// The thread of its open interval.
-    pub fn on_thread(&mut self, place: Place) {
+    pub fn on_thread(&mut self, place: Place, cx: &mut Context<'_>) {
         if let Some((_, row)) = &mut self.open {
             (row.utid, row.proc) = (Some(place.utid), place.proc);
         }
+        self.is_on(Some(place.utid), cx);
     }
 
     /// A goroutine that was there before.
@@ -213,6 +214,23 @@ impl Track {
             ..GoroutineState::default()
         };
         self.open = Some((state, row));
+        self.is_on(row.utid, cx);
+    }
+
+    /// It is on this thread from now on.
+    fn is_on(&self, utid: Option<i64>, cx: &mut Context<'_>) {
+        if let Some(utid) = utid {
+            cx.on_thread.insert(utid, self.row.ugid);
+        }
+    }
+
+    /// It is on this thread no more.
+    fn was_on(&self, utid: Option<i64>, cx: &mut Context<'_>) {
+        if let Some(utid) = utid
+            && cx.goroutine_on(utid) == Some(self.row.ugid)
+        {
+            cx.on_thread.remove(&utid);
+        }
     }
 
     /// Ends the open interval, if it is the one that this change ends, and begins the next.
@@ -223,6 +241,7 @@ impl Track {
         self.left_syscall = None;
         self.goes_on_with = None;
         self.switched_by = None;
+        self.was_on(self.open.and_then(|(_, row)| row.utid), cx);
         match self.open.take() {
             // A system call without a P looks like running on its way out.
             Some((state, row))
@@ -248,6 +267,7 @@ impl Track {
             ..GoroutineState::default()
         };
         self.open = Some((change.to, row));
+        self.is_on(row.utid, cx);
     }
 
     /// Whether it is in a system call that has not returned: for Go's scheduler also a thread of C
@@ -304,6 +324,7 @@ impl Track {
     pub fn stop(&mut self, ts: u64, place: Place, cx: &mut Context<'_>) {
         self.settle_syscall(cx.strings, cx.closed);
         if let Some((state, row)) = self.open.take() {
+            self.was_on(row.utid, cx);
             self.close(state, row, ts, place, cx);
         }
     }

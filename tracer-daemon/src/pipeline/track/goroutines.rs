@@ -323,7 +323,7 @@ impl Goroutines {
             ..process.new_row(&mut self.last_ugid, upid, event.goid, event.startpc, cx)
         };
         let mut track = Track::created(row, State::Syscall, None, utid, cx);
-        track.on_thread(Place::new(utid, NO_PROC));
+        track.on_thread(Place::new(utid, NO_PROC), cx);
         process.goroutines.insert(event.goid, track);
         self.left_syscall.insert(utid, event.goid);
     }

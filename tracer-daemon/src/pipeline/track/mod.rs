@@ -6,10 +6,13 @@
 
 mod address;
 mod call_arguments;
+mod doubt;
 mod entities;
+mod exec;
 mod existing;
 mod file_name;
 mod files;
+mod futexes;
 mod goroutine;
 mod goroutine_procs;
 mod goroutine_syscalls;
@@ -19,19 +22,16 @@ mod runtime;
 mod stacks;
 mod sweep;
 mod syscalls;
+mod thread;
 mod threads;
 mod user;
 
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-
 use tracer_common::{
     Event, EventKind,
-    events::{
-        CALL_LEFT, CONTEXT_TASK, GoStack, GoText, NO_KERNEL_STACK, NO_PROC, SchedFork, SysFile,
-        SysText,
-    },
+    events::{CALL_LEFT, GoStack, GoText, NO_KERNEL_STACK, NO_PROC, SchedFork, SysFile, SysText},
     goroutine_status::SYSCALL,
 };
 use tracer_store::{Alloc, Batch, Interner, Streams, words::loss_stage};
@@ -50,6 +50,7 @@ use runtime::Runtime;
 use stacks::Stacks;
 use sweep::Sweeps;
 use syscalls::Syscalls;
+use thread::Waker;
 use threads::Threads;
 use user::User;
 
@@ -82,6 +83,8 @@ struct Context<'a> {
     stacks: &'a mut Stacks,
     closed: &'a mut Streams,
     losses: &'a mut Losses,
+    /// The goroutine (ugid) that each thread (utid) runs or is in a system call for.
+    on_thread: &'a mut FxHashMap<i64, i64>,
 }
 
 impl Context<'_> {
@@ -89,6 +92,11 @@ impl Context<'_> {
     fn drop_interval(&mut self, kind: &'static str, ts: u64, interval: &dyn std::fmt::Debug) {
         tracing::debug!("{kind} at {ts} does not fit {interval:?}");
         self.losses.add(kind, loss_stage::STATE, 1);
+    }
+
+    /// The goroutine that a thread runs or is in a system call for.
+    fn goroutine_on(&self, utid: i64) -> Option<i64> {
+        self.on_thread.get(&utid).copied()
     }
 
     /// The stack of the kernel that an event names by number; one that was lost is counted.
@@ -124,6 +132,8 @@ pub struct Tracker {
     runtime: Runtime,
     sweeps: Sweeps,
     user: User,
+    /// See [`Context`].
+    on_thread: FxHashMap<i64, i64>,
     notices: Vec<Notice>,
     /// What was decided of processes that begin, by pid and time of the event that tells of it.
     decided: FxHashMap<(u32, u64), Option<ProcessFacts>>,
@@ -148,6 +158,7 @@ impl Tracker {
             runtime: Runtime::default(),
             sweeps: Sweeps::default(),
             user: User::default(),
+            on_thread: FxHashMap::default(),
             notices: Vec::new(),
             decided: FxHashMap::default(),
             adopts: false,
@@ -179,8 +190,10 @@ impl Tracker {
     pub fn end_process(&mut self, pid: u32, ts: u64, losses: &mut Losses) {
         self.refused.insert(pid);
         let Some(upid) = self.entities.traced(pid) else { return };
-        let Self { entities, strings, stacks, closed, threads, syscalls, sweeps, .. } = self;
-        let mut cx = Context { entities, strings, stacks, closed, losses };
+        let Self {
+            entities, strings, stacks, closed, threads, syscalls, sweeps, on_thread, ..
+        } = self;
+        let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
         for (utid, tid) in threads.end_process(upid, ts, &mut cx) {
             syscalls.thread_ended(utid, tid, ts, &mut cx);
             sweeps.thread_ended(utid, &mut cx);
@@ -225,9 +238,19 @@ impl Tracker {
         self.entities.add_traced(facts, begins);
     }
 
-    pub fn add_thread(&mut self, pid: u32, tid: u32, name: &str, state: char, ts: u64) {
-        let utid = self.entities.listed(pid, tid, name.as_bytes(), ts);
-        self.threads.existed(tid, utid, state, &mut self.strings);
+    pub fn add_thread(&mut self, pid: u32, tid: u32, name: &str, state: char, at: (u64, u64)) {
+        let utid = self.entities.listed(pid, tid, name.as_bytes(), at.1);
+        let upid = self.entities.process(pid);
+        self.threads.existed((upid, tid, utid), state, at, &mut self.strings);
+    }
+
+    pub fn add_call(&mut self, tid: u32, nr: u32, args: &[u64; 6]) {
+        self.threads.existed_in_call(tid, nr, args, &mut self.strings);
+    }
+
+    /// Events of the scheduler between `from` and `until` (ns) were lost.
+    pub fn doubt(&mut self, from: u64, until: u64) {
+        self.threads.doubt(from, until);
     }
 
     pub fn set_go(&mut self, pid: u32, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
@@ -336,12 +359,14 @@ impl Tracker {
             runtime,
             sweeps,
             user,
+            on_thread,
             notices,
             ..
         } = self;
-        let mut cx = Context { entities, strings, stacks, closed, losses };
+        let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
         let header = event.header();
         existing.settle(header.ts, goroutines, procs, &mut cx);
+        exec::follow(event, threads, cx.entities);
         match event {
             Event::SchedSwitch(e) => {
                 if let Some(pid) = threads.switch(e, &mut cx) {
@@ -349,19 +374,21 @@ impl Tracker {
                 }
             }
             Event::SchedWaking(e) => {
-                let waker = (e.context == CONTEXT_TASK)
-                    .then(|| cx.entities.thread(e.waker_tgid, header.tid, &e.waker_comm));
+                let waker = Waker::other(e.context, header.tid).unwrap_or_else(|| {
+                    Waker::thread(cx.entities.thread(e.waker_tgid, header.tid, &e.waker_comm))
+                });
                 threads.woken(e, waker, &mut cx);
             }
             Event::SchedExec(e) => {
-                threads.exec(e);
                 cx.entities.exec(e);
                 let upid = cx.entities.process(e.tgid);
+                threads.program_ended(upid);
                 program_ended(upid, header.ts, (goroutines, procs, runtime, user), &mut cx);
                 notices.push(Notice::Exec { pid: e.tgid });
             }
             Event::SchedExit(e) => {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
+                threads.exits(e);
                 syscalls.thread_ended(utid, header.tid, header.ts, &mut cx);
                 procs.thread_ended(utid);
                 goroutines.thread_ended(utid);
@@ -379,7 +406,7 @@ impl Tracker {
             Event::SysEnter(e) => {
                 let upid = cx.entities.process(e.tgid);
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
-                threads.runs(header, utid, &mut cx);
+                threads.enters_call(e, upid, utid, &mut cx);
                 let stack = cx.stack(upid, e.stack);
                 // Where the scheduler tells of its calls, those of the kernel are within them.
                 if !goroutines.tells_of_calls(upid)
@@ -396,6 +423,7 @@ impl Tracker {
             }
             Event::SysExit(e) => {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
+                threads.leaves_call(e);
                 let entered = syscalls.exit(utid, e, &mut cx);
                 goroutines.exit_syscall(utid, e, entered);
                 let upid = cx.entities.process(e.tgid);
@@ -419,15 +447,30 @@ impl Tracker {
         let creator = self.entities.thread_of(event.parent_tgid, event.header.tid);
         let is_process = event.child_tgid != event.parent_tgid;
         self.entities.forked(event, creator);
-        let traced = !is_process || self.begins(event.child_tgid, event.header.ts, true, losses);
-        self.threads.forked(event, traced);
+        if is_process {
+            self.begins(event.child_tgid, event.header.ts, true, losses);
+        }
+        let Self { entities, strings, stacks, closed, threads, on_thread, .. } = self;
+        let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
+        threads.forked(event, creator, &mut cx);
     }
 
     /// An event of the Go runtime, on a thread that is known.
     fn track_go(&mut self, event: &Event, upid: i64, utid: i64, losses: &mut Losses) {
         self.entities.counted_of_runtime(upid);
-        let Self { entities, strings, stacks, closed, goroutines, procs, runtime, user, .. } = self;
-        let cx = &mut Context { entities, strings, stacks, closed, losses };
+        let Self {
+            entities,
+            strings,
+            stacks,
+            closed,
+            goroutines,
+            procs,
+            runtime,
+            user,
+            on_thread,
+            ..
+        } = self;
+        let cx = &mut Context { entities, strings, stacks, closed, losses, on_thread };
         let ts = event.header().ts;
         let (proc, tick) = match event {
             // In a call it has none that it could use.
@@ -522,8 +565,22 @@ impl Tracker {
 
     /// All events before `until` (ns) were tracked.
     pub fn advanced(&mut self, until: u64, losses: &mut Losses) {
-        let Self { entities, strings, stacks, existing, closed, goroutines, procs, .. } = self;
-        let mut cx = Context { entities, strings, stacks, closed, losses };
+        let Self {
+            entities,
+            strings,
+            stacks,
+            existing,
+            closed,
+            threads,
+            goroutines,
+            procs,
+            on_thread,
+            notices,
+            ..
+        } = self;
+        let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
+        let ended = threads.advanced(until, &mut cx);
+        notices.extend(ended.into_iter().map(|pid| Notice::Ended { pid, ts: until }));
         existing.settle(until, goroutines, procs, &mut cx);
         self.syscalls.advanced(until);
         goroutines.are_back(until.saturating_sub(SYSCALL_SETTLES), None, &mut cx);

@@ -177,7 +177,7 @@ impl Syscalls {
 }
 
 /// The kernel's name of a system call; those of the 32-bit interface have other numbers.
-fn name(nr: u32) -> String {
+pub fn name(nr: u32) -> String {
     let number = (nr & !COMPAT_CALL) as usize;
     let known = if nr & COMPAT_CALL == 0 {
         x86_64::Sysno::new(number).map(|sysno| sysno.name())

@@ -1,99 +1,44 @@
 //! thread_state: what each traced thread does, as the scheduler sees it.
+//!
+//! The intervals of a thread follow one another without a gap. Where the kernel did not tell, the
+//! interval is `unknown`.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use tracer_common::{
     Header,
-    events::{SchedExec, SchedFork, SchedSwitch, SchedWaking},
+    events::{
+        COMPAT_CALL, NO_CALL, SWITCH_COMPAT, SchedExec, SchedExit, SchedFork, SchedSwitch,
+        SchedWaking, SysEnter, SysExit,
+    },
 };
-use tracer_store::{Interner, Streams, ThreadState, words::thread_state as word};
+use tracer_store::{
+    Interner, StrId, Streams, ThreadState,
+    words::{thread_reason, thread_state as word},
+};
 
-use super::{Context, dur};
+use super::{
+    Context,
+    doubt::Doubt,
+    futexes::{Holders, Use},
+    syscalls,
+    thread::{Call, First, State, Track, Waker},
+};
 
-// include/linux/sched.h
-const INTERRUPTIBLE: u32 = 0x1;
-const UNINTERRUPTIBLE: u32 = 0x2;
-const STOPPED_OR_TRACED: u32 = 0x4 | 0x8;
-const ZOMBIE_OR_DEAD: u32 = 0x10 | 0x20 | 0x80;
-const PARKED: u32 = 0x40;
-/// Sleeping on a lock of a real-time kernel.
-const RTLOCK_WAIT: u32 = 0x1000;
-
-/// What a thread does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Running,
-    Runnable,
-    Preempted,
-    Sleeping,
-    Uninterruptible,
-    Stopped,
-    Dead,
-}
-
-impl State {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Running => word::RUNNING,
-            Self::Runnable => word::RUNNABLE,
-            Self::Preempted => word::PREEMPTED,
-            Self::Sleeping => word::SLEEPING,
-            Self::Uninterruptible => word::UNINTERRUPTIBLE,
-            Self::Stopped => word::STOPPED,
-            Self::Dead => word::DEAD,
-        }
-    }
-
-    /// State in which a thread leaves the CPU.
-    fn left_cpu(event: &SchedSwitch) -> Self {
-        let bits = event.prev_state;
-        if event.preempt != 0 || bits == 0 {
-            Self::Preempted
-        } else if bits & ZOMBIE_OR_DEAD != 0 {
-            Self::Dead
-        } else if bits & STOPPED_OR_TRACED != 0 {
-            Self::Stopped
-        } else if bits & (UNINTERRUPTIBLE | RTLOCK_WAIT) != 0 {
-            Self::Uninterruptible
-        } else if bits & (INTERRUPTIBLE | PARKED) != 0 {
-            Self::Sleeping
-        } else {
-            Self::Uninterruptible
-        }
-    }
-
-    /// State as a letter of proc_pid_stat(5); R does not tell running from runnable.
-    fn from_letter(letter: char) -> Option<Self> {
-        match letter {
-            'S' | 'P' => Some(Self::Sleeping),
-            'D' | 'I' => Some(Self::Uninterruptible),
-            'T' | 't' => Some(Self::Stopped),
-            _ => None,
-        }
-    }
-
-    fn waits(self) -> bool {
-        matches!(self, Self::Sleeping | Self::Uninterruptible | Self::Stopped)
-    }
-}
-
-struct Track {
-    utid: i64,
-    /// Interval that is open, without its end; none if the state is not known.
-    open: Option<(State, ThreadState)>,
-    /// The thread was there before the recording, and this is its first interval.
-    first: bool,
-    /// A wake-up that came while it still ran: it was on its way to sleep, or never slept.
-    early_wake: Option<Option<i64>>,
-    /// Time on CPUs when it left the CPU the last time (ns).
-    runtime: Option<u64>,
-}
+/// How long a thread may go on running after it began to exit (ns): it gives its memory back. After that its
+/// last switch was one that the kernel did not tell.
+const LAST_RUN: u64 = 10_000_000_000;
 
 /// All traced threads by tid.
 pub struct Threads {
     start_ts: i64,
     tracks: FxHashMap<u32, Track>,
-    /// Threads that were created and have not been runnable yet.
-    born: FxHashSet<u32>,
+    names: FxHashMap<u32, StrId>,
+    holders: Holders,
+    doubt: Doubt,
+    /// When threads began to exit (ns), and which, until they have left the CPU.
+    exiting: Vec<(u64, u32)>,
+    /// Processes whose first thread has ended; true if another one has got its tid since.
+    headless: FxHashMap<u32, bool>,
 }
 
 impl Threads {
@@ -101,252 +46,367 @@ impl Threads {
         Self {
             start_ts: start_ts.cast_signed(),
             tracks: FxHashMap::default(),
-            born: FxHashSet::default(),
+            names: FxHashMap::default(),
+            holders: Holders::default(),
+            doubt: Doubt::default(),
+            exiting: Vec::new(),
+            headless: FxHashMap::default(),
         }
     }
 
-    /// A thread was there when the recording began, in the state of this letter.
-    pub fn existed(&mut self, tid: u32, utid: i64, letter: char, strings: &mut Interner) {
-        let ts = self.start_ts;
-        let open = State::from_letter(letter).map(|state| {
-            (
-                state,
-                ThreadState {
-                    ts,
-                    utid,
-                    state: strings.intern(state.word()),
-                    ..ThreadState::default()
-                },
-            )
-        });
+    /// A thread was there when the recording began; at `listed` (ns) it was in the state of this letter.
+    pub fn existed(
+        &mut self,
+        (upid, tid, utid): (i64, u32, i64),
+        letter: char,
+        (since, listed): (u64, u64),
+        strings: &mut Interner,
+    ) {
+        let since = since.cast_signed();
         // Events may have come first: they know better.
-        self.tracks.entry(tid).or_insert(Track {
-            utid,
-            open,
-            first: true,
-            early_wake: None,
-            runtime: None,
+        self.tracks.entry(tid).or_insert_with(|| {
+            let state = State::from_letter(letter);
+            Track {
+                open: state.map(|state| (state, state.row(since, utid, strings))),
+                first: Some(First { since, listed }),
+                ..Track::new(upid, utid)
+            }
         });
+    }
+
+    /// The system call in which a thread slept when it was listed.
+    pub fn existed_in_call(&mut self, tid: u32, nr: u32, args: &[u64; 6], strings: &mut Interner) {
+        let Some(track) = self.tracks.get_mut(&tid).filter(|track| track.first.is_some()) else {
+            return;
+        };
+        let call = call(&mut self.names, nr, args, None, strings);
+        track.call = Some(call);
+        if let Some((State::Sleeping | State::Uninterruptible, row)) = &mut track.open {
+            row.reason = Some(strings.intern(thread_reason::SYSCALL));
+            (row.syscall, row.futex) = (Some(call.name), call.futex);
+        }
+    }
+
+    /// Events of the scheduler between `from` and `until` (ns) were lost.
+    pub fn doubt(&mut self, from: u64, until: u64) {
+        self.doubt.add(from, until);
     }
 
     /// A new thread: what was known of its tid is of another one, or was seen too late.
-    pub fn forked(&mut self, event: &SchedFork, traced: bool) {
-        self.tracks.remove(&event.child_tid);
-        if traced {
-            self.born.insert(event.child_tid);
+    pub fn forked(&mut self, event: &SchedFork, creator: i64, cx: &mut Context<'_>) {
+        let listed = cx.entities.was_listed(event);
+        if let Some(track) = self.tracks.remove(&event.child_tid)
+            && !listed
+        {
+            self.holders.thread_ended(track.utid);
+            // When it ended is not known.
+            cx.drop_interval("sched_switch", event.header.ts, &track.open);
+        }
+        if event.child_tid == event.child_tgid {
+            self.headless.remove(&event.child_tgid);
+        }
+        if !cx.entities.is_traced(event.child_tgid) {
+            return;
+        }
+        let upid = cx.entities.process(event.child_tgid);
+        let utid = cx.entities.thread_of(event.child_tgid, event.child_tid);
+        let row = State::Runnable.row(event.header.ts.cast_signed(), utid, cx.strings);
+        let row = Waker::thread(creator).on(row, cx.strings);
+        let track = Track {
+            open: Some((State::Runnable, row)),
+            runtime: Some(0),
+            ..Track::new(upid, utid)
+        };
+        self.tracks.insert(event.child_tid, track);
+    }
+
+    /// A thread enters a system call, so it runs; from here on, if nothing was known of it.
+    pub fn enters_call(&mut self, event: &SysEnter, upid: i64, utid: i64, cx: &mut Context<'_>) {
+        let Header { ts, cpu, tid, .. } = event.header;
+        let ts = ts.cast_signed();
+        let track = self.tracks.entry(tid).or_insert_with(|| Track::new(upid, utid));
+        // If it is not known to run, `leave` will find out since when it does.
+        if track.is_unheard() {
+            let row = State::Running.row(ts, utid, cx.strings);
+            track.open = Some((State::Running, ThreadState { cpu: Some(i64::from(cpu)), ..row }));
+        }
+        track.call = Some(call(&mut self.names, event.nr, &event.args, Some(ts), cx.strings));
+        match Use::of(event.nr, &event.args) {
+            Some(Use::Waits { futex, .. } | Use::Wakes { futex }) => {
+                self.holders.released(upid, futex, utid);
+            }
+            None => {}
         }
     }
 
-    /// A thread makes a system call, so it runs; from here on, if nothing was known of it.
-    pub fn runs(&mut self, header: &Header, utid: i64, cx: &mut Context<'_>) {
-        let track = self.tracks.entry(header.tid).or_insert(Track {
-            utid,
-            open: None,
-            first: false,
-            early_wake: None,
-            runtime: None,
-        });
-        match track.open {
-            // If it is not known to run, `leave` will find out since when it does.
-            Some(_) => return,
-            None if track.first => return,
-            None => {}
-        }
-        track.first = false;
-        let row = ThreadState {
-            ts: header.ts.cast_signed(),
-            utid,
-            state: cx.strings.intern(word::RUNNING),
-            cpu: Some(i64::from(header.cpu)),
-            ..ThreadState::default()
+    /// A thread comes back from a system call.
+    pub fn leaves_call(&mut self, event: &SysExit) {
+        let Some(track) = self.tracks.get_mut(&event.header.tid) else {
+            return;
         };
-        track.open = Some((State::Running, row));
+        if let Some(Call { futex: Some(futex), acquires: true, .. }) = track.call.take()
+            && event.ret == 0
+        {
+            self.holders.acquired(track.upid, futex, track.utid);
+        }
     }
 
     /// Returns the process whose last thread has left the CPU for good.
     pub fn switch(&mut self, event: &SchedSwitch, cx: &mut Context<'_>) -> Option<u32> {
-        let ts = event.header.ts;
+        let (ts, tid) = (event.header.ts, event.header.tid);
         let mut ended = None;
-        if self.tracks.contains_key(&event.header.tid) {
+        let state = State::left_cpu(event);
+        if state != State::Dead && cx.entities.is_traced(event.prev_tgid) {
+            let upid = cx.entities.process(event.prev_tgid);
+            let utid = cx.entities.thread_of(event.prev_tgid, tid);
+            self.tracks.entry(tid).or_insert_with(|| Track::new(upid, utid));
+        }
+        if self.tracks.contains_key(&tid) {
             let next = cx.entities.thread(event.next_tgid, event.next_tid, &event.next_comm);
-            let state = State::left_cpu(event);
             self.leave(event, state, next, cx);
             if state == State::Dead {
-                self.tracks.remove(&event.header.tid);
-                ended = cx.entities.forget_thread(event.header.tid);
+                ended = self.gone(tid, ts, cx);
             }
         }
         if cx.entities.is_traced(event.next_tgid) {
+            let upid = cx.entities.process(event.next_tgid);
             let utid = cx.entities.thread(event.next_tgid, event.next_tid, &event.next_comm);
-            self.arrive(event.next_tid, utid, ts, event.header.cpu, cx);
+            self.arrive(event.next_tid, (upid, utid), ts, event.header.cpu, cx);
+        }
+        ended
+    }
+
+    /// A thread has left the CPU for good. Returns the process, if it was its last one.
+    fn gone(&mut self, tid: u32, ts: u64, cx: &mut Context<'_>) -> Option<u32> {
+        if let Some(track) = self.tracks.remove(&tid) {
+            self.holders.thread_ended(track.utid);
+        }
+        let ended = cx.entities.forget_thread(tid, ts);
+        if let Some(pid) = ended {
+            self.headless.remove(&pid);
         }
         ended
     }
 
     fn leave(&mut self, event: &SchedSwitch, state: State, next: i64, cx: &mut Context<'_>) {
-        let start_ts = self.start_ts;
+        const KIND: &str = "sched_switch";
         let Some(track) = self.tracks.get_mut(&event.header.tid) else {
             return;
         };
-        let ts = event.header.ts;
-        let utid = track.utid;
-        let running = ThreadState {
-            utid,
-            state: cx.strings.intern(word::RUNNING),
-            cpu: Some(i64::from(event.header.cpu)),
-            ..ThreadState::default()
+        let (ts, utid) = (event.header.ts.cast_signed(), track.utid);
+        let cpu = Some(i64::from(event.header.cpu));
+        let ran = |from, cx: &mut Context<'_>| {
+            let row = State::Running.row(from, utid, cx.strings);
+            cx.closed.thread_state.push(ThreadState { dur: Some(ts - from), cpu, ..row });
         };
         let before = track.runtime.replace(event.prev_runtime);
-        match (track.open.take(), before) {
-            (Some((State::Running, row)), _) => {
-                cx.closed.thread_state.push(ThreadState { dur: dur(row.ts, ts), ..row });
-            }
+        match (track.open.take(), track.first.take(), before) {
+            (Some((_, row)), _, _) if self.doubt.covers(row.ts, ts) => unknown(&row, ts, cx),
+            (Some((State::Running, row)), ..) if row.cpu == cpu => close(row, ts, cx),
             // Nothing was heard of it before, so it has been on this CPU since the beginning.
-            _ if track.first => cx.closed.thread_state.push(ThreadState {
-                ts: start_ts,
-                dur: dur(start_ts, ts),
-                ..running
-            }),
+            (_, Some(first), _) => ran(first.since, cx),
             // Some kernels switch to a thread without telling the tracepoint, now and then. But
             // they account its time, and so the missing switch was that long ago.
-            (Some((other, row)), Some(before)) => {
-                let ran = event.prev_runtime.saturating_sub(before).cast_signed();
-                let began = (ts.cast_signed() - ran).max(row.ts);
+            (Some((other, row)), None, Some(before)) if other != State::Running => {
+                let time = event.prev_runtime.saturating_sub(before).cast_signed();
+                let began = (ts - time).max(row.ts);
                 if other.waits() {
-                    cx.drop_interval("sched_waking", ts, &(other, row));
+                    cx.drop_interval("sched_waking", event.header.ts, &(other, row));
+                    unknown(&row, began, cx);
                 } else {
-                    let waited = Some(began - row.ts);
-                    cx.closed.thread_state.push(ThreadState { dur: waited, ..row });
+                    close(row, began, cx);
                 }
-                let row = ThreadState { ts: began, dur: dur(began, ts), ..running };
-                cx.closed.thread_state.push(row);
+                ran(began, cx);
             }
-            (Some(other), None) => cx.drop_interval("sched_switch", ts, &other),
-            (None, _) => {}
+            (Some(other), None, _) => {
+                cx.drop_interval(KIND, event.header.ts, &other);
+                unknown(&other.1, ts, cx);
+            }
+            (None, None, _) => {}
         }
-        track.first = false;
         if !state.waits() {
             track.early_wake = None;
         }
         let row = ThreadState {
-            ts: ts.cast_signed(),
-            utid,
-            state: cx.strings.intern(state.word()),
+            reason: state.reason(event).map(|reason| cx.strings.intern(reason)),
+            ugid: cx.goroutine_on(utid),
+            io_wait: state.io_wait(event),
             next_utid: Some(next),
             stack_id: cx.kernel_stack(event.kernel_stack),
-            ..ThreadState::default()
+            ..state.row(ts, utid, cx.strings)
         };
         if state == State::Dead {
             cx.closed.thread_state.push(ThreadState { dur: Some(0), ..row });
-        } else {
-            track.open = Some((state, row));
+            return;
         }
+        let mut row = row;
+        if event.nr != NO_CALL {
+            let compat = if event.flags & SWITCH_COMPAT != 0 { COMPAT_CALL } else { 0 };
+            let nr = u32::from(event.nr) | compat;
+            row.syscall = Some(syscall_name(&mut self.names, nr, cx.strings));
+            if let Some(call) = track.call.filter(|call| call.nr == nr) {
+                row.syscall_ts = call.ts;
+                row.futex = call.futex.filter(|_| state.waits());
+            }
+        }
+        let holder = row.futex.and_then(|futex| self.holders.of(track.upid, futex));
+        row.holder_utid = holder.filter(|&holder| holder != utid);
+        track.open = Some((state, row));
     }
 
-    fn arrive(&mut self, tid: u32, utid: i64, ts: u64, cpu: u16, cx: &mut Context<'_>) {
-        let start_ts = self.start_ts;
-        let track = self.tracks.entry(tid).or_insert(Track {
-            utid,
-            open: None,
-            first: false,
-            early_wake: None,
-            runtime: None,
-        });
-        match track.open.take() {
-            Some((State::Runnable | State::Preempted, row)) => {
-                cx.closed.thread_state.push(ThreadState { dur: dur(row.ts, ts), ..row });
-            }
+    fn arrive(
+        &mut self,
+        tid: u32,
+        (upid, utid): (i64, i64),
+        ts: u64,
+        cpu: u16,
+        cx: &mut Context<'_>,
+    ) {
+        let track = self.tracks.entry(tid).or_insert_with(|| Track::new(upid, utid));
+        let now = ts.cast_signed();
+        match (track.open.take(), track.first.take(), track.early_wake.take()) {
+            (Some((_, row)), ..) if self.doubt.covers(row.ts, now) => unknown(&row, now, cx),
+            (Some((State::Runnable | State::Preempted, row)), ..) => close(row, now, cx),
             // It came without a wake-up: the wake-up overtook the switch that it answers.
-            Some((state, row)) if state.waits() && track.early_wake.is_some() => {
-                cx.closed.thread_state.push(ThreadState { dur: Some(0), ..row });
-                cx.closed.thread_state.push(ThreadState {
-                    ts: row.ts,
-                    dur: dur(row.ts, ts),
-                    utid,
-                    state: cx.strings.intern(word::RUNNABLE),
-                    waker_utid: track.early_wake.flatten(),
-                    ..ThreadState::default()
-                });
+            (Some((state, row)), _, Some(waker)) if state.waits() => {
+                close(row, row.ts, cx);
+                let row = State::Runnable.row(row.ts, utid, cx.strings);
+                close(waker.on(row, cx.strings), now, cx);
             }
             // Nothing was heard of it before, so it has waited for a CPU since the beginning.
-            _ if track.first => cx.closed.thread_state.push(ThreadState {
-                ts: start_ts,
-                dur: dur(start_ts, ts),
-                utid,
-                state: cx.strings.intern(word::RUNNABLE),
-                ..ThreadState::default()
-            }),
-            Some(other) => cx.drop_interval("sched_switch", ts, &other),
-            None => {}
+            (_, Some(first), _) => {
+                close(State::Runnable.row(first.since, utid, cx.strings), now, cx);
+            }
+            (Some(other), None, _) => {
+                cx.drop_interval("sched_switch", ts, &other);
+                unknown(&other.1, now, cx);
+            }
+            (None, None, _) => {}
         }
-        track.first = false;
-        track.early_wake = None;
         let row = ThreadState {
-            ts: ts.cast_signed(),
-            utid,
-            state: cx.strings.intern(word::RUNNING),
             cpu: Some(i64::from(cpu)),
-            ..ThreadState::default()
+            ugid: cx.goroutine_on(utid),
+            ..State::Running.row(now, utid, cx.strings)
         };
         track.open = Some((State::Running, row));
     }
 
-    pub fn woken(&mut self, event: &SchedWaking, waker: Option<i64>, cx: &mut Context<'_>) {
-        let ts = event.header.ts;
+    pub fn woken(&mut self, event: &SchedWaking, waker: Waker, cx: &mut Context<'_>) {
+        let ts = event.header.ts.cast_signed();
+        let upid = cx.entities.process(event.wakee_tgid);
         let utid = cx.entities.thread_of(event.wakee_tgid, event.wakee_tid);
-        let row = ThreadState {
-            ts: ts.cast_signed(),
-            utid,
-            state: cx.strings.intern(word::RUNNABLE),
-            waker_utid: waker,
-            ..ThreadState::default()
-        };
-        let Some(track) = self.tracks.get_mut(&event.wakee_tid) else {
-            // A new thread: it becomes runnable for the first time, and has never had a CPU.
-            let runtime = self.born.remove(&event.wakee_tid).then_some(0);
-            self.tracks.insert(
-                event.wakee_tid,
-                Track {
-                    utid,
-                    open: Some((State::Runnable, row)),
-                    first: false,
-                    early_wake: None,
-                    runtime,
-                },
-            );
-            return;
-        };
+        let track = self.tracks.entry(event.wakee_tid).or_insert_with(|| Track::new(upid, utid));
+        if event.is_new != 0 && track.is_unheard() {
+            // The kernel made it, for the process: it does not tell of their creation.
+            cx.entities.thread_started(utid, event.header.ts);
+            track.runtime = Some(0);
+        }
         match track.open.take() {
-            Some((state, waiting)) if state.waits() => {
-                cx.closed.thread_state.push(ThreadState { dur: dur(waiting.ts, ts), ..waiting });
-                track.open = Some((State::Runnable, row));
-                track.first = false;
+            Some((state, row)) if state.waits() => {
+                let listed_later = track.first.take().is_some_and(|f| event.header.ts < f.listed);
+                // It waited already, but what was seen of it later may be the next wait.
+                if listed_later || self.doubt.covers(row.ts, ts) {
+                    unknown(&row, ts, cx);
+                } else {
+                    close(row, ts, cx);
+                }
             }
-            None if !track.first => track.open = Some((State::Runnable, row)),
+            None if track.first.is_none() => {}
             // Runs or is runnable already.
             open => {
                 track.open = open;
                 track.early_wake = Some(waker);
+                return;
             }
+        }
+        let row = State::Runnable.row(ts, utid, cx.strings);
+        let row = ThreadState { ugid: cx.goroutine_on(utid), ..waker.on(row, cx.strings) };
+        track.open = Some((State::Runnable, row));
+    }
+
+    /// A thread begins to exit.
+    pub fn exits(&mut self, event: &SchedExit) {
+        let tid = event.header.tid;
+        if let Some(track) = self.tracks.get_mut(&tid) {
+            track.exits = Some(event.header.ts);
+            self.exiting.push((event.header.ts, tid));
+        }
+        if tid == event.tgid {
+            self.headless.insert(tid, false);
         }
     }
 
-    /// The process replaced its program; the thread that did it is the leader from now on.
-    pub fn exec(&mut self, event: &SchedExec) {
-        if event.old_tid != event.tgid
-            && let Some(track) = self.tracks.remove(&event.old_tid)
-        {
-            self.tracks.insert(event.tgid, track);
+    /// Whether the first thread of a process has ended, and no other one has got its tid since.
+    pub fn has_lost_first(&self, pid: u32) -> bool {
+        self.headless.get(&pid) == Some(&false)
+    }
+
+    /// Whether the current thread `header.tid` shows that `other`, the only one that its process still has, has just got the
+    /// tid of the first one, which is `pid`. `gone`: it leaves the CPU for good.
+    pub fn took_over(&self, header: &Header, pid: u32, other: u32, gone: bool) -> bool {
+        let cpu = Some(i64::from(header.cpu));
+        let open = self.tracks.get(&pid).and_then(|track| track.open);
+        let first_runs_here = matches!(open, Some((State::Running, row)) if row.cpu == cpu);
+        let exits = self.tracks.get(&other).is_some_and(|track| track.exits.is_some());
+        let is_new_first = header.tid == pid && !first_runs_here;
+        let is_old_first = header.tid == other && gone && !exits;
+        is_new_first || is_old_first
+    }
+
+    /// Two threads have got each other's tid: one of them, which was `tid`, is the first of its process from now on.
+    pub fn exchange(&mut self, tid: u32, pid: u32) {
+        let [one, first] = [tid, pid].map(|tid| self.tracks.remove(&tid));
+        self.tracks.extend(one.map(|track| (pid, track)));
+        self.tracks.extend(first.map(|track| (tid, track)));
+        for (_, exiting) in &mut self.exiting {
+            if *exiting == pid {
+                *exiting = tid;
+            }
         }
+        if let Some(taken) = self.headless.get_mut(&pid) {
+            *taken = true;
+        }
+    }
+
+    /// A process replaces its program. Returns whether the thread that does it still has to get the tid of the first one.
+    pub fn exec(&mut self, event: &SchedExec) -> bool {
+        self.headless.remove(&event.tgid) != Some(true) && event.old_tid != event.tgid
+    }
+
+    /// A process has replaced its program, and with it its memory.
+    pub fn program_ended(&mut self, upid: i64) {
+        self.holders.program_ended(upid);
+    }
+
+    /// All events before `until` (ns) were tracked. Returns the processes whose last thread has ended.
+    pub fn advanced(&mut self, until: u64, cx: &mut Context<'_>) -> Vec<u32> {
+        let mut gone = Vec::new();
+        let tracks = &mut self.tracks;
+        self.exiting.retain(|&(ts, tid)| {
+            let track = tracks.get_mut(&tid).filter(|track| track.exits == Some(ts));
+            let Some(track) = track else { return false };
+            match track.open {
+                Some((State::Running, row)) if ts.saturating_add(LAST_RUN) < until => {
+                    let end = ts.max(row.ts.cast_unsigned());
+                    cx.drop_interval("sched_switch", end, &row);
+                    close(row, end.cast_signed(), cx);
+                    gone.push((tid, end));
+                    false
+                }
+                _ => true,
+            }
+        });
+        gone.into_iter().filter_map(|(tid, end)| self.gone(tid, end, cx)).collect()
     }
 
     /// A process is not traced any more: what its threads do is known until `ts`. Returns them, as utid and tid.
     pub fn end_process(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) -> Vec<(i64, u32)> {
-        let of_process = |track: &Track| cx.entities.process_of(track.utid) == Some(upid);
-        let ended: Vec<_> = self.tracks.extract_if(|_, track| of_process(track)).collect();
+        let ended = self.tracks.extract_if(|_, track| track.upid == upid);
+        let ended: Vec<_> = ended.collect();
         for (_, track) in &ended {
+            self.holders.thread_ended(track.utid);
             if let Some((_, row)) = track.open {
-                cx.closed.thread_state.push(ThreadState { dur: dur(row.ts, ts), ..row });
+                close(row, ts.cast_signed(), cx);
             }
         }
         ended.into_iter().map(|(tid, track)| (track.utid, tid)).collect()
@@ -357,4 +417,36 @@ impl Threads {
         let rows = self.tracks.values().filter_map(|track| Some(track.open.as_ref()?.1));
         streams.thread_state.extend(rows);
     }
+}
+
+fn close(row: ThreadState, until: i64, cx: &mut Context<'_>) {
+    cx.closed.thread_state.push(ThreadState { dur: Some((until - row.ts).max(0)), ..row });
+}
+
+/// What a thread did since the beginning of this interval is not known.
+fn unknown(row: &ThreadState, until: i64, cx: &mut Context<'_>) {
+    if until > row.ts {
+        let state = cx.strings.intern(word::UNKNOWN);
+        let row = ThreadState { ts: row.ts, utid: row.utid, state, ..ThreadState::default() };
+        close(row, until, cx);
+    }
+}
+
+fn syscall_name(names: &mut FxHashMap<u32, StrId>, nr: u32, strings: &mut Interner) -> StrId {
+    *names.entry(nr).or_insert_with(|| strings.intern(&syscalls::name(nr)))
+}
+
+/// The call with this number and these arguments that began at `ts`, if it was seen to begin.
+fn call(
+    names: &mut FxHashMap<u32, StrId>,
+    nr: u32,
+    args: &[u64; 6],
+    ts: Option<i64>,
+    strings: &mut Interner,
+) -> Call {
+    let (futex, acquires) = match Use::of(nr, args) {
+        Some(Use::Waits { futex, acquires }) => (Some(futex), acquires),
+        Some(Use::Wakes { .. }) | None => (None, false),
+    };
+    Call { nr, name: syscall_name(names, nr, strings), ts, futex, acquires }
 }
