@@ -22,3 +22,5 @@ mod socket;
 mod syscalls_decoded;
 mod syscalls_vs_strace;
 mod targets;
+mod thread_lives;
+mod thread_waits;
