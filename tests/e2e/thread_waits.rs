@@ -102,8 +102,12 @@ fn for_disk(mode: &str, like: &str) -> Result<()> {
     let like = format!("state = 'uninterruptible' and io_wait = 1 and {like}");
     let (all, woken) = count(&database, &like, "waker in ('interrupt', 'softirq')")?;
     let expected = field(&said, "waited")?;
-    // docs/adr/0006: some switches are not told.
-    assert!(expected >= 20 && (expected - all).abs() <= 1, "{all} waits, and {expected}");
+    let kinds = database.sql(
+        "select state, reason, syscall, io_wait, count(*) from thread_wait group by 1, 2, 3, 4",
+    )?;
+    // docs/adr/0006: some switches are not told, several in a row on a loaded machine.
+    let agrees = expected >= 20 && (expected - expected / 5..=expected).contains(&all);
+    assert!(agrees, "{all} waits, and {expected}: {kinds:?}");
     assert_eq!(woken, all);
     Ok(())
 }
