@@ -21,8 +21,10 @@ struct Seen {
 /// A traced process.
 #[derive(Default)]
 struct Alive {
-    /// Its threads.
+    /// Its threads that have not begun to exit.
     tids: FxHashSet<u32>,
+    /// Those that have not left the CPU for good.
+    here: FxHashSet<u32>,
     events: ProcessEvents,
 }
 
@@ -130,6 +132,7 @@ impl Entities {
         self.utid_by_tid.insert(tid, utid);
         if let Some(alive) = self.alive.get_mut(&upid) {
             alive.tids.insert(tid);
+            alive.here.insert(tid);
         }
         self.changed_threads.insert(utid);
         utid
@@ -237,7 +240,7 @@ impl Entities {
                 alive.tids.insert(pid);
             }
         }
-        // It has still to leave the CPU for good.
+        // It has still to leave the CPU for good, and both tids are still of threads that are here.
         self.utid_by_tid.extend(first.map(|utid| (tid, utid)));
     }
 
@@ -293,7 +296,9 @@ impl Entities {
         row.end_ts = end_ts;
         self.changed_threads.insert(utid);
         let upid = row.upid;
-        if !self.alive.get(&upid).is_some_and(|alive| alive.tids.is_empty()) {
+        let alive = self.alive.get_mut(&upid)?;
+        alive.here.remove(&tid);
+        if !alive.tids.is_empty() || !alive.here.is_empty() {
             return None;
         }
         self.alive.remove(&upid);
