@@ -17,6 +17,7 @@ pub mod segment;
 mod shared;
 mod strings;
 mod vtab;
+mod waits;
 mod writer;
 
 pub use error::{Result, StoreError};

@@ -16,7 +16,7 @@ use crate::schema::{APPLICATION_ID, migrations};
 use crate::segment::Segment;
 use crate::shared::{ScanStats, Shared};
 use crate::strings::StrId;
-use crate::{functions, vtab};
+use crate::{functions, vtab, waits};
 
 /// SQLite asks after this many steps of its machine whether a query should stop.
 const STEPS_BETWEEN_CHECKS: i32 = 2000;
@@ -85,6 +85,7 @@ impl Reader {
         let conn = conn.map_err(|e| open_error(path, e))?;
         let shared = Arc::new(Shared::default());
         vtab::register(&conn, &shared)?;
+        waits::register(&conn, &shared)?;
         functions::register(&conn, &shared)?;
         let rules = Rules::default();
         rules.install(&conn)?;

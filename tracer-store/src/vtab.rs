@@ -215,7 +215,7 @@ impl Cursor {
     }
 }
 
-fn module_error(error: StoreError) -> Error {
+pub(crate) fn module_error(error: StoreError) -> Error {
     match error {
         StoreError::Sqlite(error) => error,
         StoreError::Corrupt(what) => {
@@ -307,7 +307,7 @@ unsafe impl VTabCursor for Cursor {
 }
 
 /// The first and the last `ts` that a condition allows; `None` when it allows none.
-fn limits(how: char, value: ValueRef<'_>) -> Option<(i64, i64)> {
+pub(crate) fn limits(how: char, value: ValueRef<'_>) -> Option<(i64, i64)> {
     let all = (i64::MIN, i64::MAX);
     let (low, high) = match value {
         ValueRef::Null => return None,

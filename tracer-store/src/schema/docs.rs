@@ -22,6 +22,11 @@ pub fn events_md() -> String {
         ),
         (TableKind::View, "Views", "Other ways to look at the streams."),
         (
+            TableKind::Derived,
+            "Derived tables",
+            "What several streams say together, computed when it is asked for. Conditions on `ts` and `ugid` save work.",
+        ),
+        (
             TableKind::Entity,
             "Entities",
             "What the rows of the streams refer to, and what is known of a recording.",

@@ -2,6 +2,7 @@
 //!
 //! [`streams`] holds the tables that are stored as segments, [`entities`] the plain ones.
 
+pub(crate) mod derived;
 pub mod docs;
 pub mod entities;
 pub(crate) mod migrations;
@@ -88,6 +89,8 @@ pub enum TableKind {
     Internal,
     /// Not at all: a view.
     View,
+    /// Not at all: computed from streams, and read through a virtual table.
+    Derived,
 }
 
 impl TableKind {
@@ -98,6 +101,7 @@ impl TableKind {
             Self::Entity => "entity",
             Self::Internal => "internal",
             Self::View => "view",
+            Self::Derived => "derived",
         }
     }
 }
@@ -141,20 +145,24 @@ impl TableDef {
         columns
     }
 
+    fn is_virtual(&self) -> bool {
+        matches!(self.kind, TableKind::Stream | TableKind::Derived)
+    }
+
     /// `CREATE TABLE` for a plain table, the declaration for a virtual one.
     pub(crate) fn create_sql(&self) -> String {
         let mut parts: Vec<String> = self.columns().iter().map(|c| self.column_sql(c)).collect();
         if self.key.len() > 1 {
             parts.push(format!("PRIMARY KEY({})", self.key.join(", ")));
         }
-        let strict = if self.kind == TableKind::Stream { "" } else { " STRICT" };
+        let strict = if self.is_virtual() { "" } else { " STRICT" };
         format!("CREATE TABLE \"{}\"({}){strict}", self.name, parts.join(", "))
     }
 
     fn column_sql(&self, column: &ColumnDef) -> String {
         let mut sql = format!("\"{}\" {}", column.name, column.kind.sql_type());
         // Constraints in a virtual table's declaration are ignored by SQLite.
-        if self.kind != TableKind::Stream {
+        if !self.is_virtual() {
             if self.key == [column.name] {
                 sql.push_str(" PRIMARY KEY");
             } else if !column.kind.nullable() {
@@ -165,11 +173,12 @@ impl TableDef {
     }
 }
 
-/// All tables: streams, the views over them, entities, and the internal ones.
+/// All tables: streams, the views over them and what is computed from them, entities, and the internal ones.
 pub fn tables() -> Vec<&'static TableDef> {
     let mut all = streams::Streams::TABLES.to_vec();
     all.push(&streams::EVENT);
     all.extend(&thread_views::VIEWS);
+    all.extend(derived::TABLES);
     all.extend(entities::TABLES);
     all
 }

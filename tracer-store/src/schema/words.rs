@@ -58,6 +58,21 @@ words! {
         WAITING = "waiting", "parked; `reason` says for what";
         SYSCALL = "syscall", "in a system call";
     }
+    /// Words of `goroutine_wait_part.part`, which are the names of columns in `goroutine_wait`.
+    goroutine_wait_part {
+        ON_CPU = "on_cpu", "ran on a CPU";
+        BLOCKED = "blocked", "parked; `reason` says for what";
+        RUNNABLE = "runnable", "ready to run, waiting for a P";
+        OFF_CPU = "off_cpu", "had a thread, which was ready to run and had no CPU";
+        THROTTLED = "throttled", "had a thread, which the quota of its control group kept off the CPU";
+        SYSCALL_CPU = "syscall_cpu", "in a system call, on a CPU";
+        SYSCALL_ASLEEP = "syscall_asleep", "in a system call that slept";
+        ASLEEP = "asleep", "had a thread, which slept outside of the goroutine's system calls";
+        STOPPED = "stopped", "had a thread, which a signal or a debugger had stopped";
+        GC_ASSIST = "gc_assist", "helped the GC to mark";
+        STW = "stw", "could not go on because the world was stopped, or stopped it";
+        UNKNOWN = "unknown", "not known";
+    }
     /// Words of `proc_state.state`.
     proc_state {
         RUNNING = "running", "held by a thread, which runs Go code, looks for some, or is in a system call";

@@ -1,0 +1,128 @@
+//! Tables that are stored nowhere: they are computed from streams when they are asked for.
+
+use super::words::{goroutine_state, goroutine_wait_part};
+use super::{ColumnDef, ColumnKind, TableDef, TableKind};
+
+const fn column(name: &'static str, kind: ColumnKind, doc: &'static str) -> ColumnDef {
+    ColumnDef { name, kind, unit: None, words: &[], doc }
+}
+
+const fn ns(name: &'static str, doc: &'static str) -> ColumnDef {
+    ColumnDef { name, kind: ColumnKind::Int, unit: Some("ns"), words: &[], doc }
+}
+
+const STATE: ColumnDef = ColumnDef {
+    name: "state",
+    kind: ColumnKind::Text,
+    unit: None,
+    words: goroutine_state::ALL,
+    doc: "What the goroutine did.",
+};
+
+const PART: ColumnDef = ColumnDef {
+    name: "part",
+    kind: ColumnKind::Text,
+    unit: None,
+    words: goroutine_wait_part::ALL,
+    doc: "Where the time went.",
+};
+
+const UGID: ColumnDef = column("ugid", ColumnKind::Int, "The goroutine, see `goroutine`.");
+const UPID: ColumnDef = column("upid", ColumnKind::OptInt, "The process, see `process`.");
+const GOID: ColumnDef = column("goid", ColumnKind::OptInt, "Go's number of the goroutine.");
+const REASON: ColumnDef =
+    column("reason", ColumnKind::OptText, "The reason that `goroutine_state` has for it.");
+const UTID: ColumnDef = column(
+    "utid",
+    ColumnKind::OptInt,
+    "The thread that it was on, while running or in a system call.",
+);
+const PROC: ColumnDef = column("proc", ColumnKind::OptInt, "The P that it ran on, by Go's number.");
+const OFF_CPU_BY: &str = "Who had the CPU instead of the thread, for most of its time off the CPU: name and PID. \
+     It is who got the CPU when the thread was taken off it. NULL when that is not known, and for the wait that follows a wake-up.";
+
+/// Intervals of goroutines with the sums of their parts.
+pub(crate) static GOROUTINE_WAIT: TableDef = TableDef {
+    name: "goroutine_wait",
+    kind: TableKind::Derived,
+    key: &[],
+    own_columns: &[
+        ns("ts", "When the interval began."),
+        ns(
+            "dur",
+            "Its length; of an open interval, up to the newest stored time of its recording.",
+        ),
+        column("is_open", ColumnKind::Int, "1 if it is still open, 0 else."),
+        UGID,
+        UPID,
+        GOID,
+        STATE,
+        REASON,
+        UTID,
+        PROC,
+        ns("on_cpu", "Ran on a CPU: its own code, without assists."),
+        ns("blocked", "Parked; `reason` says for what."),
+        ns("runnable", "Ready to run, waiting for a P."),
+        ns("off_cpu", "Had a thread, which was ready to run and had no CPU."),
+        ns("throttled", "Had a thread, which the quota of its control group kept off the CPU."),
+        ns("syscall_cpu", "In a system call, on a CPU."),
+        ns("syscall_asleep", "In a system call that slept."),
+        ns(
+            "asleep",
+            "Had a thread, which slept outside of the goroutine's system calls: a page fault, or a lock of the runtime.",
+        ),
+        ns("stopped", "Had a thread, which a signal or a debugger had stopped."),
+        ns("gc_assist", "Helped the GC to mark: on a CPU, or parked for it."),
+        ns("stw", "Could not go on because the world was stopped, or stopped it itself."),
+        ns(
+            "unknown",
+            "Not known what the thread did: events were lost, or the thread is not known.",
+        ),
+        ns("cpu", "CPU time of the interval, whatever part it is in. Not a part itself."),
+        column("by_utid", ColumnKind::OptInt, "The thread of `off_cpu_by`, see `thread`."),
+        column("off_cpu_by", ColumnKind::OptText, OFF_CPU_BY),
+    ],
+    session_at: None,
+    doc: "Where the time of goroutines went: each interval of `goroutine_state`, with the time that each part took. \
+          The parts sum up to `dur` to the nanosecond. What the kernel did to the thread comes before stops of the world, \
+          these before assists, these before what the goroutine did. `goroutine_wait_part` has the parts one by one.",
+};
+
+/// The pieces of each interval, one by one.
+pub(crate) static GOROUTINE_WAIT_PART: TableDef = TableDef {
+    name: "goroutine_wait_part",
+    kind: TableKind::Derived,
+    key: &[],
+    own_columns: &[
+        ns("ts", "When the piece began."),
+        ns(
+            "dur",
+            "Its length; of the last one of an open interval, up to the newest stored time of its recording.",
+        ),
+        UGID,
+        UPID,
+        GOID,
+        PART,
+        STATE,
+        REASON,
+        UTID,
+        PROC,
+        column("on_cpu", ColumnKind::Int, "1 if the thread was on a CPU, 0 else."),
+        column("by_utid", ColumnKind::OptInt, "The thread of `off_cpu_by`, see `thread`."),
+        column(
+            "off_cpu_by",
+            ColumnKind::OptText,
+            "While off the CPU: who got it when the thread was taken off, name and PID. NULL when that is not known.",
+        ),
+        ns(
+            "wait_ts",
+            "When the interval began that this is a piece of, as in `goroutine_wait.ts`.",
+        ),
+    ],
+    session_at: None,
+    doc: "The intervals of `goroutine_wait`, cut at every change of where the time went. The pieces of an interval follow \
+          each other without a hole.",
+};
+
+/// All such tables.
+pub(crate) static TABLES: &[&TableDef] = &[&GOROUTINE_WAIT, &GOROUTINE_WAIT_PART];

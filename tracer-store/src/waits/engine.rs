@@ -1,0 +1,333 @@
+//! Reading what the pieces are made of: intervals of goroutines some segments at a time, and what they are cut by.
+
+use std::cell::RefCell;
+
+use rusqlite::{Connection, OptionalExtension as _};
+use rustc_hash::FxHashMap;
+
+use super::Doing;
+use super::cover::Threads;
+use super::pieces::{AssistSpan, Interval, Piece, StwSpan, cut, in_order};
+use crate::error::{Result, StoreError};
+use crate::schema::streams::{GcAssist, GoroutineState, Stw};
+use crate::schema::tables::StreamRow as _;
+use crate::schema::words::goroutine_state as word;
+use crate::schema::{ColumnDef, TableDef};
+use crate::segment::{Column, MAX_ROWS, Segment};
+use crate::shared::Shared;
+use crate::strings::StrId;
+
+/// Most rows of goroutines that are looked at in one go.
+const MOST_ROWS: usize = 16 * MAX_ROWS;
+
+/// A segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub id: i64,
+    pub ts_min: i64,
+    pub ts_max: i64,
+    pub is_open: bool,
+    /// Until when its open intervals last at least.
+    pub session_end: i64,
+}
+
+/// The segments of one stream, by number.
+pub(super) struct Source {
+    table: &'static TableDef,
+    pub segments: Vec<Found>,
+}
+
+impl Source {
+    pub fn new(conn: &Connection, table: &'static TableDef) -> Result<Self> {
+        let mut statement = conn.prepare_cached(
+            "SELECT segment_id, ts_min, ts_max, is_open, coalesce(ended_ts, last_ts)
+             FROM segment JOIN session USING (session_id) WHERE tbl = ?1 ORDER BY segment_id",
+        )?;
+        let segments = statement.query_map([table.name], |row| {
+            Ok(Found {
+                id: row.get(0)?,
+                ts_min: row.get(1)?,
+                ts_max: row.get(2)?,
+                is_open: row.get(3)?,
+                session_end: row.get(4)?,
+            })
+        })?;
+        let segments = segments.collect::<rusqlite::Result<_>>()?;
+        Ok(Self { table, segments })
+    }
+
+    /// Some columns of a segment.
+    pub fn columns<const N: usize>(
+        &self,
+        conn: &Connection,
+        shared: &Shared,
+        id: i64,
+        names: [&str; N],
+    ) -> Result<[Column; N]> {
+        let data: Option<Vec<u8>> = conn
+            .prepare_cached("SELECT data FROM segment WHERE segment_id = ?1")?
+            .query_row([id], |row| row.get(0))
+            .optional()?;
+        let data = data.ok_or_else(|| StoreError::Corrupt(format!("segment {id} is gone")))?;
+        let segment = Segment::parse(self.table, data)?;
+        shared.count_segment();
+        let mut columns = [const { None }; N];
+        for (column, name) in columns.iter_mut().zip(names) {
+            *column = Some(segment.column(place(self.table, name))?);
+            shared.count_column();
+        }
+        Ok(columns.map(Option::unwrap_or_default))
+    }
+}
+
+/// The first of a column's columns in a segment.
+fn place(table: &TableDef, name: &str) -> usize {
+    let before = |column: &&ColumnDef| column.name != name;
+    table.own_columns.iter().take_while(before).map(|column| column.kind.width()).sum()
+}
+
+/// What the words of a column mean, each looked up once.
+pub(super) struct Words<T> {
+    meaning: fn(&str) -> T,
+    known: RefCell<FxHashMap<StrId, T>>,
+}
+
+impl<T: Copy> Words<T> {
+    pub fn new(meaning: fn(&str) -> T) -> Self {
+        Self { meaning, known: RefCell::default() }
+    }
+
+    pub fn get(&self, conn: &Connection, shared: &Shared, id: Option<i64>) -> Result<T> {
+        let id = id.and_then(|id| u32::try_from(id).ok()).map(StrId).unwrap_or_default();
+        if let Some(known) = self.known.borrow().get(&id) {
+            return Ok(*known);
+        }
+        let found = (self.meaning)(&shared.text(conn, id)?);
+        self.known.borrow_mut().insert(id, found);
+        Ok(found)
+    }
+}
+
+fn doing(word: &str) -> Doing {
+    match word {
+        word::RUNNING => Doing::Running,
+        word::RUNNABLE => Doing::Runnable,
+        word::WAITING => Doing::Waiting,
+        word::SYSCALL => Doing::Syscall,
+        _ => Doing::Other,
+    }
+}
+
+/// An interval of `goroutine_state`, with its process and its goroutine's number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    /// Number of its segment and place in it.
+    pub rowid: i64,
+    pub ts: i64,
+    pub end: i64,
+    pub is_open: bool,
+    pub ugid: i64,
+    pub upid: Option<i64>,
+    pub goid: Option<i64>,
+    pub state: Option<i64>,
+    pub reason: Option<i64>,
+    pub utid: Option<i64>,
+    pub proc: Option<i64>,
+    doing: Doing,
+}
+
+/// Which intervals are wanted; what is told here only saves work.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Filter {
+    /// When they begin, at the earliest and at the latest.
+    pub ts: (i64, i64),
+    /// When they end, at the earliest.
+    pub end: i64,
+    pub ugid: Option<i64>,
+}
+
+/// Reads intervals and cuts them.
+pub(super) struct Engine {
+    goroutines: Source,
+    threads: Threads,
+    assists: FxHashMap<i64, Vec<AssistSpan>>,
+    stws: FxHashMap<i64, Vec<StwSpan>>,
+    words: Words<Doing>,
+    filter: Filter,
+    /// Segments of goroutines that are still to be read, by their smallest `ts`, the last one first.
+    left: Vec<Found>,
+    most_rows: usize,
+}
+
+impl Engine {
+    pub fn new(conn: &Connection, shared: &Shared) -> Result<Self> {
+        Ok(Self {
+            goroutines: Source::new(conn, GoroutineState::TABLE)?,
+            threads: Threads::new(conn, shared)?,
+            assists: assists(conn, shared)?,
+            stws: stws(conn, shared)?,
+            words: Words::new(doing),
+            filter: Filter { ts: (0, 0), end: 0, ugid: None },
+            left: Vec::new(),
+            most_rows: 0,
+        })
+    }
+
+    /// Begins anew, with other conditions.
+    pub fn start(&mut self, filter: Filter) {
+        self.filter = filter;
+        let (from, to) = filter.ts;
+        let segments = self.goroutines.segments.iter();
+        self.left =
+            segments.filter(|s| s.ts_min <= to && s.ts_max >= from).copied().collect::<Vec<_>>();
+        self.left.sort_by_key(|s| std::cmp::Reverse(s.ts_min));
+        // Who wants a few rows should not wait for many.
+        self.most_rows = 1;
+    }
+
+    /// The next intervals, and a function that cuts each; none at the end.
+    pub fn next(&mut self, conn: &Connection, shared: &Shared) -> Result<Option<Window<'_>>> {
+        let mut rows = Vec::new();
+        while rows.len() < self.most_rows {
+            let Some(segment) = self.left.pop() else { break };
+            self.read(conn, shared, segment, &mut rows)?;
+        }
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        self.most_rows = (self.most_rows.max(MAX_ROWS) * 2).min(MOST_ROWS);
+        name_goroutines(conn, &mut rows)?;
+        let mut wanted: FxHashMap<i64, (i64, i64)> = FxHashMap::default();
+        for row in &rows {
+            let (Some(utid), Doing::Running | Doing::Syscall) = (row.utid, row.doing) else {
+                continue;
+            };
+            if row.ts < row.end {
+                let range = wanted.entry(utid).or_insert((row.ts, row.end));
+                *range = (range.0.min(row.ts), range.1.max(row.end));
+            }
+        }
+        let threads = self.threads.cover(conn, shared, &wanted)?;
+        Ok(Some(Window { rows, threads, engine: self }))
+    }
+
+    fn read(
+        &self,
+        conn: &Connection,
+        shared: &Shared,
+        segment: Found,
+        rows: &mut Vec<Row>,
+    ) -> Result<()> {
+        let names = ["ts", "dur", "ugid", "state", "reason", "utid", "proc"];
+        let [ts, dur, ugid, state, reason, utid, proc] =
+            self.goroutines.columns(conn, shared, segment.id, names)?;
+        let filter = self.filter;
+        for (at, (&ts, &ugid)) in ts.values().iter().zip(ugid.values()).enumerate() {
+            let end = dur.get(at).map_or(segment.session_end, |dur| ts.saturating_add(dur)).max(ts);
+            let wanted = filter.ts.0 <= ts
+                && ts <= filter.ts.1
+                && filter.end <= end
+                && filter.ugid.is_none_or(|wanted| wanted == ugid);
+            if !wanted {
+                continue;
+            }
+            rows.push(Row {
+                rowid: (segment.id << MAX_ROWS.ilog2()) | at as i64,
+                ts,
+                end,
+                is_open: dur.get(at).is_none(),
+                ugid,
+                upid: None,
+                goid: None,
+                state: state.get(at),
+                reason: reason.get(at),
+                utid: utid.get(at),
+                proc: proc.get(at),
+                doing: self.words.get(conn, shared, state.get(at))?,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Some intervals, and what they are cut by.
+pub(super) struct Window<'a> {
+    pub rows: Vec<Row>,
+    threads: FxHashMap<i64, Vec<super::pieces::ThreadSpan>>,
+    engine: &'a Engine,
+}
+
+impl Window<'_> {
+    /// Cuts one of its intervals.
+    pub fn cut(&self, row: &Row, piece: impl FnMut(Piece)) {
+        fn of<T>(spans: &FxHashMap<i64, Vec<T>>, key: Option<i64>) -> &[T] {
+            key.and_then(|key| spans.get(&key)).map_or(&[], Vec::as_slice)
+        }
+        let interval = Interval {
+            ts: row.ts,
+            end: row.end,
+            ugid: row.ugid,
+            doing: row.doing,
+            threads: of(&self.threads, row.utid),
+            assists: of(&self.engine.assists, Some(row.ugid)),
+            stws: of(&self.engine.stws, row.upid),
+        };
+        cut(&interval, piece);
+    }
+}
+
+/// All assists, by goroutine: their segments hold hardly more than this.
+fn assists(conn: &Connection, shared: &Shared) -> Result<FxHashMap<i64, Vec<AssistSpan>>> {
+    let source = Source::new(conn, GcAssist::TABLE)?;
+    let mut all: FxHashMap<i64, Vec<AssistSpan>> = FxHashMap::default();
+    for segment in &source.segments {
+        let [ts, dur, ugid] = source.columns(conn, shared, segment.id, ["ts", "dur", "ugid"])?;
+        for (at, (&ts, &ugid)) in ts.values().iter().zip(ugid.values()).enumerate() {
+            let end = dur.get(at).map_or(segment.session_end, |dur| ts.saturating_add(dur));
+            all.entry(ugid).or_default().push(AssistSpan { ts, end });
+        }
+    }
+    all.values_mut().for_each(in_order);
+    Ok(all)
+}
+
+/// All stops of the world, by process.
+fn stws(conn: &Connection, shared: &Shared) -> Result<FxHashMap<i64, Vec<StwSpan>>> {
+    let source = Source::new(conn, Stw::TABLE)?;
+    let mut all: FxHashMap<i64, Vec<StwSpan>> = FxHashMap::default();
+    for segment in &source.segments {
+        let names = ["ts", "dur", "upid", "ugid"];
+        let [ts, dur, upid, ugid] = source.columns(conn, shared, segment.id, names)?;
+        for (at, (&ts, &upid)) in ts.values().iter().zip(upid.values()).enumerate() {
+            let end = dur.get(at).map_or(segment.session_end, |dur| ts.saturating_add(dur));
+            all.entry(upid).or_default().push(StwSpan { ts, end, by: ugid.get(at) });
+        }
+    }
+    all.values_mut().for_each(in_order);
+    Ok(all)
+}
+
+/// Numbers of goroutines that are as near to each other are read in one go.
+const NEAR: i64 = 64;
+
+/// Fills in what the table `goroutine` says.
+fn name_goroutines(conn: &Connection, rows: &mut [Row]) -> Result<()> {
+    let mut ugids: Vec<i64> = rows.iter().map(|row| row.ugid).collect();
+    ugids.sort_unstable();
+    ugids.dedup();
+    let mut names: FxHashMap<i64, (i64, i64)> = FxHashMap::default();
+    let mut statement =
+        conn.prepare_cached("SELECT ugid, upid, goid FROM goroutine WHERE ugid BETWEEN ?1 AND ?2")?;
+    for near in ugids.chunk_by(|a, b| b.saturating_sub(*a) <= NEAR) {
+        let mut found = statement.query((near[0], near[near.len() - 1]))?;
+        while let Some(goroutine) = found.next()? {
+            names.insert(goroutine.get(0)?, (goroutine.get(1)?, goroutine.get(2)?));
+        }
+    }
+    for row in rows {
+        if let Some((upid, goid)) = names.get(&row.ugid) {
+            (row.upid, row.goid) = (Some(*upid), Some(*goid));
+        }
+    }
+    Ok(())
+}
