@@ -195,6 +195,10 @@ impl Reader {
         &self.conn
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     fn run(&self, sql: &str, deadline: &Deadline, sink: &mut dyn RowSink) -> Result<()> {
         if sql.contains('\0') {
             return Err(StoreError::BadSql("there is a NUL character in it".into()));

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::session;
 use crate::error::{Result, StoreError};
 use crate::reader::Reader;
-use crate::schema::streams::GoroutineState;
+use crate::schema::tables::str_id;
 use crate::schema::words::goroutine_state;
 use crate::strings::StrId;
+use crate::waits::{Engine, Filter, Part};
 
 /// Stands for a start function that is not known.
 pub const UNKNOWN: &str = "[unknown]";
@@ -26,6 +27,10 @@ pub struct Times {
     pub waiting: BTreeMap<String, i64>,
     /// In system calls.
     pub syscall: i64,
+    /// On a CPU, while running or in a system call.
+    pub cpu: i64,
+    /// With a thread that had no CPU (preempted, woken or throttled), while running or in a system call.
+    pub off_cpu: i64,
 }
 
 impl Times {
@@ -45,6 +50,8 @@ impl Times {
         self.running = self.running.saturating_add(other.running);
         self.runnable = self.runnable.saturating_add(other.runnable);
         self.syscall = self.syscall.saturating_add(other.syscall);
+        self.cpu = self.cpu.saturating_add(other.cpu);
+        self.off_cpu = self.off_cpu.saturating_add(other.off_cpu);
         for (reason, ns) in &other.waiting {
             let sum = self.waiting.entry(reason.clone()).or_default();
             *sum = sum.saturating_add(*ns);
@@ -136,28 +143,40 @@ fn load(reader: &Reader, session_id: Option<i64>, only: Option<&str>) -> Result<
         let places: HashMap<i64, usize> =
             goroutines.iter().enumerate().map(|(place, g)| (g.ugid, place)).collect();
         let mut raw: Vec<RawTimes> = vec![Vec::new(); goroutines.len()];
-        let end = session.end();
-        reader.scan(session.session_id, |row: &GoroutineState| {
-            let Some(place) = places.get(&row.ugid) else {
-                return;
-            };
-            let dur = row.dur.unwrap_or_else(|| end.saturating_sub(row.ts)).max(0);
-            let key = (row.state, row.reason);
-            // A goroutine knows few states and reasons.
-            match raw[*place].iter_mut().find(|(known, _)| *known == key) {
-                Some((_, sum)) => *sum = sum.saturating_add(dur),
-                None => raw[*place].push((key, dur)),
+        let (conn, shared) = (reader.conn(), reader.shared());
+        let mut engine = Engine::new(conn, shared)?;
+        engine.start(Filter { session_id: Some(session.session_id), ..Filter::ALL });
+        while let Some(window) = engine.next(conn, shared)? {
+            for row in &window.rows {
+                let Some(place) = places.get(&row.ugid) else {
+                    continue;
+                };
+                let dur = row.end.saturating_sub(row.ts);
+                let key = (str_id(row.state).unwrap_or_default(), str_id(row.reason));
+                // A goroutine knows few states and reasons.
+                match raw[*place].iter_mut().find(|(known, _)| *known == key) {
+                    Some((_, sum)) => *sum = sum.saturating_add(dur),
+                    None => raw[*place].push((key, dur)),
+                }
+                let times = &mut goroutines[*place].times;
+                window.cut(row, |piece| {
+                    let dur = piece.end.saturating_sub(piece.ts);
+                    if piece.on_cpu {
+                        times.cpu = times.cpu.saturating_add(dur);
+                    } else if matches!(piece.part, Part::OffCpu | Part::Throttled) {
+                        times.off_cpu = times.off_cpu.saturating_add(dur);
+                    }
+                });
             }
-        })?;
+        }
         for (goroutine, raw) in goroutines.iter_mut().zip(raw) {
-            goroutine.times = times(reader, raw)?;
+            add_states(reader, raw, &mut goroutine.times)?;
         }
         Ok(goroutines)
     })
 }
 
-fn times(reader: &Reader, raw: RawTimes) -> Result<Times> {
-    let mut times = Times::default();
+fn add_states(reader: &Reader, raw: RawTimes, times: &mut Times) -> Result<()> {
     for ((state, reason), ns) in raw {
         let sum = match &*reader.text(state)? {
             goroutine_state::RUNNING => &mut times.running,
@@ -174,7 +193,7 @@ fn times(reader: &Reader, raw: RawTimes) -> Result<Times> {
         };
         *sum = sum.saturating_add(ns);
     }
-    Ok(times)
+    Ok(())
 }
 
 fn entities(reader: &Reader, session_id: i64, only: Option<&str>) -> Result<Vec<Goroutine>> {

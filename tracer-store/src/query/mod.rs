@@ -4,4 +4,5 @@ pub mod goroutine_report;
 pub mod goroutines;
 pub mod loss;
 pub mod session;
+pub mod waits;
 pub mod warnings;

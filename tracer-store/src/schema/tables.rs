@@ -79,7 +79,7 @@ impl StreamField for [u64; 6] {
     }
 }
 
-fn str_id(value: Option<i64>) -> Option<StrId> {
+pub(crate) fn str_id(value: Option<i64>) -> Option<StrId> {
     value.and_then(|v| u32::try_from(v).ok()).map(StrId)
 }
 

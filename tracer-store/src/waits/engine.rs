@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::Doing;
 use super::cover::Threads;
-use super::pieces::{AssistSpan, Interval, Piece, StwSpan, cut, in_order};
+use super::pieces::{AssistSpan, Interval, Piece, StwSpan, ThreadSpan, cut, in_order};
 use crate::error::{Result, StoreError};
 use crate::schema::streams::{GcAssist, GoroutineState, Stw};
 use crate::schema::tables::StreamRow as _;
@@ -27,6 +27,7 @@ pub(super) struct Found {
     pub ts_min: i64,
     pub ts_max: i64,
     pub is_open: bool,
+    pub session_id: i64,
     /// Until when its open intervals last at least.
     pub session_end: i64,
 }
@@ -40,7 +41,7 @@ pub(super) struct Source {
 impl Source {
     pub fn new(conn: &Connection, table: &'static TableDef) -> Result<Self> {
         let mut statement = conn.prepare_cached(
-            "SELECT segment_id, ts_min, ts_max, is_open, coalesce(ended_ts, last_ts)
+            "SELECT segment_id, ts_min, ts_max, is_open, session_id, coalesce(ended_ts, last_ts)
              FROM segment JOIN session USING (session_id) WHERE tbl = ?1 ORDER BY segment_id",
         )?;
         let segments = statement.query_map([table.name], |row| {
@@ -49,7 +50,8 @@ impl Source {
                 ts_min: row.get(1)?,
                 ts_max: row.get(2)?,
                 is_open: row.get(3)?,
-                session_end: row.get(4)?,
+                session_id: row.get(4)?,
+                session_end: row.get(5)?,
             })
         })?;
         let segments = segments.collect::<rusqlite::Result<_>>()?;
@@ -120,7 +122,7 @@ fn doing(word: &str) -> Doing {
 
 /// An interval of `goroutine_state`, with its process and its goroutine's number.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// Number of its segment and place in it.
     pub rowid: i64,
     pub ts: i64,
@@ -133,21 +135,28 @@ pub(super) struct Row {
     pub reason: Option<i64>,
     pub utid: Option<i64>,
     pub proc: Option<i64>,
-    doing: Doing,
+    pub doing: Doing,
 }
 
 /// Which intervals are wanted; what is told here only saves work.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     /// When they begin, at the earliest and at the latest.
     pub ts: (i64, i64),
     /// When they end, at the earliest.
     pub end: i64,
     pub ugid: Option<i64>,
+    pub session_id: Option<i64>,
+}
+
+impl Filter {
+    /// All intervals.
+    pub const ALL: Self =
+        Self { ts: (i64::MIN, i64::MAX), end: i64::MIN, ugid: None, session_id: None };
 }
 
 /// Reads intervals and cuts them.
-pub(super) struct Engine {
+pub(crate) struct Engine {
     goroutines: Source,
     threads: Threads,
     assists: FxHashMap<i64, Vec<AssistSpan>>,
@@ -167,7 +176,7 @@ impl Engine {
             assists: assists(conn, shared)?,
             stws: stws(conn, shared)?,
             words: Words::new(doing),
-            filter: Filter { ts: (0, 0), end: 0, ugid: None },
+            filter: Filter::ALL,
             left: Vec::new(),
             most_rows: 0,
         })
@@ -177,9 +186,11 @@ impl Engine {
     pub fn start(&mut self, filter: Filter) {
         self.filter = filter;
         let (from, to) = filter.ts;
-        let segments = self.goroutines.segments.iter();
-        self.left =
-            segments.filter(|s| s.ts_min <= to && s.ts_max >= from).copied().collect::<Vec<_>>();
+        let is_wanted = |s: &&Found| {
+            let of_session = filter.session_id.is_none_or(|wanted| wanted == s.session_id);
+            of_session && s.ts_min <= to && s.ts_max >= from
+        };
+        self.left = self.goroutines.segments.iter().filter(is_wanted).copied().collect();
         self.left.sort_by_key(|s| std::cmp::Reverse(s.ts_min));
         // Who wants a few rows should not wait for many.
         self.most_rows = 1;
@@ -251,9 +262,9 @@ impl Engine {
 }
 
 /// Some intervals, and what they are cut by.
-pub(super) struct Window<'a> {
+pub(crate) struct Window<'a> {
     pub rows: Vec<Row>,
-    threads: FxHashMap<i64, Vec<super::pieces::ThreadSpan>>,
+    threads: FxHashMap<i64, Vec<ThreadSpan>>,
     engine: &'a Engine,
 }
 

@@ -9,9 +9,22 @@ mod engine;
 mod pieces;
 mod table;
 
+pub(crate) use engine::{Engine, Filter};
 pub(crate) use table::register;
 
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::error::Result;
 use crate::schema::words::goroutine_wait_part as word;
+
+/// A thread as it is shown to people: its name and its process's PID.
+pub(crate) fn thread(conn: &Connection, utid: i64) -> Result<Option<String>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT coalesce(name, '?') || ' (' || pid || ')'
+         FROM thread JOIN process USING (upid) WHERE utid = ?1",
+    )?;
+    Ok(statement.query_row([utid], |row| row.get(0)).optional()?)
+}
 
 /// What a piece of a goroutine's time was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -45,7 +45,7 @@ pub(super) struct Interval<'a> {
 
 /// A part of an interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(crate) struct Piece {
     pub ts: i64,
     pub end: i64,
     pub part: Part,

@@ -10,12 +10,12 @@ use rusqlite::vtab::{
     Context, Filters, IndexConstraintOp, IndexInfo, VTab, VTabConfig, VTabConnection, VTabCursor,
     eponymous_only_module, sqlite3_vtab, sqlite3_vtab_cursor,
 };
-use rusqlite::{Connection, Error, OptionalExtension as _};
+use rusqlite::{Connection, Error};
 use rustc_hash::FxHashMap;
 
-use super::Part;
 use super::engine::{Engine, Filter, Row};
 use super::pieces::Piece;
+use super::{Part, thread};
 use crate::schema::derived::{GOROUTINE_WAIT, GOROUTINE_WAIT_PART};
 use crate::schema::{ColumnDef, TableDef};
 use crate::shared::Shared;
@@ -277,19 +277,11 @@ impl Cursor {
         ctx.set_result(&&*text)
     }
 
-    /// Name and PID of a thread.
     fn thread(&self, utid: i64) -> rusqlite::Result<Option<Arc<str>>> {
         if let Some(name) = self.names.borrow().get(&utid) {
             return Ok(name.clone());
         }
-        let name: Option<String> = self
-            .conn
-            .prepare_cached(
-                "SELECT coalesce(name, '?') || ' (' || pid || ')'
-                 FROM thread JOIN process USING (upid) WHERE utid = ?1",
-            )?
-            .query_row([utid], |row| row.get(0))
-            .optional()?;
+        let name = thread(&self.conn, utid).map_err(module_error)?;
         let name = name.map(Arc::from);
         self.names.borrow_mut().insert(utid, name.clone());
         Ok(name)
@@ -330,9 +322,9 @@ unsafe impl VTabCursor for Cursor {
         let (from, to) = self.range;
         engine.start(if self.aux.is_cut() {
             // A piece may be of an interval that began long before.
-            Filter { ts: (i64::MIN, to), end: from, ugid }
+            Filter { ts: (i64::MIN, to), end: from, ugid, ..Filter::ALL }
         } else {
-            Filter { ts: (from, to), end: i64::MIN, ugid }
+            Filter { ts: (from, to), ugid, ..Filter::ALL }
         });
         self.engine = Some(engine);
         self.refill()

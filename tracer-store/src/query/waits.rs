@@ -1,0 +1,174 @@
+//! Where the time of goroutines went, by the function that they began in: for how long they ran, and what
+//! kept them from it.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+
+use super::goroutines::{UNKNOWN, is_runtime_internal};
+use super::session;
+use crate::error::Result;
+use crate::reader::Reader;
+use crate::strings::StrId;
+use crate::waits::{Engine, Filter};
+
+pub use crate::waits::Part;
+
+/// A part of the time, with what is known of its cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cause {
+    /// Where the time went, a word of [`goroutine_wait_part`](crate::words::goroutine_wait_part).
+    pub part: &'static str,
+    /// While blocked: for what, as Go names it.
+    pub reason: Option<String>,
+    /// While off the CPU: who got it, name and PID.
+    pub by: Option<String>,
+    /// For how long, ns.
+    pub dur: i64,
+}
+
+impl Cause {
+    /// Says it to people.
+    pub fn words(&self) -> String {
+        let part = Part::ALL.into_iter().find(|part| part.word() == self.part);
+        match (part, &self.reason, &self.by) {
+            (Some(Part::OnCpu), ..) => "on CPU".into(),
+            (Some(Part::Blocked), Some(reason), _) => format!("blocked: {reason}"),
+            (Some(Part::Blocked), None, _) => "blocked".into(),
+            (Some(Part::Runnable), ..) => "runnable, waiting for a P".into(),
+            (Some(Part::OffCpu), _, Some(by)) => format!("thread off CPU, preempted by {by}"),
+            (Some(Part::OffCpu), _, None) => "thread off CPU, waiting for one".into(),
+            (Some(Part::Throttled), ..) => {
+                "thread throttled by the quota of its control group".into()
+            }
+            (Some(Part::SyscallCpu), ..) => "in a system call, on CPU".into(),
+            (Some(Part::SyscallAsleep), ..) => "in a system call, asleep".into(),
+            (Some(Part::Asleep), ..) => "thread asleep: page fault or lock of the runtime".into(),
+            (Some(Part::Stopped), ..) => "thread stopped by a signal or a debugger".into(),
+            (Some(Part::GcAssist), ..) => "GC assist".into(),
+            (Some(Part::Stw), ..) => "stop-the-world".into(),
+            (Some(Part::Unknown) | None, ..) => "not known".into(),
+        }
+    }
+}
+
+/// The goroutines that began in one function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Function {
+    /// Full name of the function, or [`UNKNOWN`].
+    pub start_func: String,
+    /// Whether they belong to Go's runtime, as in [`super::goroutines::Function`].
+    pub runtime_internal: bool,
+    /// How many of them have an interval.
+    pub n: u64,
+    /// The lengths of all their intervals, ns. An interval that is open counts until the recording's end.
+    pub dur: i64,
+    /// Time on a CPU, by the kernel's switches, ns.
+    pub cpu: i64,
+    /// Where the time went, the longest first. They sum up to `dur`.
+    pub causes: Vec<Cause>,
+}
+
+impl Function {
+    /// Time in which they ran, or were kept from it by others than themselves, ns: all but what they were
+    /// parked for or slept in system calls.
+    pub fn wanted_to_run(&self) -> i64 {
+        let by_itself =
+            |c: &&Cause| c.part == Part::Blocked.word() || c.part == Part::SyscallAsleep.word();
+        let waited: i64 = self.causes.iter().filter(by_itself).map(|c| c.dur).sum();
+        self.dur.saturating_sub(waited)
+    }
+}
+
+/// What the time is summed up by, while texts are still numbers.
+type Key = (Part, Option<i64>, Option<i64>);
+
+#[derive(Default)]
+struct Sums {
+    goroutines: u64,
+    dur: i64,
+    cpu: i64,
+    by_cause: BTreeMap<Key, i64>,
+}
+
+/// All goroutines of a session (by default the last) by start function: those of the program first, and
+/// in each part those first that most wanted to run.
+///
+/// # Errors
+/// [`StoreError::NoSession`](crate::StoreError::NoSession), or when the database cannot be read.
+pub fn by_function(reader: &Reader, session_id: Option<i64>) -> Result<Vec<Function>> {
+    reader.snapshot(|| {
+        let session = session::get(reader, session_id)?;
+        let mut functions: BTreeMap<String, Sums> = BTreeMap::new();
+        for (ugid, sums) in by_goroutine(reader, session.session_id)? {
+            let of_function = functions.entry(start_func(reader, ugid)?).or_default();
+            of_function.goroutines += 1;
+            of_function.dur = of_function.dur.saturating_add(sums.dur);
+            of_function.cpu = of_function.cpu.saturating_add(sums.cpu);
+            for (key, ns) in sums.by_cause {
+                let sum = of_function.by_cause.entry(key).or_default();
+                *sum = sum.saturating_add(ns);
+            }
+        }
+        let functions = functions.into_iter().map(|(name, sums)| function(reader, name, sums));
+        let mut functions = functions.collect::<Result<Vec<_>>>()?;
+        functions.sort_by_key(|f| (f.runtime_internal, std::cmp::Reverse(f.wanted_to_run())));
+        Ok(functions)
+    })
+}
+
+fn by_goroutine(reader: &Reader, session_id: i64) -> Result<FxHashMap<i64, Sums>> {
+    let (conn, shared) = (reader.conn(), reader.shared());
+    let mut engine = Engine::new(conn, shared)?;
+    engine.start(Filter { session_id: Some(session_id), ..Filter::ALL });
+    let mut goroutines: FxHashMap<i64, Sums> = FxHashMap::default();
+    while let Some(window) = engine.next(conn, shared)? {
+        for row in &window.rows {
+            let sums = goroutines.entry(row.ugid).or_default();
+            sums.dur = sums.dur.saturating_add(row.end.saturating_sub(row.ts));
+            window.cut(row, |piece| {
+                let dur = piece.end.saturating_sub(piece.ts);
+                if piece.on_cpu {
+                    sums.cpu = sums.cpu.saturating_add(dur);
+                }
+                let reason = if piece.part == Part::Blocked { row.reason } else { None };
+                let sum = sums.by_cause.entry((piece.part, reason, piece.by)).or_default();
+                *sum = sum.saturating_add(dur);
+            });
+        }
+    }
+    Ok(goroutines)
+}
+
+fn start_func(reader: &Reader, ugid: i64) -> Result<String> {
+    let mut statement =
+        reader.conn().prepare_cached("SELECT start_func FROM goroutine WHERE ugid = ?1")?;
+    let mut rows = statement.query([ugid])?;
+    let name: Option<String> = rows.next()?.map(|row| row.get(0)).transpose()?.flatten();
+    Ok(name.unwrap_or_else(|| UNKNOWN.into()))
+}
+
+fn function(reader: &Reader, start_func: String, sums: Sums) -> Result<Function> {
+    // Different threads may have the same name and process.
+    let mut causes: Vec<Cause> = Vec::new();
+    for ((part, reason, by), dur) in sums.by_cause {
+        let text = |id: i64| reader.text(StrId(u32::try_from(id).unwrap_or_default()));
+        let reason = reason.map(text).transpose()?.map(|text| text.to_string());
+        let by = by.map(|utid| crate::waits::thread(reader.conn(), utid)).transpose()?.flatten();
+        let part = part.word();
+        match causes.iter_mut().find(|c| (c.part, &c.reason, &c.by) == (part, &reason, &by)) {
+            Some(cause) => cause.dur = cause.dur.saturating_add(dur),
+            None => causes.push(Cause { part, reason, by, dur }),
+        }
+    }
+    causes.sort_by_key(|cause| std::cmp::Reverse(cause.dur));
+    Ok(Function {
+        runtime_internal: is_runtime_internal(&start_func),
+        start_func,
+        n: sums.goroutines,
+        dur: sums.dur,
+        cpu: sums.cpu,
+        causes,
+    })
+}
