@@ -28,8 +28,17 @@ pub enum Command {
     Schema(Schema),
     /// Show where goroutines spent their time, by the function that they began in
     #[command(after_help = "An interval that is open counts until the end of what is recorded.\n\
+        CPU and OFF CPU are parts of RUNNING and SYSCALL: the thread had a CPU, or wanted one.\n\
         The functions of the program come first, those of Go's runtime apart.")]
     Goroutines(Goroutines),
+    /// Show what kept goroutines from running, by the function that they began in
+    #[command(
+        after_help = "Shares are of the time of all goroutines of a function; those under 0.1% are only in csv and json.\n\
+        An interval that is open counts until the end of what is recorded.\n\
+        The functions whose goroutines most ran or wanted to run come first, those of Go's runtime apart.\n\
+        By the row, with when and for which goroutine: tracer schema goroutine_wait"
+    )]
+    Waits(Waits),
     /// Write what a Go process did as an execution trace, for `go tool trace` and other tools of Go
     #[command(
         after_help = "Times of --from and --to: `+1.5s` (since the start of the recording), \
@@ -177,6 +186,19 @@ pub struct Goroutines {
     /// List each goroutine that began in this function: its full name, or an end of it
     #[arg(long, value_name = "FUNC")]
     pub list: Option<String>,
+    /// The recording [default: the last]
+    #[arg(long, value_name = "NUMBER")]
+    pub session: Option<i64>,
+}
+
+/// `tracer waits`.
+#[derive(Debug, ClapArgs)]
+pub struct Waits {
+    #[command(flatten)]
+    pub db: Db,
+    /// Format of the answer; times are in nanoseconds in csv and json
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
     /// The recording [default: the last]
     #[arg(long, value_name = "NUMBER")]
     pub session: Option<i64>,

@@ -8,7 +8,8 @@ use std::process::{Command, Output, Stdio};
 use assert_cmd::prelude::*;
 use insta::assert_snapshot;
 use tracer_store::{
-    Batch, Clock, Goroutine, GoroutineState, Interner, Loss, NewSession, Process, Syscall, Writer,
+    Batch, Clock, Goroutine, GoroutineState, Interner, Loss, NewSession, Process, Syscall, Thread,
+    ThreadState, Writer,
 };
 
 /// A folder with a database.
@@ -87,6 +88,8 @@ fn rows() -> Batch {
         ugid,
         state: interner.intern(state),
         reason: (!reason.is_empty()).then(|| interner.intern(reason)),
+        // Each on a thread of the same number.
+        utid: matches!(state, "running" | "syscall").then_some(ugid),
         ..Default::default()
     };
     let goroutine_state = vec![
@@ -116,6 +119,32 @@ fn rows() -> Batch {
         goroutine(3, "main.pass", Some(2_000_000)),
         goroutine(4, "runtime.gcBgMarkWorker", None),
     ];
+    let mut thread_state = |utid, ts, dur, state: &str, next_utid| ThreadState {
+        ts,
+        dur: Some(dur),
+        utid,
+        state: interner.intern(state),
+        next_utid,
+        ..Default::default()
+    };
+    let thread_state = vec![
+        thread_state(1, 900_000, 4_000_000, "running", None),
+        thread_state(2, 2_000_000, 151_500, "running", None),
+        thread_state(2, 2_151_500, 100_000, "preempted", Some(9)),
+        thread_state(3, 2_000_000, 600_000, "running", None),
+        thread_state(3, 2_600_000, 550_000, "sleeping", Some(9)),
+        thread_state(3, 3_150_000, 30_000, "runnable", None),
+        thread_state(3, 3_180_000, 20_000, "running", None),
+    ];
+    let thread = |utid, upid, name: &str| Thread {
+        utid,
+        upid,
+        tid: utid + 40,
+        name: Some(name.into()),
+        ..Default::default()
+    };
+    let threads =
+        vec![thread(1, 1, "a"), thread(2, 1, "a"), thread(3, 1, "a"), thread(9, 2, "hog")];
     let syscall = ["read", "write", "read"]
         .into_iter()
         .zip([5, -9, 7])
@@ -133,12 +162,14 @@ fn rows() -> Batch {
         Process { upid: 1, pid: 42, cmdline: Some("a \"b\",\u{1b}c".into()), ..Default::default() };
     let mut batch = Batch {
         strings: interner.take_new(),
-        processes: vec![process],
+        processes: vec![process, Process { upid: 2, pid: 1234, ..Default::default() }],
+        threads,
         goroutines,
         last_ts: 100_000_000,
         ..Default::default()
     };
     batch.closed.goroutine_state = goroutine_state;
+    batch.closed.thread_state = thread_state;
     batch.closed.syscall = syscall;
     batch
 }
@@ -165,10 +196,11 @@ read   2    6  NULL
 write  1   -9  NULL
 ");
     assert_eq!(
-        fixture.answer(&["sql", "select cmdline, x'00ff' as b from process"]),
+        fixture.answer(&["sql", "select cmdline, x'00ff' as b from process where upid = 1"]),
         "cmdline,b\n\"a \"\"b\"\",\u{1b}c\",00ff\n"
     );
-    let table = fixture.answer(&["sql", "select cmdline from process", "-o", "table"]);
+    let table =
+        fixture.answer(&["sql", "select cmdline from process where upid = 1", "-o", "table"]);
     assert_eq!(table, "cmdline\na \"b\",\\u{1b}c\n");
     assert_eq!(
         fixture.answer(&["sql", "select 1 as x where 0", "-o", "json"]),
@@ -310,22 +342,22 @@ fn without_a_daemon_that_is_said() {
 fn goroutines_are_listed_by_start_function() {
     let fixture = Fixture::new();
     assert_snapshot!(fixture.answer(&["goroutines"]), @r"
-START FUNCTION               N   TOTAL  RUNNING  RUNNABLE  WAITING  SYSCALL
-runtime.main                 1  42.0ms   2.00ms         0   40.0ms        0
+START FUNCTION               N   TOTAL  RUNNING  RUNNABLE  WAITING  SYSCALL     CPU  OFF CPU
+runtime.main                 1  42.0ms   2.00ms         0   40.0ms        0  2.00ms        0
   waiting: chan receive                                     40.0ms
-main.pass                    2  14.8ms    750us    1.50us   13.3ms    700us
+main.pass                    2  14.8ms    750us    1.50us   13.3ms    700us   770us    130us
   waiting: chan receive                                     12.3ms
   waiting: sync.Mutex.Lock                                  1.00ms
 
 runtime-internal:
-runtime.gcBgMarkWorker       1  99.0ms        0         0   99.0ms        0
+runtime.gcBgMarkWorker       1  99.0ms        0         0   99.0ms        0       0        0
   waiting: GC worker (idle)                                 99.0ms
 ");
     assert_snapshot!(fixture.answer(&["goroutines", "-o", "csv"]), @r#"
-start_func,runtime_internal,n,total,running,runnable,waiting,syscall,waiting_by_reason
-runtime.main,false,1,42000000,2000000,0,40000000,0,"{""chan receive"":40000000}"
-main.pass,false,2,14797178,750000,1500,13345678,700000,"{""chan receive"":12345678,""sync.Mutex.Lock"":1000000}"
-runtime.gcBgMarkWorker,true,1,99000000,0,0,99000000,0,"{""GC worker (idle)"":99000000}"
+start_func,runtime_internal,n,total,running,runnable,waiting,syscall,cpu,off_cpu,waiting_by_reason
+runtime.main,false,1,42000000,2000000,0,40000000,0,2000000,0,"{""chan receive"":40000000}"
+main.pass,false,2,14797178,750000,1500,13345678,700000,770000,130000,"{""chan receive"":12345678,""sync.Mutex.Lock"":1000000}"
+runtime.gcBgMarkWorker,true,1,99000000,0,0,99000000,0,0,0,"{""GC worker (idle)"":99000000}"
 "#);
     let json: serde_json::Value =
         serde_json::from_str(&fixture.answer(&["goroutines", "-o", "json"])).unwrap();
@@ -343,6 +375,8 @@ runtime.gcBgMarkWorker,true,1,99000000,0,0,99000000,0,"{""GC worker (idle)"":990
             "runnable": 1_500,
             "waiting": 13_345_678,
             "syscall": 700_000,
+            "cpu": 770_000,
+            "off_cpu": 130_000,
             "waiting_by_reason": { "chan receive": 12_345_678, "sync.Mutex.Lock": 1_000_000 },
         })
     );
@@ -355,9 +389,9 @@ fn the_goroutines_of_a_function_are_listed() {
     assert_snapshot!(fixture.answer(&["goroutines", "--list", "main.pass"]), @r"
 main.pass: times of creation and end are since the start of the recording
 
-GOID  PARENT  CREATED   ENDED   TOTAL  RUNNING  RUNNABLE  WAITING  SYSCALL  WAITING FOR
-  18      17   1.00ms  14.6ms  13.6ms    250us    1.50us   13.3ms        0  chan receive 12.3ms, sync.Mutex.Lock 1.00ms
-  19      17   1.00ms       -  1.20ms    500us         0        0    700us
+GOID  PARENT  CREATED   ENDED   TOTAL  RUNNING  RUNNABLE  WAITING  SYSCALL    CPU  OFF CPU  WAITING FOR
+  18      17   1.00ms  14.6ms  13.6ms    250us    1.50us   13.3ms        0  150us    100us  chan receive 12.3ms, sync.Mutex.Lock 1.00ms
+  19      17   1.00ms       -  1.20ms    500us         0        0    700us  620us   30.0us
 ");
     assert_eq!(
         fixture.answer(&["goroutines", "--list", "pass"]),
@@ -373,8 +407,8 @@ GOID  PARENT  CREATED   ENDED   TOTAL  RUNNING  RUNNABLE  WAITING  SYSCALL  WAIT
     assert_eq!(json["rows"][1]["syscall"], 700_000);
     let csv = fixture.answer(&["goroutines", "--list", "runtime.main", "-o", "csv"]);
     assert_snapshot!(csv, @r#"
-ugid,upid,goid,parent_goid,start_func,created_ts,ended_ts,total,running,runnable,waiting,syscall,waiting_by_reason
-1,1,17,,runtime.main,,,42000000,2000000,0,40000000,0,"{""chan receive"":40000000}"
+ugid,upid,goid,parent_goid,start_func,created_ts,ended_ts,total,running,runnable,waiting,syscall,cpu,off_cpu,waiting_by_reason
+1,1,17,,runtime.main,,,42000000,2000000,0,40000000,0,2000000,0,"{""chan receive"":40000000}"
 "#);
     assert_snapshot!(fixture.failure(&["goroutines", "--list", "main.pas"]), @"no goroutine began in main.pas (did you mean main.pass?); `tracer goroutines` lists all functions");
 }
@@ -390,6 +424,63 @@ fn a_program_without_goroutines_is_told() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json, serde_json::json!({ "rows": [], "warnings": [] }));
     assert!(stderr(&output).contains("no Go program was recognised"));
+    let output = fixture.tracer(&["waits"]).output().unwrap();
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert!(stderr(&output).contains("no Go program was recognised"));
+}
+
+#[test]
+fn what_kept_goroutines_from_running_is_said_in_words() {
+    let fixture = Fixture::new();
+    assert_snapshot!(fixture.answer(&["waits"]), @r"
+START FUNCTION          N    TIME   SHARE  WHERE IT WENT
+runtime.main            1  42.0ms
+                           40.0ms   95.2%  blocked: chan receive
+                           2.00ms    4.8%  on CPU
+main.pass               2  14.8ms
+                           12.3ms   83.4%  blocked: chan receive
+                           1.00ms    6.8%  blocked: sync.Mutex.Lock
+                            650us    4.4%  on CPU
+                            550us    3.7%  in a system call, asleep
+                            120us    0.8%  in a system call, on CPU
+                            100us    0.7%  thread off CPU, preempted by hog (1234)
+                           30.0us    0.2%  thread off CPU, waiting for one
+
+runtime-internal:
+runtime.gcBgMarkWorker  1  99.0ms
+                           99.0ms  100.0%  blocked: GC worker (idle)
+");
+    assert_snapshot!(fixture.answer(&["waits", "-o", "csv"]), @r"
+start_func,runtime_internal,n,part,reason,by,dur
+runtime.main,false,1,blocked,chan receive,,40000000
+runtime.main,false,1,on_cpu,,,2000000
+main.pass,false,2,blocked,chan receive,,12345678
+main.pass,false,2,blocked,sync.Mutex.Lock,,1000000
+main.pass,false,2,on_cpu,,,650000
+main.pass,false,2,syscall_asleep,,,550000
+main.pass,false,2,syscall_cpu,,,120000
+main.pass,false,2,off_cpu,,hog (1234),100000
+main.pass,false,2,off_cpu,,,30000
+main.pass,false,2,runnable,,,1500
+runtime.gcBgMarkWorker,true,1,blocked,GC worker (idle),,99000000
+");
+    let json: serde_json::Value =
+        serde_json::from_str(&fixture.answer(&["waits", "-o", "json"])).unwrap();
+    for function in json.as_array().unwrap() {
+        let causes = function["causes"].as_array().unwrap();
+        let sum: i64 = causes.iter().map(|cause| cause["dur"].as_i64().unwrap()).sum();
+        assert_eq!(function["dur"], sum, "{function}");
+    }
+    assert_eq!(json[1]["start_func"], "main.pass");
+    assert_eq!((&json[1]["n"], &json[1]["cpu"]), (&2.into(), &770_000.into()));
+    let by_hog = serde_json::json!({
+        "part": "off_cpu",
+        "reason": null,
+        "by": "hog (1234)",
+        "dur": 100_000,
+        "words": "thread off CPU, preempted by hog (1234)",
+    });
+    assert!(json[1]["causes"].as_array().unwrap().contains(&by_hog), "{}", json[1]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::render::{Out, Table, csv_error, out};
 use crate::source::{Source, note};
 
 /// How the times of states are called in all formats.
-const STATES: [&str; 5] = ["total", "running", "runnable", "waiting", "syscall"];
+const STATES: [&str; 7] = ["total", "running", "runnable", "waiting", "syscall", "cpu", "off_cpu"];
 
 /// Lists start functions, or the goroutines of one.
 pub fn run(args: &Goroutines) -> Result<()> {
@@ -51,8 +51,16 @@ fn meant<'a>(name: &str, report: &'a Report) -> Result<&'a str> {
     }
 }
 
-fn times_ns(times: &Times) -> [i64; 5] {
-    [times.total(), times.running, times.runnable, times.waiting_total(), times.syscall]
+fn times_ns(times: &Times) -> [i64; 7] {
+    [
+        times.total(),
+        times.running,
+        times.runnable,
+        times.waiting_total(),
+        times.syscall,
+        times.cpu,
+        times.off_cpu,
+    ]
 }
 
 /// Reasons of waits, the longest first.
@@ -105,7 +113,17 @@ fn function_json(function: &Function) -> Map<String, Value> {
 }
 
 fn function_table(functions: &[Function]) -> Table {
-    let titles = ["START FUNCTION", "N", "TOTAL", "RUNNING", "RUNNABLE", "WAITING", "SYSCALL"];
+    let titles = [
+        "START FUNCTION",
+        "N",
+        "TOTAL",
+        "RUNNING",
+        "RUNNABLE",
+        "WAITING",
+        "SYSCALL",
+        "CPU",
+        "OFF CPU",
+    ];
     let mut table = Table::new(titles);
     for (i, function) in functions.iter().enumerate() {
         let follows = i > 0 && !functions[i - 1].runtime_internal;
@@ -179,6 +197,8 @@ fn goroutine_table(list: &[Goroutine], started: i64) -> Table {
         "RUNNABLE",
         "WAITING",
         "SYSCALL",
+        "CPU",
+        "OFF CPU",
         "WAITING FOR",
     ];
     let mut table = Table::new(titles);

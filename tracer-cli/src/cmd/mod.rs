@@ -6,6 +6,7 @@ mod goroutines;
 mod schema;
 mod sql;
 mod status;
+mod waits;
 
 use anyhow::Result;
 
@@ -17,6 +18,7 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Sql(args) => sql::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Goroutines(args) => goroutines::run(args),
+        Command::Waits(args) => waits::run(args),
         Command::Export(args) => export::run(args),
         Command::Ls(args) => control::ls(args),
         Command::Attach(args) => control::attach(args),
