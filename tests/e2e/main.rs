@@ -24,3 +24,4 @@ mod syscalls_vs_strace;
 mod targets;
 mod thread_lives;
 mod thread_waits;
+mod waits;

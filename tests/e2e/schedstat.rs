@@ -20,7 +20,7 @@ fn on_cpu(database: &Database, tid: i64, begin: i64, end: i64) -> Result<i64> {
 
 /// Time that the hypervisor took from all CPUs since boot, in ns. The scheduler's account leaves it
 /// out where a guest can know it (CONFIG_PARAVIRT_TIME_ACCOUNTING); for us the thread ran on.
-fn stolen() -> Result<i64> {
+pub fn stolen() -> Result<i64> {
     const NS_PER_TICK: i64 = 10_000_000;
     let stat = fs::read_to_string("/proc/stat")?;
     // proc_stat(5): user nice system idle iowait irq softirq steal, in 1/100 s
