@@ -32,6 +32,8 @@ struct Rows {
     utid: Column,
     state: Column,
     next_utid: Column,
+    /// Where the stream tells it.
+    reason: Option<Column>,
 }
 
 /// What is asked of one thread.
@@ -69,9 +71,10 @@ pub(super) struct Threads {
     extents: FxHashMap<i64, Extent>,
     kept: VecDeque<Rc<Rows>>,
     words: Words<OnThread>,
+    is_throttled: Words<bool>,
 }
 
-/// As a state of a thread.
+/// As a state of a thread, or as the reason of one.
 const THROTTLED: &str = "throttled";
 
 fn on_thread(word: &str) -> OnThread {
@@ -105,6 +108,7 @@ impl Threads {
             extents: FxHashMap::default(),
             kept: VecDeque::new(),
             words: Words::new(on_thread),
+            is_throttled: Words::new(|reason| reason == THROTTLED),
         };
         let open: Vec<Found> =
             threads.source.segments.iter().filter(|s| s.is_open).copied().collect();
@@ -226,7 +230,13 @@ impl Threads {
     ) -> Result<ThreadSpan> {
         let ts = rows.ts.values()[row];
         let end = rows.dur.get(row).map_or(session_end, |dur| ts.saturating_add(dur)).max(ts);
-        let does = self.words.get(conn, shared, rows.state.get(row))?;
+        let mut does = self.words.get(conn, shared, rows.state.get(row))?;
+        if does == OnThread::OffCpu
+            && let Some(reason @ Some(_)) = rows.reason.as_ref().map(|column| column.get(row))
+            && self.is_throttled.get(conn, shared, reason)?
+        {
+            does = OnThread::Throttled;
+        }
         Ok(ThreadSpan { ts, end, does, by: rows.next_utid.get(row) })
     }
 
@@ -234,9 +244,13 @@ impl Threads {
         if let Some(kept) = self.kept.iter().find(|rows| rows.id == id) {
             return Ok(Rc::clone(kept));
         }
-        let names = ["ts", "dur", "utid", "state", "next_utid"];
-        let [ts, dur, utid, state, next_utid] = self.source.columns(conn, shared, id, names)?;
-        let rows = Rc::new(Rows { id, ts, dur, utid, state, next_utid });
+        let has_reason = self.source.has("reason");
+        let last = if has_reason { "reason" } else { "state" };
+        let names = ["ts", "dur", "utid", "state", "next_utid", last];
+        let [ts, dur, utid, state, next_utid, reason] =
+            self.source.columns(conn, shared, id, names)?;
+        let reason = has_reason.then_some(reason);
+        let rows = Rc::new(Rows { id, ts, dur, utid, state, next_utid, reason });
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }

@@ -58,6 +58,11 @@ impl Source {
         Ok(Self { table, segments })
     }
 
+    /// Whether the stream has this column.
+    pub fn has(&self, name: &str) -> bool {
+        self.table.own_columns.iter().any(|column| column.name == name)
+    }
+
     /// Some columns of a segment.
     pub fn columns<const N: usize>(
         &self,
