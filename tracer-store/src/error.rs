@@ -106,6 +106,11 @@ pub enum StoreError {
     /// A query ran longer than it was allowed to.
     #[error("the query was stopped after {}; ask for less, for example with a range of ts, or give it more time with --timeout", seconds(.0))]
     Timeout(Duration),
+    /// A query needs more than it may.
+    #[error(
+        "{0}: the query needs more than it may; ask for less, for example with a range of ts, fewer columns or a LIMIT"
+    )]
+    TooBig(String),
     /// A statement does what a reader must not do.
     #[error(
         "{0} is refused: a recording is only read; copy what you need with `-o csv`, or use a copy of the file"

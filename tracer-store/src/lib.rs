@@ -5,11 +5,14 @@
 //! up to 4,096 rows as compressed columns in one row of the table `segment`, which virtual tables show as
 //! ordinary rows. Every table is defined once, in [`schema`].
 
+mod access;
 mod authorizer;
 mod dictionary;
+mod entity_vtab;
 mod error;
 pub mod export;
 mod functions;
+mod limits;
 pub mod query;
 mod reader;
 pub mod schema;
@@ -20,7 +23,9 @@ mod vtab;
 mod waits;
 mod writer;
 
+pub use access::Access;
 pub use error::{Result, StoreError};
+pub use limits::limit_memory;
 pub use reader::{QueryResult, Reader, RowSink};
 pub use rusqlite::types::{Value, ValueRef};
 pub use schema::DEFAULT_DB;

@@ -5,18 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rusqlite::hooks::{AuthContext, Authorization};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
+use crate::access::{Access, Mask};
 use crate::authorizer::Rules;
 use crate::error::{Result, StoreError};
 use crate::query::warnings::Scope;
 use crate::schema::tables::StreamRow;
-use crate::schema::{APPLICATION_ID, migrations};
+use crate::schema::{APPLICATION_ID, SCHEMA_VERSION, migrations};
 use crate::segment::Segment;
-use crate::shared::{ScanStats, Shared};
+use crate::shared::{End, ScanStats, Shared};
 use crate::strings::StrId;
-use crate::{functions, vtab, waits};
+use crate::{entity_vtab, functions, limits, vtab, waits};
 
 /// SQLite asks after this many steps of its machine whether a query should stop.
 const STEPS_BETWEEN_CHECKS: i32 = 2000;
@@ -63,6 +65,8 @@ impl RowSink for QueryResult {
 /// Its calls block; in async code they belong into `spawn_blocking`.
 pub struct Reader {
     conn: Connection,
+    /// To the file, when `conn` is not: for readers of one user. Closed after `conn`, whose tables use it.
+    file: Option<Connection>,
     path: PathBuf,
     shared: Arc<Shared>,
     rules: Rules,
@@ -89,7 +93,39 @@ impl Reader {
         functions::register(&conn, &shared)?;
         let rules = Rules::default();
         rules.install(&conn)?;
-        Ok(Self { conn, path: path.into(), shared, rules })
+        Ok(Self { conn, file: None, path: path.into(), shared, rules })
+    }
+
+    /// As [`Self::open`], for somebody who may not be trusted: with limits on what a statement may need, without temporary
+    /// files, and showing only what they may see.
+    ///
+    /// A user sees the rows of the processes of their own. What these rows name of others is NULL, stacks
+    /// and frames are those in their own rows, and `event_count` is empty. Everything of `tracer`'s works on that.
+    /// Memory is limited by [`limit_memory`](crate::limit_memory), time by `query`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_as(path: &Path, access: Access) -> Result<Self> {
+        let whole = Self::open(path)?;
+        let Access::Uid(uid) = access else {
+            whole.rules.as_owner(|| limits::set(&whole.conn))?;
+            return Ok(whole);
+        };
+        let Self { conn: file, .. } = whole;
+        // Its own statements are not those of a user.
+        file.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_in_memory_with_flags(flags)?;
+        let shared = Arc::new(Shared::of_user(&file, uid));
+        vtab::register(&conn, &shared)?;
+        waits::register(&conn, &shared)?;
+        entity_vtab::register(&conn, &shared)?;
+        functions::register(&conn, &shared)?;
+        copy_views(&file, &conn)?;
+        limits::set(&conn)?;
+        let rules = Rules::default();
+        rules.install(&conn)?;
+        Ok(Self { conn, file: Some(file), path: path.into(), shared, rules })
     }
 
     /// The database.
@@ -130,11 +166,12 @@ impl Reader {
         timeout: Option<Duration>,
         sink: &mut dyn RowSink,
     ) -> Result<()> {
-        self.shared.forget_clocks();
         self.shared.take_asked();
         self.rules.take_refused();
         let deadline = Deadline::start(&self.conn, timeout)?;
+        self.shared.set_end(deadline.0.clone());
         let done = self.snapshot(|| self.run(sql, &deadline, sink));
+        self.shared.set_end(None);
         deadline.stop(&self.conn)?;
         done.map_err(|error| self.explain(error, timeout))
     }
@@ -154,16 +191,24 @@ impl Reader {
     /// # Errors
     /// When a segment is damaged, or SQLite fails.
     pub fn scan<R: StreamRow>(&self, session_id: i64, mut on_row: impl FnMut(&R)) -> Result<()> {
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT data FROM segment WHERE tbl = ?1 AND session_id = ?2")?;
+        let file = self.file();
+        let own = self.shared.own();
+        let mask = Mask::of(R::TABLE);
+        let mut statement =
+            file.prepare_cached("SELECT data FROM segment WHERE tbl = ?1 AND session_id = ?2")?;
         let mut segments = statement.query((R::TABLE.name, session_id))?;
         while let Some(segment) = segments.next()? {
             let data = segment.get_ref(0)?.as_blob().map_err(Error::from)?;
             let segment = Segment::parse(R::TABLE, data)?;
-            let columns = segment.columns()?;
+            let mut columns = segment.columns()?;
             self.shared.count_segment();
-            for row in 0..segment.rows() {
+            let hidden = match &own {
+                Some(own) => mask.hide(R::TABLE, &mut columns, |thing, id| {
+                    own.has(file, &self.shared, thing, id)
+                })?,
+                None => Vec::new(),
+            };
+            for row in (0..segment.rows()).filter(|row| !hidden.get(*row).is_some_and(|h| *h)) {
                 on_row(&R::get(&columns, row));
             }
         }
@@ -175,7 +220,7 @@ impl Reader {
     /// # Errors
     /// When there is none, or SQLite fails.
     pub fn text(&self, id: StrId) -> Result<Arc<str>> {
-        self.shared.text(&self.conn, id)
+        self.shared.text(self.file(), id)
     }
 
     /// Runs what reads several times, so that all of it sees the database at one moment.
@@ -183,9 +228,14 @@ impl Reader {
         if !self.conn.is_autocommit() {
             return what();
         }
-        self.rules.as_owner(|| self.conn.execute_batch("BEGIN"))?;
+        self.shared.forget();
+        let on_all = |sql| {
+            self.rules.as_owner(|| self.conn.execute_batch(sql))?;
+            self.file.as_ref().map_or(Ok(()), |file| file.execute_batch(sql))
+        };
+        on_all("BEGIN")?;
         let done = what();
-        let ended = self.rules.as_owner(|| self.conn.execute_batch("ROLLBACK"));
+        let ended = on_all("ROLLBACK");
         let done = done?;
         ended?;
         Ok(done)
@@ -193,6 +243,11 @@ impl Reader {
 
     pub(crate) fn conn(&self) -> &Connection {
         &self.conn
+    }
+
+    /// The connection on which there are segments, and all rows; for what leaves out itself what is not to be shown.
+    pub(crate) fn file(&self) -> &Connection {
+        self.file.as_ref().unwrap_or(&self.conn)
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -249,6 +304,7 @@ impl Reader {
             (Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase), _) => {
                 StoreError::Corrupt(message)
             }
+            (Some(ErrorCode::OutOfMemory | ErrorCode::TooBig), _) => StoreError::TooBig(message),
             (Some(ErrorCode::Unknown), _) => StoreError::BadSql(message),
             _ => StoreError::Sqlite(error),
         }
@@ -256,7 +312,7 @@ impl Reader {
 }
 
 /// The moment at which a query has to end.
-struct Deadline(Option<Arc<Mutex<Instant>>>);
+struct Deadline(Option<End>);
 
 impl Deadline {
     fn start(conn: &Connection, timeout: Option<Duration>) -> Result<Self> {
@@ -285,6 +341,18 @@ impl Deadline {
         conn.progress_handler(0, None::<fn() -> bool>)?;
         Ok(())
     }
+}
+
+/// Makes the views of a database in another one.
+fn copy_views(from: &Connection, to: &Connection) -> Result<()> {
+    let mut statement = from.prepare("SELECT sql FROM sqlite_schema WHERE type = 'view'")?;
+    let views = statement.query_map([], |row| row.get::<_, String>(0))?;
+    for view in views {
+        to.execute_batch(&view?)?;
+    }
+    to.pragma_update(None, "application_id", APPLICATION_ID)?;
+    to.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    Ok(())
 }
 
 fn check_file(path: &Path) -> Result<()> {

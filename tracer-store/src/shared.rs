@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use rusqlite::ffi::{self, sqlite3};
 use rusqlite::{Connection, OptionalExtension};
+
+use crate::access::{Own, Thing};
 
 use crate::error::{Result, StoreError};
 use crate::strings::StrId;
@@ -21,8 +25,29 @@ pub struct ScanStats {
 /// Pairs of CLOCK_MONOTONIC and CLOCK_REALTIME, sorted.
 pub(crate) type Clocks = Arc<[(i64, i64)]>;
 
+/// The moment at which a query has to end; it moves while its answer is waited for.
+pub(crate) type End = Arc<Mutex<Instant>>;
+
+/// What makes a reader one for a user.
+struct View {
+    /// The connection to the file.
+    file: FileHandle,
+    uid: u32,
+    own: Mutex<Arc<Own>>,
+}
+
+/// The handle of a connection that the reader owns, and closes last.
+struct FileHandle(*mut sqlite3);
+
+// SAFETY: it is used within calls to the reader only, which is not `Sync`: by one thread at a time.
+unsafe impl Send for FileHandle {}
+// SAFETY: as above.
+unsafe impl Sync for FileHandle {}
+
 #[derive(Default)]
 pub(crate) struct Shared {
+    view: Option<View>,
+    end: Mutex<Option<End>>,
     strings: Mutex<HashMap<StrId, Arc<str>>>,
     clocks: Mutex<HashMap<Option<i64>, Clocks>>,
     segments: AtomicU64,
@@ -35,6 +60,49 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    /// What is shared by the tables that show the rows of one user.
+    pub fn of_user(file: &Connection, uid: u32) -> Self {
+        // SAFETY: the handle is not used beyond the life of the connection, see `FileHandle`.
+        let file = FileHandle(unsafe { file.handle() });
+        let view = View { file, uid, own: Mutex::new(Arc::new(Own::new(uid))) };
+        Self { view: Some(view), ..Self::default() }
+    }
+
+    /// What is the user's, when only that is shown.
+    pub fn own(&self) -> Option<Arc<Own>> {
+        self.view.as_ref().map(|view| Arc::clone(&lock(&view.own)))
+    }
+
+    /// Whether a thing may be named to who reads.
+    pub fn may_name(&self, conn: &Connection, thing: Thing, id: i64) -> Result<bool> {
+        self.own().map_or(Ok(true), |own| own.has(conn, self, thing, id))
+    }
+
+    /// The connection to the file, for a table of the connection `of`. It does not own the handle.
+    pub fn file(&self, of: *mut sqlite3) -> rusqlite::Result<Connection> {
+        let handle = self.view.as_ref().map_or(of, |view| view.file.0);
+        // SAFETY: tables are disconnected, and cursors closed, before either connection is.
+        unsafe { Connection::from_handle(handle) }
+    }
+
+    /// Until when the query that runs may take.
+    pub fn set_end(&self, end: Option<End>) {
+        *lock(&self.end) = end;
+    }
+
+    /// To be called by what works long without SQLite's knowledge.
+    ///
+    /// # Errors
+    /// When the time of the query is over.
+    pub fn check_time(&self) -> Result<()> {
+        let is_over = lock(&self.end).as_ref().is_some_and(|end| Instant::now() >= *lock(end));
+        if is_over {
+            let error = ffi::Error::new(ffi::SQLITE_INTERRUPT);
+            return Err(rusqlite::Error::SqliteFailure(error, None).into());
+        }
+        Ok(())
+    }
+
     pub fn count_segment(&self) {
         self.segments.fetch_add(1, Ordering::Relaxed);
     }
@@ -95,8 +163,11 @@ impl Shared {
         Ok(clocks)
     }
 
-    /// To be called before a query: a recording that goes on gets more clock pairs.
-    pub fn forget_clocks(&self) {
+    /// To be called before a query: a recording that goes on gets more clock pairs, and processes.
+    pub fn forget(&self) {
         lock(&self.clocks).clear();
+        if let Some(view) = &self.view {
+            *lock(&view.own) = Arc::new(Own::new(view.uid));
+        }
     }
 }

@@ -18,6 +18,7 @@ use rusqlite::vtab::{
 };
 use rusqlite::{Connection, Error, OptionalExtension};
 
+use crate::access::{Mask, Own, Owner, first_of};
 use crate::error::StoreError;
 use crate::schema::streams::Streams;
 use crate::schema::{ColumnKind, TableDef};
@@ -66,8 +67,7 @@ unsafe impl<'vtab> VTab<'vtab> for StreamTable {
         db.config(VTabConfig::Innocuous)?;
         // SAFETY: SQLite calls with an open connection, and disconnects the table before it closes it.
         let db = unsafe { db.handle() };
-        // SAFETY: as above; the `Connection` does not own the handle.
-        let conn = unsafe { Connection::from_handle(db) }?;
+        let conn = aux.shared.file(db)?;
         let rows = conn.query_row(
             "SELECT coalesce(sum(row_count), 0) FROM segment WHERE tbl = ?1",
             [aux.table.name],
@@ -111,8 +111,7 @@ unsafe impl<'vtab> VTab<'vtab> for StreamTable {
     }
 
     fn open(&'vtab mut self) -> rusqlite::Result<Cursor> {
-        // SAFETY: cursors are closed before the table is disconnected, so the handle outlives this.
-        let conn = unsafe { Connection::from_handle(self.db) }?;
+        let conn = self.aux.shared.file(self.db)?;
         Ok(Cursor {
             base: sqlite3_vtab_cursor::default(),
             conn,
@@ -124,6 +123,9 @@ unsafe impl<'vtab> VTab<'vtab> for StreamTable {
             row: 0,
             end: 0,
             kept: VecDeque::new(),
+            mask: Mask::of(self.aux.table),
+            own: None,
+            shown: 0,
         })
     }
 }
@@ -160,6 +162,11 @@ struct Cursor {
     row: usize,
     end: usize,
     kept: VecDeque<Rc<Loaded>>,
+    mask: Mask,
+    /// What is the user's, when only that is shown.
+    own: Option<Arc<Own>>,
+    /// How many rows were shown before.
+    shown: i64,
 }
 
 impl Cursor {
@@ -183,10 +190,33 @@ impl Cursor {
         Ok(())
     }
 
+    /// Goes on until the row is one that may be shown.
+    fn skip_hidden(&mut self) -> rusqlite::Result<()> {
+        let Some(own) = self.own.clone() else { return Ok(()) };
+        let Owner::Column(at, thing) = self.mask.owner else {
+            self.current = None;
+            return Ok(());
+        };
+        let at = first_of(self.aux.table, at);
+        while let Some(loaded) = self.current.clone() {
+            let owners = self.decoded(&loaded, at)?.values();
+            while self.row < self.end {
+                let shared = &self.aux.shared;
+                if own.has(&self.conn, shared, thing, owners[self.row]).map_err(module_error)? {
+                    return Ok(());
+                }
+                self.row += 1;
+            }
+            self.next_segment()?;
+        }
+        Ok(())
+    }
+
     fn load(&mut self, id: i64) -> rusqlite::Result<Rc<Loaded>> {
         if let Some(kept) = self.kept.iter().find(|kept| kept.id == id) {
             return Ok(Rc::clone(kept));
         }
+        self.aux.shared.check_time().map_err(module_error)?;
         let data: Option<Vec<u8>> = self
             .conn
             .prepare_cached("SELECT data FROM segment WHERE segment_id = ?1")?
@@ -236,6 +266,8 @@ unsafe impl VTabCursor for Cursor {
         self.range = (i64::MIN, i64::MAX);
         self.current = None;
         self.found = Vec::new().into_iter();
+        self.own = self.aux.shared.own();
+        self.shown = 0;
         for (how, value) in plan.unwrap_or_default().chars().zip(args.iter()) {
             let Some((from, to)) = limits(how, value) else {
                 return Ok(());
@@ -252,15 +284,17 @@ unsafe impl VTabCursor for Cursor {
             .query_map((self.aux.table.name, self.range.0, self.range.1), |row| row.get(0))?
             .collect();
         self.found = found?.into_iter();
-        self.next_segment()
+        self.next_segment()?;
+        self.skip_hidden()
     }
 
     fn next(&mut self) -> rusqlite::Result<()> {
         self.row += 1;
+        self.shown += 1;
         if self.row >= self.end {
             self.next_segment()?;
         }
-        Ok(())
+        self.skip_hidden()
     }
 
     fn eof(&self) -> bool {
@@ -296,11 +330,23 @@ unsafe impl VTabCursor for Cursor {
                 let text = self.aux.shared.text(&self.conn, id).map_err(module_error)?;
                 ctx.set_result(&&*text)
             }
-            (_, Some(value)) => ctx.set_result(&value),
+            (_, Some(value)) => {
+                if let Some(own) = &self.own
+                    && let Some(thing) = self.mask.reference(index as usize)
+                    && !own.has(&self.conn, &self.aux.shared, thing, value).map_err(module_error)?
+                {
+                    return ctx.set_result(&Null);
+                }
+                ctx.set_result(&value)
+            }
         }
     }
 
     fn rowid(&self) -> rusqlite::Result<i64> {
+        if self.own.is_some() {
+            // Numbers of segments would tell how many there are of others.
+            return Ok(self.shown);
+        }
         let id = self.current.as_ref().map_or(0, |loaded| loaded.id);
         Ok((id << MAX_ROWS.ilog2()) | self.row as i64)
     }

@@ -143,7 +143,7 @@ fn load(reader: &Reader, session_id: Option<i64>, only: Option<&str>) -> Result<
         let places: HashMap<i64, usize> =
             goroutines.iter().enumerate().map(|(place, g)| (g.ugid, place)).collect();
         let mut raw: Vec<RawTimes> = vec![Vec::new(); goroutines.len()];
-        let (conn, shared) = (reader.conn(), reader.shared());
+        let (conn, shared) = (reader.file(), reader.shared());
         let mut engine = Engine::new(conn, shared)?;
         engine.start(Filter { session_id: Some(session.session_id), ..Filter::ALL });
         while let Some(window) = engine.next(conn, shared)? {

@@ -11,7 +11,7 @@ use super::session;
 use crate::error::Result;
 use crate::reader::Reader;
 use crate::strings::StrId;
-use crate::waits::{Engine, Filter};
+use crate::waits::{self, Engine, Filter};
 
 pub use crate::waits::Part;
 
@@ -119,7 +119,7 @@ pub fn by_function(reader: &Reader, session_id: Option<i64>) -> Result<Vec<Funct
 }
 
 fn by_goroutine(reader: &Reader, session_id: i64) -> Result<FxHashMap<i64, Sums>> {
-    let (conn, shared) = (reader.conn(), reader.shared());
+    let (conn, shared) = (reader.file(), reader.shared());
     let mut engine = Engine::new(conn, shared)?;
     engine.start(Filter { session_id: Some(session_id), ..Filter::ALL });
     let mut goroutines: FxHashMap<i64, Sums> = FxHashMap::default();
@@ -155,7 +155,10 @@ fn function(reader: &Reader, start_func: String, sums: Sums) -> Result<Function>
     for ((part, reason, by), dur) in sums.by_cause {
         let text = |id: i64| reader.text(StrId(u32::try_from(id).unwrap_or_default()));
         let reason = reason.map(text).transpose()?.map(|text| text.to_string());
-        let by = by.map(|utid| crate::waits::thread(reader.conn(), utid)).transpose()?.flatten();
+        let by = by
+            .map(|utid| waits::thread(reader.file(), reader.shared(), utid))
+            .transpose()?
+            .flatten();
         let part = part.word();
         match causes.iter_mut().find(|c| (c.part, &c.reason, &c.by) == (part, &reason, &by)) {
             Some(cause) => cause.dur = cause.dur.saturating_add(dur),

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 use super::Doing;
 use super::cover::Threads;
 use super::pieces::{AssistSpan, Interval, Piece, StwSpan, ThreadSpan, cut, in_order};
+use crate::access::Thing;
 use crate::error::{Result, StoreError};
 use crate::schema::streams::{GcAssist, GoroutineState, Stw};
 use crate::schema::tables::StreamRow as _;
@@ -71,6 +72,7 @@ impl Source {
         id: i64,
         names: [&str; N],
     ) -> Result<[Column; N]> {
+        shared.check_time()?;
         let data: Option<Vec<u8>> = conn
             .prepare_cached("SELECT data FROM segment WHERE segment_id = ?1")?
             .query_row([id], |row| row.get(0))
@@ -238,6 +240,7 @@ impl Engine {
         let [ts, dur, ugid, state, reason, utid, proc] =
             self.goroutines.columns(conn, shared, segment.id, names)?;
         let filter = self.filter;
+        let own = shared.own();
         for (at, (&ts, &ugid)) in ts.values().iter().zip(ugid.values()).enumerate() {
             let end = dur.get(at).map_or(segment.session_end, |dur| ts.saturating_add(dur)).max(ts);
             let wanted = filter.ts.0 <= ts
@@ -245,6 +248,11 @@ impl Engine {
                 && filter.end <= end
                 && filter.ugid.is_none_or(|wanted| wanted == ugid);
             if !wanted {
+                continue;
+            }
+            if let Some(own) = &own
+                && !own.has(conn, shared, Thing::Goroutine, ugid)?
+            {
                 continue;
             }
             rows.push(Row {

@@ -14,11 +14,19 @@ pub(crate) use table::register;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
+use crate::access::Thing;
 use crate::error::Result;
 use crate::schema::words::goroutine_wait_part as word;
+use crate::shared::Shared;
+
+/// Stands for the threads of other users, for who may not know them.
+const ANOTHER_USER: &str = "another user";
 
 /// A thread as it is shown to people: its name and its process's PID.
-pub(crate) fn thread(conn: &Connection, utid: i64) -> Result<Option<String>> {
+pub(crate) fn thread(conn: &Connection, shared: &Shared, utid: i64) -> Result<Option<String>> {
+    if !shared.may_name(conn, Thing::Thread, utid)? {
+        return Ok(Some(ANOTHER_USER.into()));
+    }
     let mut statement = conn.prepare_cached(
         "SELECT coalesce(name, '?') || ' (' || pid || ')'
          FROM thread JOIN process USING (upid) WHERE utid = ?1",

@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 use super::engine::{Engine, Filter, Row};
 use super::pieces::Piece;
 use super::{Part, thread};
+use crate::access::Thing;
 use crate::schema::derived::{GOROUTINE_WAIT, GOROUTINE_WAIT_PART};
 use crate::schema::{ColumnDef, TableDef};
 use crate::shared::Shared;
@@ -68,8 +69,7 @@ unsafe impl<'vtab> VTab<'vtab> for WaitTable {
         db.config(VTabConfig::Innocuous)?;
         // SAFETY: SQLite calls with an open connection, and disconnects the table before it closes it.
         let db = unsafe { db.handle() };
-        // SAFETY: as above; the `Connection` does not own the handle.
-        let conn = unsafe { Connection::from_handle(db) }?;
+        let conn = aux.shared.file(db)?;
         let rows = conn.query_row(
             "SELECT coalesce(sum(row_count), 0) FROM segment WHERE tbl = 'goroutine_state'",
             [],
@@ -118,8 +118,7 @@ unsafe impl<'vtab> VTab<'vtab> for WaitTable {
     }
 
     fn open(&'vtab mut self) -> rusqlite::Result<Cursor> {
-        // SAFETY: cursors are closed before the table is disconnected, so the handle outlives this.
-        let conn = unsafe { Connection::from_handle(self.db) }?;
+        let conn = self.aux.shared.file(self.db)?;
         Ok(Cursor {
             base: sqlite3_vtab_cursor::default(),
             conn,
@@ -277,11 +276,15 @@ impl Cursor {
         ctx.set_result(&&*text)
     }
 
+    fn may_name(&self, utid: i64) -> rusqlite::Result<bool> {
+        self.aux.shared.may_name(&self.conn, Thing::Thread, utid).map_err(module_error)
+    }
+
     fn thread(&self, utid: i64) -> rusqlite::Result<Option<Arc<str>>> {
         if let Some(name) = self.names.borrow().get(&utid) {
             return Ok(name.clone());
         }
-        let name = thread(&self.conn, utid).map_err(module_error)?;
+        let name = thread(&self.conn, &self.aux.shared, utid).map_err(module_error)?;
         let name = name.map(Arc::from);
         self.names.borrow_mut().insert(utid, name.clone());
         Ok(name)
@@ -360,7 +363,10 @@ unsafe impl VTabCursor for Cursor {
             (Field::Goid, _) => row.goid,
             (Field::Utid, _) => row.utid,
             (Field::Proc, _) => row.proc,
-            (Field::ByUtid, _) => by,
+            (Field::ByUtid, _) => match by {
+                Some(utid) if self.may_name(utid)? => by,
+                _ => None,
+            },
             (Field::WaitTs, _) => Some(row.ts),
             (Field::Sum(part), What::Sums(sums)) => Some(sums.parts[*part as usize]),
             (Field::Cpu, What::Sums(sums)) => Some(sums.cpu),
@@ -381,7 +387,10 @@ unsafe impl VTabCursor for Cursor {
 
     fn rowid(&self) -> rusqlite::Result<i64> {
         Ok(match self.found.get(self.at) {
-            Some(Shown { row, what: What::Sums(_) }) => row.rowid,
+            // Numbers of segments would tell a user how many there are of others.
+            Some(Shown { row, what: What::Sums(_) }) if self.aux.shared.own().is_none() => {
+                row.rowid
+            }
             _ => self.before + self.at as i64,
         })
     }

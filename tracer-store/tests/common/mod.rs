@@ -1,6 +1,8 @@
 //! What the tests have in common: a recording with rows that they choose.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod users;
+
 use std::path::{Path, PathBuf};
 
 use tracer_store::{Batch, Clock, Goroutine, Interner, NewSession, Process, Reader, Value, Writer};
