@@ -39,7 +39,7 @@ const UTID: ColumnDef = column(
 );
 const PROC: ColumnDef = column("proc", ColumnKind::OptInt, "The P that it ran on, by Go's number.");
 const OFF_CPU_BY: &str = "Who had the CPU instead of the thread, for most of its time off the CPU: name and PID. \
-     It is who got the CPU when the thread was taken off it. NULL when that is not known, and for the wait that follows a wake-up.";
+     Of threads that are not recorded, whoever got the CPU last counts. NULL when that is not known, and for the wait that follows a wake-up.";
 
 /// Intervals of goroutines with the sums of their parts.
 pub(crate) static GOROUTINE_WAIT: TableDef = TableDef {
@@ -112,7 +112,7 @@ pub(crate) static GOROUTINE_WAIT_PART: TableDef = TableDef {
         column(
             "off_cpu_by",
             ColumnKind::OptText,
-            "While off the CPU: who got it when the thread was taken off, name and PID. NULL when that is not known.",
+            "While off the CPU that the thread was taken off: who had that CPU, name and PID. NULL when that is not known.",
         ),
         ns(
             "wait_ts",

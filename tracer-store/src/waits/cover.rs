@@ -13,7 +13,9 @@ use rustc_hash::FxHashMap;
 
 use super::OnThread;
 use super::engine::{Found, Source, Words};
+use super::on_cpus::{OnCpus, Run};
 use super::pieces::{ThreadSpan, in_order};
+use crate::access::Thing;
 use crate::error::Result;
 use crate::schema::streams::ThreadState;
 use crate::schema::tables::StreamRow as _;
@@ -31,6 +33,7 @@ struct Rows {
     dur: Column,
     utid: Column,
     state: Column,
+    cpu: Column,
     next_utid: Column,
     /// Where the stream tells it.
     reason: Option<Column>,
@@ -52,6 +55,9 @@ struct Wanted {
     spans: Vec<ThreadSpan>,
 }
 
+/// From when to when threads are asked for, by utid.
+pub(super) type Ranges = FxHashMap<i64, (i64, i64)>;
+
 /// From when to when there are closed rows of a thread.
 #[derive(Clone, Copy)]
 struct Extent {
@@ -67,6 +73,8 @@ pub(super) struct Threads {
     up_to: Vec<i64>,
     /// The open interval of each thread.
     open: FxHashMap<i64, ThreadSpan>,
+    /// What ran on CPUs in the segments that were read for a range.
+    runs: Vec<Run>,
     /// Of threads of which all segments before, or after, a range were read in vain.
     extents: FxHashMap<i64, Extent>,
     kept: VecDeque<Rc<Rows>>,
@@ -105,6 +113,7 @@ impl Threads {
             closed,
             up_to,
             open: FxHashMap::default(),
+            runs: Vec::new(),
             extents: FxHashMap::default(),
             kept: VecDeque::new(),
             words: Words::new(on_thread),
@@ -122,12 +131,36 @@ impl Threads {
         Ok(threads)
     }
 
-    /// What each thread of `wanted` (by utid: from when to when) did.
+    /// What each thread of `wanted` (by utid: from when to when) did. Its time off the CPU is cut where another
+    /// thread got that CPU, as far as that is known.
     pub fn cover(
         &mut self,
         conn: &Connection,
         shared: &Shared,
-        wanted: &FxHashMap<i64, (i64, i64)>,
+        wanted: &Ranges,
+    ) -> Result<FxHashMap<i64, Vec<ThreadSpan>>> {
+        self.runs.clear();
+        let open = self.open.iter().filter_map(|(utid, span)| {
+            Some(Run { cpu: span.cpu?, ts: span.ts, end: span.end, utid: *utid })
+        });
+        self.runs.extend(open);
+        let mut spans = self.find(conn, shared, wanted)?;
+        let on_cpus = OnCpus::new(std::mem::take(&mut self.runs));
+        // Who came after those that had a CPU meanwhile is in rows of theirs that may have ended much later.
+        let left = on_cpus.left_meanwhile(&spans);
+        let after =
+            if left.is_empty() { FxHashMap::default() } else { self.find(conn, shared, &left)? };
+        for (utid, spans) in &mut spans {
+            on_cpus.name(*utid, spans, &after);
+        }
+        Ok(spans)
+    }
+
+    fn find(
+        &mut self,
+        conn: &Connection,
+        shared: &Shared,
+        wanted: &Ranges,
     ) -> Result<FxHashMap<i64, Vec<ThreadSpan>>> {
         let mut state: FxHashMap<i64, Wanted> =
             wanted.iter().map(|(utid, range)| (*utid, self.wanted(*utid, *range))).collect();
@@ -207,8 +240,14 @@ impl Threads {
         let segment = self.closed[at];
         let rows = self.read(conn, shared, segment.id)?;
         for (row, (utid, ts)) in rows.utid.values().iter().zip(rows.ts.values()).enumerate() {
-            let Some(w) = state.get_mut(utid) else { continue };
             let end = ts.saturating_add(rows.dur.get(row).unwrap_or_default());
+            // Only running threads have a CPU.
+            if let Some(cpu) = rows.cpu.get(row)
+                && shared.may_name(conn, Thing::Thread, *utid)?
+            {
+                self.runs.push(Run { cpu, ts: *ts, end, utid: *utid });
+            }
+            let Some(w) = state.get_mut(utid) else { continue };
             w.onwards |= end >= w.known_at;
             w.backwards |= *ts <= w.known_from;
             if *ts < w.to && end > w.from {
@@ -237,7 +276,7 @@ impl Threads {
         {
             does = OnThread::Throttled;
         }
-        Ok(ThreadSpan { ts, end, does, by: rows.next_utid.get(row) })
+        Ok(ThreadSpan { ts, end, does, cpu: rows.cpu.get(row), by: rows.next_utid.get(row) })
     }
 
     fn read(&mut self, conn: &Connection, shared: &Shared, id: i64) -> Result<Rc<Rows>> {
@@ -246,11 +285,11 @@ impl Threads {
         }
         let has_reason = self.source.has("reason");
         let last = if has_reason { "reason" } else { "state" };
-        let names = ["ts", "dur", "utid", "state", "next_utid", last];
-        let [ts, dur, utid, state, next_utid, reason] =
+        let names = ["ts", "dur", "utid", "state", "cpu", "next_utid", last];
+        let [ts, dur, utid, state, cpu, next_utid, reason] =
             self.source.columns(conn, shared, id, names)?;
         let reason = has_reason.then_some(reason);
-        let rows = Rc::new(Rows { id, ts, dur, utid, state, next_utid, reason });
+        let rows = Rc::new(Rows { id, ts, dur, utid, state, cpu, next_utid, reason });
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }

@@ -6,6 +6,7 @@
 
 mod cover;
 mod engine;
+mod on_cpus;
 mod pieces;
 mod table;
 

@@ -8,6 +8,8 @@ pub(super) struct ThreadSpan {
     pub ts: i64,
     pub end: i64,
     pub does: OnThread,
+    /// The CPU that it ran on.
+    pub cpu: Option<i64>,
     /// The thread that got the CPU from it.
     pub by: Option<i64>,
 }

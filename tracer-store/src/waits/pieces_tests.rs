@@ -4,7 +4,7 @@ const ME: i64 = 7;
 const OTHER: i64 = 8;
 
 fn span(ts: i64, end: i64, does: OnThread) -> ThreadSpan {
-    ThreadSpan { ts, end, does, by: (does == OnThread::OffCpu).then_some(99) }
+    ThreadSpan { ts, end, does, cpu: None, by: (does == OnThread::OffCpu).then_some(99) }
 }
 
 fn pieces(interval: &Interval<'_>) -> Vec<(i64, i64, Part)> {
