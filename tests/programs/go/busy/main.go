@@ -62,14 +62,22 @@ func work(slot int, mixed bool, d time.Duration, lines chan<- string, done *sync
 	lines <- fmt.Sprintf("tid=%d begin=%d end=%d cpu=%d", tid, begin, end, endCPU-beginCPU)
 }
 
+// free spins on whichever thread the runtime gives it.
+func free(slot int, d time.Duration, lines chan<- string, done *sync.WaitGroup) {
+	defer done.Done()
+	begin := window.Monotonic()
+	spin(slot, time.Now().Add(d))
+	lines <- fmt.Sprintf("begin=%d end=%d", begin, window.Monotonic())
+}
+
 func main() {
-	mode := flag.String("mode", "spin", "spin, or mixed with sleeps")
+	mode := flag.String("mode", "spin", "spin, mixed with sleeps, or free of a thread")
 	threads := flag.Int("threads", 2, "threads")
 	d := flag.Duration("d", time.Second, "how long")
 	file := flag.String("trace", "", "write an execution trace to this file")
 	flag.Parse()
-	if *mode != "spin" && *mode != "mixed" {
-		fmt.Fprintln(os.Stderr, "error: -mode is spin or mixed")
+	if *mode != "spin" && *mode != "mixed" && *mode != "free" {
+		fmt.Fprintln(os.Stderr, "error: -mode is spin, mixed or free")
 		os.Exit(2)
 	}
 
@@ -78,7 +86,11 @@ func main() {
 		var done sync.WaitGroup
 		done.Add(*threads)
 		for i := 0; i < *threads; i++ {
-			go work(i, *mode == "mixed", *d, lines, &done)
+			if *mode == "free" {
+				go free(i, *d, lines, &done)
+			} else {
+				go work(i, *mode == "mixed", *d, lines, &done)
+			}
 		}
 		done.Wait()
 	})
