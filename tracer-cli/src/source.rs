@@ -10,6 +10,7 @@ use tracer_protocol::client::{Client, ClientError};
 use tracer_protocol::{Answered, DEFAULT_SOCKET, Question};
 use tracer_store::export::gotrace::{self, Selection};
 use tracer_store::query::goroutine_report::{self, Report};
+use tracer_store::query::waits::{self, Function};
 use tracer_store::query::warnings::{Scope, warnings};
 use tracer_store::{DEFAULT_DB, Reader, RowSink};
 
@@ -90,6 +91,24 @@ impl Source {
                 let report = serde_json::from_slice(&report)
                     .context("tracerd gave an answer that cannot be understood")?;
                 Ok((report, answered.warnings))
+            }
+        }
+    }
+
+    /// By start function, what kept goroutines from running, with what there is to say of it.
+    pub fn waits(&mut self, session: Option<i64>) -> Result<(Vec<Function>, Vec<String>)> {
+        match self {
+            Self::File(reader) => {
+                let functions = waits::by_function(reader, session)?;
+                Ok((functions, warnings(reader, Scope::Session(session))?))
+            }
+            Self::Daemon(client) => {
+                let mut functions = Vec::new();
+                let question = Question::Waits { session };
+                let answered = client.copy(question, AS_LONG_AS_IT_TAKES, &mut functions)?;
+                let functions = serde_json::from_slice(&functions)
+                    .context("tracerd gave an answer that cannot be understood")?;
+                Ok((functions, answered.warnings))
             }
         }
     }

@@ -311,6 +311,12 @@ pub enum Question {
         /// Also each goroutine that began in this function: its name, or an end of it.
         list: Option<String>,
     },
+    /// By start function, what kept goroutines from running; the answer is an array of
+    /// [`Function`](tracer_store::query::waits::Function) in JSON.
+    Waits {
+        /// The recording, by default the last.
+        session: Option<i64>,
+    },
     /// A Go execution trace; the answer is the file, and what was exported in [`Answered::report`].
     Export(Selection),
 }

@@ -4,21 +4,22 @@ use std::io::Write as _;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tracer_store::query::waits::{self, Function};
+use tracer_store::query::waits::Function;
 
 use crate::args::{Output, Waits};
-use crate::db::{self, note};
 use crate::duration::human;
 use crate::render::{Out, Table, csv_error, out};
+use crate::source::{Source, note};
 
 /// A table leaves out what took less of a function's time than one part in so many.
 const LEAST_SHARE: i64 = 1000;
 
 /// Lists start functions with where the time of their goroutines went.
 pub fn run(args: &Waits) -> Result<()> {
-    let reader = db::open(&args.db)?;
-    db::warn_of_losses(&reader, args.session)?;
-    let functions = waits::by_function(&reader, args.session)?;
+    let (functions, warnings) = Source::open(&args.db)?.waits(args.session)?;
+    if args.output != Output::Json {
+        warnings.iter().for_each(|warning| note(warning));
+    }
     if functions.is_empty() {
         note(
             "no goroutines were recorded: no Go program was recognised (select pid, runtime from process)",
@@ -28,7 +29,7 @@ pub fn run(args: &Waits) -> Result<()> {
     match args.output {
         Output::Table if functions.is_empty() => {}
         Output::Table => table(&functions).write(&mut out)?,
-        Output::Json => writeln!(out, "{:#}", json(&functions))?,
+        Output::Json => writeln!(out, "{:#}", json(&functions, &warnings))?,
         Output::Csv => csv(&functions, &mut out)?,
     }
     Ok(out.flush()?)
@@ -63,7 +64,7 @@ fn share(ns: i64, of: i64) -> String {
     if of == 0 { String::new() } else { format!("{:.1}%", 100.0 * ns as f64 / of as f64) }
 }
 
-fn json(functions: &[Function]) -> Value {
+fn json(functions: &[Function], warnings: &[String]) -> Value {
     let function = |f: &Function| {
         let causes: Vec<Value> = f
             .causes
@@ -87,7 +88,8 @@ fn json(functions: &[Function]) -> Value {
             "causes": causes,
         })
     };
-    functions.iter().map(function).collect()
+    let rows: Vec<_> = functions.iter().map(function).collect();
+    json!({ "rows": rows, "warnings": warnings })
 }
 
 /// A record for each cause of each function.
@@ -101,7 +103,7 @@ fn csv(functions: &[Function], out: &mut Out) -> Result<()> {
                 f.start_func.as_str(),
                 &f.runtime_internal.to_string(),
                 &f.n.to_string(),
-                c.part,
+                &*c.part,
                 c.reason.as_deref().unwrap_or_default(),
                 c.by.as_deref().unwrap_or_default(),
                 &c.dur.to_string(),

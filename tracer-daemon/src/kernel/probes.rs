@@ -229,7 +229,7 @@ pub(super) fn loaded_uprobe<'a>(
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
 where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     let missing = |reason: String| KernelError::Load { program: name, reason };
     ebpf.program_mut(name)

@@ -89,7 +89,7 @@ impl Pipeline {
     pub fn new(start_ts: u64) -> Self {
         Self {
             order: Order::default(),
-            tracker: Tracker::new(start_ts),
+            tracker: Tracker::new(),
             losses: Losses::default(),
             received: [0; KIND_LIMIT],
             counts: Counts::default(),

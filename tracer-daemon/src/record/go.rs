@@ -17,7 +17,7 @@ use super::sites::Sites;
 use crate::{
     kernel::{KernelError, Level, Probes, Scope, Uprobes},
     target::{
-        ElfError, Executable, ProcessInfo,
+        ElfError, Executable,
         go::{self, GoRuntime, Source},
         program::{self, Program},
     },
@@ -41,12 +41,6 @@ impl Inspected {
     /// The file, as long as this is kept.
     pub fn file(&self) -> &File {
         &self.file
-    }
-
-    /// Whether that file is what the kernel calls the executable of the process, rather than one that the
-    /// dynamic linker was told.
-    pub fn is_executable(&self, pid: u32) -> bool {
-        self.link == ProcessInfo::exe_link(pid)
     }
 
     /// Whether the process still runs the program that was inspected.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 use tokio::sync::mpsc;
@@ -126,6 +126,9 @@ impl Daemon {
                 Some(Signal::SIGHUP) => self.reload(),
                 Some(signal) => break signal,
                 None => {}
+            }
+            if !self.prober.works() {
+                bail!("the thread that puts probes in place has ended: see what it said above");
             }
             if watchdog.is_some_and(|period| last_sign.elapsed() >= period) {
                 last_sign = Instant::now();

@@ -1,10 +1,10 @@
 //! Where the time of goroutines went, by the function that they began in: for how long they ran, and what
 //! kept them from it.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::goroutines::{UNKNOWN, is_runtime_internal};
 use super::session;
@@ -16,10 +16,10 @@ use crate::waits::{self, Engine, Filter};
 pub use crate::waits::Part;
 
 /// A part of the time, with what is known of its cause.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// Where the time went, a word of [`goroutine_wait_part`](crate::words::goroutine_wait_part).
-    pub part: &'static str,
+    pub part: Cow<'static, str>,
     /// While blocked: for what, as Go names it.
     pub reason: Option<String>,
     /// While off the CPU: who got it, name and PID.
@@ -54,7 +54,7 @@ impl Cause {
 }
 
 /// The goroutines that began in one function.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Function {
     /// Full name of the function, or [`UNKNOWN`].
     pub start_func: String,
@@ -160,9 +160,9 @@ fn function(reader: &Reader, start_func: String, sums: Sums) -> Result<Function>
             .transpose()?
             .flatten();
         let part = part.word();
-        match causes.iter_mut().find(|c| (c.part, &c.reason, &c.by) == (part, &reason, &by)) {
+        match causes.iter_mut().find(|c| (&*c.part, &c.reason, &c.by) == (part, &reason, &by)) {
             Some(cause) => cause.dur = cause.dur.saturating_add(dur),
-            None => causes.push(Cause { part, reason, by, dur }),
+            None => causes.push(Cause { part: part.into(), reason, by, dur }),
         }
     }
     causes.sort_by_key(|cause| std::cmp::Reverse(cause.dur));

@@ -179,11 +179,6 @@ impl Entities {
         Some((self.threads.get(&utid)?.row.upid, utid))
     }
 
-    /// The process of a thread.
-    pub fn process_of(&self, utid: i64) -> Option<i64> {
-        self.threads.get(&utid).map(|thread| thread.row.upid)
-    }
-
     /// A thread was found in /proc at `ts`.
     pub fn listed(&mut self, pid: u32, tid: u32, name: &[u8], ts: u64) -> i64 {
         self.listed.insert(tid, ts);

@@ -144,14 +144,14 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    pub fn new(start_ts: u64) -> Self {
+    pub fn new() -> Self {
         Self {
             entities: Entities::default(),
             strings: Interner::new(),
             stacks: Stacks::default(),
             existing: Existing::default(),
             closed: Streams::default(),
-            threads: Threads::new(start_ts),
+            threads: Threads::default(),
             syscalls: Syscalls::default(),
             goroutines: Goroutines::default(),
             procs: Procs::default(),

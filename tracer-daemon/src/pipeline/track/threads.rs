@@ -29,8 +29,8 @@ use super::{
 const LAST_RUN: u64 = 10_000_000_000;
 
 /// All traced threads by tid.
+#[derive(Default)]
 pub struct Threads {
-    start_ts: i64,
     tracks: FxHashMap<u32, Track>,
     names: FxHashMap<u32, StrId>,
     holders: Holders,
@@ -42,19 +42,8 @@ pub struct Threads {
 }
 
 impl Threads {
-    pub fn new(start_ts: u64) -> Self {
-        Self {
-            start_ts: start_ts.cast_signed(),
-            tracks: FxHashMap::default(),
-            names: FxHashMap::default(),
-            holders: Holders::default(),
-            doubt: Doubt::default(),
-            exiting: Vec::new(),
-            headless: FxHashMap::default(),
-        }
-    }
-
-    /// A thread was there when the recording began; at `listed` (ns) it was in the state of this letter.
+    /// A thread was there when the recording of its process began, at `since` (ns); at `listed` it was in the state of this
+    /// letter.
     pub fn existed(
         &mut self,
         (upid, tid, utid): (i64, u32, i64),

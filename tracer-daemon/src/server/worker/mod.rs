@@ -19,10 +19,11 @@ use tracer_protocol::{
     stream::{PART, Sender},
 };
 use tracer_store::{
-    Reader, StoreError,
+    Access, Reader, StoreError,
     export::gotrace,
+    limit_memory,
     query::{
-        goroutine_report,
+        goroutine_report, waits,
         warnings::{self, Scope},
     },
 };
@@ -84,21 +85,17 @@ fn prepare(order: &Order) -> Result<Reader, Refusal> {
         )
     };
     jail::become_nobody(order.parent).map_err(failed)?;
-    let reader = open(&order.database, order.uid).map_err(|error| refusal(order, error))?;
+    let reader =
+        open(&order.database, order.uid, order.memory).map_err(|error| refusal(order, error))?;
     jail::close_the_door(order.timeout(), order.memory).map_err(failed)?;
     Ok(reader)
 }
 
 /// Opens the database for somebody who may see everything, or only what belongs to a uid.
-fn open(database: &Path, uid: Option<u32>) -> Result<Reader, StoreError> {
-    if let Some(uid) = uid {
-        let what =
-            format!("a query of user {uid} (others than root and the group may not query yet)");
-        return Err(StoreError::Refused(what));
-    }
-    let reader = Reader::open(database)?;
-    reader.sort_in_memory()?;
-    Ok(reader)
+fn open(database: &Path, uid: Option<u32>, memory: u64) -> Result<Reader, StoreError> {
+    // Half of what the process may have: the other half is for what is not SQLite's.
+    limit_memory(memory / 2);
+    Reader::open_as(database, uid.map_or(Access::Everything, Access::Uid))
 }
 
 fn respond(
@@ -117,6 +114,12 @@ fn respond(
             let report =
                 goroutine_report::report(reader, *session, list.as_deref()).map_err(failed)?;
             serde_json::to_writer(BufWriter::with_capacity(PART, sender), &report)
+                .map_err(|error| failed(StoreError::Output(error.into())))?;
+            (None, Scope::Session(*session))
+        }
+        Question::Waits { session } => {
+            let functions = waits::by_function(reader, *session).map_err(failed)?;
+            serde_json::to_writer(BufWriter::with_capacity(PART, sender), &functions)
                 .map_err(|error| failed(StoreError::Output(error.into())))?;
             (None, Scope::Session(*session))
         }
