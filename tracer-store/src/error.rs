@@ -97,6 +97,23 @@ pub enum StoreError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// A reader has looked at one moment of the database for so long that the log is as long as it may be.
+    #[error(
+        "cannot write to {path}: its log is as long as it may be, and a query that goes on for long keeps it from \
+         being reused; end that query, or allow the database more bytes"
+    )]
+    LogHeld {
+        /// The database.
+        path: PathBuf,
+    },
+    /// A batch does not fit into the database even if all that may be removed is.
+    #[error(
+        "cannot write to {path}: what came at once is more than it may hold; allow it more bytes"
+    )]
+    TooSmall {
+        /// The database.
+        path: PathBuf,
+    },
     /// A commit has failed before, so that what follows would leave a gap.
     #[error("recording into {path} has already failed; end it and start a new one")]
     WriterFailed {
@@ -168,6 +185,19 @@ fn hint(source: &std::io::Error) -> &'static str {
 
 fn seconds(duration: &Duration) -> String {
     format!("{} s", duration.as_secs_f64())
+}
+
+/// Whether an error says that the database is damaged.
+pub(crate) fn is_damage(error: &StoreError) -> bool {
+    use rusqlite::{ErrorCode, ffi};
+    let StoreError::Sqlite(error) = error else { return false };
+    let Some(error) = error.sqlite_error() else { return false };
+    // What a virtual table calls so is the content of a segment.
+    let corrupt =
+        error.code == ErrorCode::DatabaseCorrupt && error.extended_code != ffi::SQLITE_CORRUPT_VTAB;
+    corrupt
+        || error.code == ErrorCode::NotADatabase
+        || matches!(error.extended_code, ffi::SQLITE_IOERR_SHORT_READ | ffi::SQLITE_IOERR_CORRUPTFS)
 }
 
 /// Whether an error says that nothing more can be written.

@@ -40,4 +40,7 @@ pub use schema::tables::StreamRow;
 pub use schema::words;
 pub use shared::ScanStats;
 pub use strings::{Interner, StrId};
-pub use writer::{Batch, NewSession, Summary, Writer};
+pub use writer::{
+    Background, Batch, FirstIds, LastingWriter, Limits, NewSession, Opened, State, Stored, Summary,
+    Writer,
+};

@@ -295,6 +295,20 @@ impl Encoder {
     }
 }
 
+impl Encoder {
+    /// When the first interval ended of the rows that were encoded last; 0 when there were none.
+    pub(crate) fn first_end(&self, table: &TableDef) -> i64 {
+        let Some(starts) = self.columns.first() else { return 0 };
+        // `dur` stands second where there is one.
+        let durs = table.own_columns.get(1).filter(|column| column.name == "dur");
+        let durs = durs.and_then(|_| self.columns.get(1));
+        let end = |(row, ts): (usize, &i64)| {
+            ts.saturating_add(durs.and_then(|durs| durs.get(row)).unwrap_or_default())
+        };
+        starts.values().iter().enumerate().map(end).min().unwrap_or_default()
+    }
+}
+
 fn directory_crc(start: &[u8], directory: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(start);

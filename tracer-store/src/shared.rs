@@ -146,7 +146,7 @@ impl Shared {
         Ok(text)
     }
 
-    /// The clock pairs of a session, by default the last.
+    /// The clock pairs of a session, by default of all: they are of one boot, so that their times compare.
     pub fn clocks(&self, conn: &Connection, session: Option<i64>) -> rusqlite::Result<Clocks> {
         if let Some(clocks) = lock(&self.clocks).get(&session) {
             return Ok(Arc::clone(clocks));
@@ -154,7 +154,7 @@ impl Shared {
         let clocks: rusqlite::Result<Clocks> = conn
             .prepare_cached(
                 "SELECT ts, realtime FROM clock
-                 WHERE session_id = coalesce(?1, (SELECT max(session_id) FROM session)) ORDER BY ts",
+                 WHERE ?1 IS NULL OR session_id = ?1 ORDER BY ts",
             )?
             .query_map([session], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect();

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use common::{Dir, END, batch, create, rows, session};
+use common::{Dir, END, Mount, batch, create, ran, rows, session};
 use tracer_store::{Gc, Interner, Reader, StoreError, Syscall, Writer};
 
 async fn refused(path: &Path) -> StoreError {
@@ -284,33 +284,6 @@ async fn the_user_who_called_sudo_gets_the_file() {
     assert!(output.status.success(), "{output:?}");
     let meta = fs::metadata(&path).unwrap();
     assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (12345, 54321, 0o640));
-}
-
-/// Runs a command; false when it fails, for example because it needs root.
-fn ran(command: &str, args: &[&str]) -> bool {
-    Command::new(command).args(args).output().is_ok_and(|output| output.status.success())
-}
-
-/// A file system at a folder, taken away at the end.
-struct Mount(String);
-
-impl Mount {
-    fn new(dir: &Path, args: &[&str]) -> Option<Self> {
-        let dir = dir.to_str().unwrap().to_owned();
-        let mut all = args.to_vec();
-        all.push(&dir);
-        if !ran("mount", &all) {
-            eprintln!("skipped: mount needs root");
-            return None;
-        }
-        Some(Self(dir))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        ran("umount", &["-l", &self.0]);
-    }
 }
 
 #[tokio::test]

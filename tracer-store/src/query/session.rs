@@ -14,6 +14,8 @@ pub struct SessionInfo {
     pub started_ts: i64,
     /// Up to when events are stored, ns.
     pub last_ts: i64,
+    /// Since when everything that was recorded is still there, ns; `None` when nothing was removed.
+    pub kept_since: Option<i64>,
     /// When it ended, ns; `None` while it goes on, or when tracerd was killed.
     pub ended_ts: Option<i64>,
     /// Arguments of `tracerd`.
@@ -23,6 +25,11 @@ pub struct SessionInfo {
 }
 
 impl SessionInfo {
+    /// Since when everything that was recorded is there, ns.
+    pub fn begin(&self) -> i64 {
+        self.kept_since.map_or(self.started_ts, |since| since.max(self.started_ts))
+    }
+
     /// Until when an interval that is open lasts at least, ns.
     pub fn end(&self) -> i64 {
         self.ended_ts.unwrap_or(self.last_ts)
@@ -67,7 +74,7 @@ pub struct Count {
 /// When SQLite fails.
 pub fn all(reader: &Reader) -> Result<Vec<SessionInfo>> {
     let mut statement = reader.conn().prepare(
-        "SELECT session_id, started_ts, last_ts, ended_ts, command, end_reason
+        "SELECT session_id, started_ts, last_ts, kept_since, ended_ts, command, end_reason
          FROM session ORDER BY session_id",
     )?;
     let sessions = statement.query_map([], |row| {
@@ -75,9 +82,10 @@ pub fn all(reader: &Reader) -> Result<Vec<SessionInfo>> {
             session_id: row.get(0)?,
             started_ts: row.get(1)?,
             last_ts: row.get(2)?,
-            ended_ts: row.get(3)?,
-            command: row.get(4)?,
-            end_reason: row.get(5)?,
+            kept_since: row.get(3)?,
+            ended_ts: row.get(4)?,
+            command: row.get(5)?,
+            end_reason: row.get(6)?,
         })
     })?;
     Ok(sessions.collect::<rusqlite::Result<_>>()?)

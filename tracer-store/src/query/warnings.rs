@@ -55,6 +55,17 @@ pub fn warnings(reader: &Reader, scope: Scope) -> Result<Vec<String>> {
                 seconds(missing)
             ));
         }
+        let removed = |session: &session::SessionInfo| {
+            let since = session.begin().min(session.end()).min(to);
+            since.saturating_sub(session.started_ts.max(from)).max(0)
+        };
+        let removed: i64 = sessions.iter().map(removed).fold(0, i64::saturating_add);
+        if removed > 0 {
+            lines.push(format!(
+                "warning: {} of this time are no longer kept (select kept_since from session): totals may be low",
+                seconds(removed)
+            ));
+        }
         let gap = |pair: &[session::SessionInfo]| {
             let (begin, end) = (pair[0].end().max(from), pair[1].started_ts.min(to));
             end.saturating_sub(begin).max(0)

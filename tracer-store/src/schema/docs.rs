@@ -9,8 +9,9 @@ pub fn events_md() -> String {
     let mut out = String::from(
         "# Events and tables\n\n\
          Generated from the definition in `tracer-store/src/schema`; do not edit.\n\n\
-         All times are nanoseconds of `CLOCK_MONOTONIC`; `wall(ts)` gives the time of day in UTC, and \
-         `wall(ts, session_id)` that of another session than the last. A `dur` of NULL means that the \
+         All times are nanoseconds of `CLOCK_MONOTONIC`; `wall(ts)` gives the time of day in UTC, by \
+         the nearest pair in `clock`, and `wall(ts, session_id)` by the nearest of one session. A number that has \
+         no row in its table stands for something that ended before `session.kept_since`. A `dur` of NULL means that the \
          interval is open: at the end of what is stored it still lasted.\n",
     );
     let kinds = [

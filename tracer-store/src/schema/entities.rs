@@ -8,12 +8,16 @@ use super::tables::entities;
 use super::words::loss_stage;
 
 entities! {
-    /// A recording. A database holds one.
+    /// A recording. A database that `tracerd serve` writes holds one for each time that it was started since the
+    /// machine was.
     Entity Session session key ["session_id"] session 0 {
         /// When recording began.
         started_ts: i64, unit "ns";
         /// Up to when events are stored.
         last_ts: i64, unit "ns";
+        /// Since when everything that was recorded is still there, as the oldest is removed for want of room or because of
+        /// its age; NULL while nothing was removed. Some older rows may be there, too.
+        kept_since: Option<i64>, unit "ns";
         /// When recording ended; NULL while it goes on, and for ever when `tracerd` was killed.
         ended_ts: Option<i64>, unit "ns";
         /// The boot of the machine (`/proc/sys/kernel/random/boot_id`): times of another boot cannot be compared.
@@ -184,6 +188,14 @@ entities! {
         name: Option<Arc<str>>;
     }
 
+    /// Numbers that a session has not used, so that one which goes on with the database uses none twice.
+    Internal NextId next_id key ["session_id", "name"] session 0 {
+        /// The column that they are numbers of.
+        name: Arc<str>;
+        /// The first one that is free.
+        id: i64;
+    }
+
     /// Texts of the streams, each stored once.
     Internal StringRow string key ["id"] {
         /// Number that stands for the text in segments.
@@ -202,6 +214,9 @@ entities! {
         ts_min: i64, unit "ns";
         /// Largest `ts` in it.
         ts_max: i64, unit "ns";
+        /// When the first of its intervals ended, which says how old it is; of intervals that are open the
+        /// largest number there is, until the recording is over.
+        end_min: i64, unit "ns";
         /// How many rows it holds.
         row_count: i64;
         /// 1 if it holds intervals that are still open, 0 else.

@@ -15,7 +15,8 @@ pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"TRCD");
 /// had when it was written.
 pub const SCHEMA_VERSION: i64 = 3;
 
-fn create(conn: &Connection) -> rusqlite::Result<()> {
+/// Makes all tables.
+pub(crate) fn create(conn: &Connection) -> rusqlite::Result<()> {
     for table in entities::TABLES {
         debug_assert_ne!(table.kind, TableKind::Stream);
         conn.execute_batch(&table.create_sql())?;
@@ -23,8 +24,10 @@ fn create(conn: &Connection) -> rusqlite::Result<()> {
     // It covers all that pruning needs, so that no segment is read to find out that it is not wanted.
     conn.execute_batch(&format!(
         "CREATE INDEX segment_by_time ON \"{}\"(tbl, ts_min, ts_max, row_count, session_id);
+         CREATE INDEX segment_by_age ON \"{}\"(end_min);
          CREATE INDEX thread_by_process ON thread(upid);
          CREATE INDEX goroutine_by_process ON goroutine(upid);",
+        entities::SegmentRow::TABLE.name,
         entities::SegmentRow::TABLE.name
     ))?;
     conn.execute_batch(streams::EVENT_SQL)?;

@@ -15,6 +15,10 @@ pub(crate) trait StreamField: Sized {
     fn put(&self, columns: &mut [Column]);
     /// Reads row `row` of the first [`ColumnKind::width`] of the given columns.
     fn get(columns: &[Column], row: usize) -> Self;
+    /// Bytes of memory that it takes beside those of the row, about.
+    fn heap(&self) -> usize {
+        0
+    }
 }
 
 impl StreamField for i64 {
@@ -65,6 +69,9 @@ impl StreamField for Option<Arc<str>> {
     fn get(columns: &[Column], row: usize) -> Self {
         columns[0].text(row).cloned()
     }
+    fn heap(&self) -> usize {
+        self.as_deref().map_or(0, |text| text.len() + 16)
+    }
 }
 
 impl StreamField for [u64; 6] {
@@ -92,9 +99,17 @@ pub trait StreamRow: Clone + PartialEq + Send + 'static {
     /// Appends the row to columns of a segment.
     #[doc(hidden)]
     fn put(&self, columns: &mut [Column]);
+    /// Bytes of memory that it takes beside its own, about.
+    #[doc(hidden)]
+    fn heap(&self) -> usize;
     /// The row `row` of decoded columns.
     #[doc(hidden)]
     fn get(columns: &[Column], row: usize) -> Self;
+}
+
+/// Bytes of memory that rows take, about.
+pub(crate) fn bytes<R: StreamRow>(rows: &[R]) -> usize {
+    size_of_val(rows) + rows.iter().map(StreamRow::heap).sum::<usize>()
 }
 
 /// A type that a column of a plain table can have.
@@ -213,6 +228,11 @@ macro_rules! tables {
                     self.ts
                 }
 
+                fn heap(&self) -> usize {
+                    use $crate::schema::tables::StreamField;
+                    0 $(+ self.$col.heap())+
+                }
+
                 fn put(&self, columns: &mut [$crate::segment::Column]) {
                     use $crate::schema::tables::StreamField;
                     let mut rest = columns;
@@ -251,6 +271,11 @@ macro_rules! tables {
             /// Rows in all tables together.
             pub fn len(&self) -> usize {
                 0 $(+ self.$table.len())+
+            }
+
+            /// Bytes of memory that the rows take, about.
+            pub fn bytes(&self) -> usize {
+                0 $(+ $crate::schema::tables::bytes(&self.$table))+
             }
 
             /// Whether no table has a row.

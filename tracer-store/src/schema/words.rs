@@ -84,6 +84,8 @@ words! {
         UNREADABLE = "unreadable", "its data could not be read from the traced process";
         DECODE = "decode", "the record could not be decoded";
         ORDER = "order", "the record came too late to be put in order";
+        QUEUE = "queue", "the row found no room in memory while the disk did not keep up";
+        STORE = "store", "the row could not be written: the disk was full or failed, or a query that went on for long kept the log from being reused";
         STATE = "state", "the interval was dropped because its start or its end is not known";
     }
 }

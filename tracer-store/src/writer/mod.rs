@@ -1,7 +1,15 @@
 //! The one writer of a database.
 
+mod aside;
+mod background;
+mod batch;
+mod check;
+mod lasting;
+mod log;
 mod place;
+mod retention;
 mod rows;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,68 +20,18 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use crate::error::{Result, StoreError, is_disk_full};
-use crate::schema::entities::{
-    Clock, EventCount, Fired, Frame, Goroutine, Loss, Process, Session, Stack, StringRow, Thread,
-};
+use crate::schema::entities::{Clock, NextId, Session, StringRow};
 use crate::schema::streams::Streams;
 use crate::schema::{SCHEMA_VERSION, migrations};
 use crate::segment::Encoder;
-use crate::strings::StrId;
+pub use background::{Background, State};
+pub use batch::{Batch, FirstIds, NewSession};
+pub use lasting::{LastingWriter, Limits, Opened, Stored};
 use place::{Lock, Place};
-use rows::{SegmentState, insert};
+use rows::{Plan, SegmentState, insert};
 
-/// A database holds one recording.
-const SESSION_ID: i64 = 1;
-
-/// What is known when a recording begins.
-#[derive(Debug, Clone, Default)]
-pub struct NewSession {
-    /// When it begins, ns of `CLOCK_MONOTONIC`.
-    pub started_ts: i64,
-    /// Content of `/proc/sys/kernel/random/boot_id`.
-    pub boot_id: String,
-    /// Name of the machine.
-    pub hostname: String,
-    /// Release of the kernel.
-    pub kernel: String,
-    /// Version of `tracerd`.
-    pub tracerd_version: String,
-    /// Arguments of `tracerd`.
-    pub command: String,
-    /// A pair of times at the beginning.
-    pub clock: Clock,
-}
-
-/// What one commit stores. All of it is stored, or nothing.
-#[derive(Debug, Clone, Default)]
-pub struct Batch {
-    /// Texts that rows of this batch or of later ones refer to.
-    pub strings: Vec<(StrId, Arc<str>)>,
-    /// New or changed processes; a row replaces the former one of its `upid`.
-    pub processes: Vec<Process>,
-    /// New or changed threads; a row replaces the former one of its `utid`.
-    pub threads: Vec<Thread>,
-    /// New or changed goroutines; a row replaces the former one of its `ugid`.
-    pub goroutines: Vec<Goroutine>,
-    /// New frames of stacks.
-    pub frames: Vec<Frame>,
-    /// New stacks, a row for each of their frames.
-    pub stacks: Vec<Stack>,
-    /// Events that were lost since the last batch.
-    pub losses: Vec<Loss>,
-    /// What the daemon looked out for and saw since the last batch.
-    pub fired: Vec<Fired>,
-    /// Pairs of times.
-    pub clocks: Vec<Clock>,
-    /// The kernel's counts; a row replaces the former one of its kind.
-    pub counts: Vec<EventCount>,
-    /// Intervals that ended, and rows that have no end, since the last batch.
-    pub closed: Streams,
-    /// All intervals that are open now; they replace the former ones.
-    pub open: Streams,
-    /// Up to when events are stored with this batch, ns.
-    pub last_ts: i64,
-}
+/// How long SQLite waits for another program that has locked the database.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a recording left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,16 +55,19 @@ pub struct Summary {
 pub struct Writer {
     conn: SqliteConnection,
     path: PathBuf,
+    session_id: i64,
     encoder: Encoder,
     segments: SegmentState,
     /// Rows of the last, partly filled segment of each stream.
     tails: Streams,
-    /// A commit failed, and the fields here are no longer those of the database.
+    /// The first numbers that are free, as the database has them.
+    next_ids: FirstIds,
+    /// A commit failed.
     failed: bool,
     rows: u64,
     lost: u64,
     // The last field: it must be dropped after the connection.
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Writer {
@@ -119,23 +80,28 @@ impl Writer {
     /// When something else is there, another tracerd records into it, a program has it open, or the place
     /// cannot be written to. What was there is then as before.
     pub async fn create(path: &Path, session: NewSession) -> Result<(Self, Option<PathBuf>)> {
-        let encoder = Encoder::new()?;
         let place = Place::take(path)?;
-        match open(&place.path, &session).await {
-            Ok(conn) => {
-                let writer = Self {
-                    conn,
-                    path: place.path,
-                    encoder,
-                    segments: SegmentState::new(SESSION_ID),
-                    tails: Streams::default(),
-                    failed: false,
-                    rows: 0,
-                    lost: 0,
-                    _lock: place.lock,
-                };
-                Ok((writer, place.kept_as))
-            }
+        let kept_as = place.kept_as.clone();
+        Ok((Self::begin(place, &session, None).await?, kept_as))
+    }
+
+    /// Begins a recording in a place: in an empty file, or in a database after what is in it.
+    async fn begin(place: Place, session: &NewSession, span: Option<Duration>) -> Result<Self> {
+        let encoder = Encoder::new()?;
+        match open(&place.path, session).await {
+            Ok((conn, begun)) => Ok(Self {
+                conn,
+                path: place.path,
+                session_id: begun.session_id,
+                encoder,
+                segments: SegmentState::new(begun.segment_id, span),
+                tails: Streams::default(),
+                next_ids: begun.first_ids,
+                failed: false,
+                rows: 0,
+                lost: 0,
+                lock: place.lock,
+            }),
             Err(error) => {
                 place.give_up();
                 Err(error)
@@ -145,7 +111,7 @@ impl Writer {
 
     /// Number of the session that is recorded.
     pub fn session_id(&self) -> i64 {
-        SESSION_ID
+        self.session_id
     }
 
     /// The database, with links resolved.
@@ -163,29 +129,56 @@ impl Writer {
         if self.failed {
             return Err(StoreError::WriterFailed { path: self.path.clone() });
         }
-        let mut handle = self.conn.lock_handle().await?;
         self.failed = true;
+        let plan = self.plan(&mut batch, true)?;
+        self.store(&batch, Some(&plan)).await?;
+        self.stored(plan);
+        self.failed = false;
+        Ok(())
+    }
+
+    /// Encodes the rows of a batch, which has none afterwards; without `open` those that are closed.
+    fn plan(&mut self, batch: &mut Batch, open: bool) -> Result<Plan> {
         let rows = batch.closed.len() as u64;
-        let lost: i64 = batch.losses.iter().map(|loss| loss.count).sum();
-        self.tails.append(&mut batch.closed);
-        // SAFETY: the handle is open and locked for this thread as long as `handle` lives, and `conn` is
-        // dropped before it and does not own it.
-        let conn = unsafe { Rusqlite::from_handle(handle.as_raw_handle().as_ptr()) }?;
-        let stored = (|| {
-            let transaction = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
-            store_entities(&conn, &batch)?;
-            self.segments.store(&conn, &mut self.encoder, &mut self.tails, &mut batch.open)?;
+        let mut tails = self.tails.clone();
+        tails.append(&mut batch.closed);
+        let open = open.then_some(&mut batch.open);
+        let plan = self.segments.plan(&mut self.encoder, tails, open, batch.last_ts)?;
+        Ok(Plan { rows, ..plan })
+    }
+
+    /// Stores all of a batch but its rows of streams, and what is planned, in one transaction. If that fails, all
+    /// is as before; if not, [`Self::stored`] is to be told the plan.
+    async fn store(&mut self, batch: &Batch, plan: Option<&Plan>) -> Result<()> {
+        let mut next_ids = self.next_ids;
+        next_ids.learn(batch);
+        let (session_id, known) = (self.session_id, self.next_ids);
+        let stored = with_conn(&mut self.conn, |conn| {
+            let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+            store_entities(conn, batch, session_id)?;
+            if next_ids != known {
+                store_next_ids(conn, next_ids, session_id)?;
+            }
+            if let Some(plan) = plan {
+                plan.write(conn, session_id)?;
+            }
             conn.execute(
                 "UPDATE session SET last_ts = ?1 WHERE session_id = ?2",
-                [batch.last_ts, SESSION_ID],
+                [batch.last_ts, session_id],
             )?;
             Ok(transaction.commit()?)
-        })();
-        stored.map_err(|e| write_error(&self.path, e))?;
-        self.failed = false;
-        self.rows += rows;
+        });
+        stored.await.map_err(|e| write_error(&self.path, e))?;
+        self.next_ids = next_ids;
+        let lost: i64 = batch.losses.iter().map(|loss| loss.count).sum();
         self.lost = self.lost.saturating_add_signed(lost);
         Ok(())
+    }
+
+    /// What was planned is in the database.
+    fn stored(&mut self, plan: Plan) {
+        self.rows += plan.rows;
+        (self.segments, self.tails) = (plan.state, plan.tails);
     }
 
     /// Ends the recording and closes the database. If no reader prevents it, the file alone is complete
@@ -195,8 +188,8 @@ impl Writer {
     /// When the end cannot be stored. After a failed commit the end is stored if possible, without an error
     /// if it is not.
     pub async fn finish(self, ended_ts: i64, end_reason: &str, clock: Clock) -> Result<Summary> {
-        let Self { mut conn, path, failed, rows, lost, _lock, .. } = self;
-        let ended = store_end(&mut conn, ended_ts, end_reason, clock).await;
+        let Self { mut conn, path, session_id, failed, rows, lost, lock: _lock, .. } = self;
+        let ended = store_end(&mut conn, session_id, ended_ts, end_reason, clock).await;
         let closed = conn.close().await;
         if !failed {
             ended.map_err(|e| write_error(&path, e))?;
@@ -207,24 +200,37 @@ impl Writer {
     }
 }
 
-/// Opens the empty file and makes the schema and the session.
-async fn open(path: &Path, session: &NewSession) -> Result<SqliteConnection> {
+/// Does something with the connection, as rusqlite has it.
+async fn with_conn<T>(
+    conn: &mut SqliteConnection,
+    what: impl FnOnce(&Rusqlite) -> Result<T>,
+) -> Result<T> {
+    let mut handle = conn.lock_handle().await?;
+    // SAFETY: the handle is open and locked for this thread as long as `handle` lives, and what is made of it
+    // is dropped before it and does not own it.
+    let conn = unsafe { Rusqlite::from_handle(handle.as_raw_handle().as_ptr()) }?;
+    what(&conn)
+}
+
+/// Where a recording begins in a database.
+struct Begun {
+    session_id: i64,
+    segment_id: i64,
+    first_ids: FirstIds,
+}
+
+/// Opens the file, makes the schema if there is none, and the session.
+async fn open(path: &Path, session: &NewSession) -> Result<(SqliteConnection, Begun)> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
-        .busy_timeout(Duration::from_secs(5))
+        .busy_timeout(PATIENCE)
         .synchronous(SqliteSynchronous::Normal)
         .foreign_keys(false)
         .disable_statement_logging();
     let mut conn = options.connect().await?;
-    let made = {
-        let mut handle = conn.lock_handle().await?;
-        // SAFETY: as in `commit`.
-        let conn = unsafe { Rusqlite::from_handle(handle.as_raw_handle().as_ptr()) }?;
-        begin(&conn, path, session)
-    };
-    match made {
-        Ok(()) => Ok(conn),
+    match with_conn(&mut conn, |conn| begin(conn, path, session)).await {
+        Ok(begun) => Ok((conn, begun)),
         Err(error) => {
             // So that the file is closed when it is removed.
             let _ = conn.close().await;
@@ -233,16 +239,30 @@ async fn open(path: &Path, session: &NewSession) -> Result<SqliteConnection> {
     }
 }
 
-fn begin(conn: &Rusqlite, path: &Path, session: &NewSession) -> Result<()> {
+fn begin(conn: &Rusqlite, path: &Path, session: &NewSession) -> Result<Begun> {
+    // Only a file without a table takes it: so that what is removed gives its space back.
+    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     // Before the write-ahead log is switched on, so that the file itself says from the start what it is.
     migrations::migrate(conn, path)?;
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     // After a burst the log is cut to this many bytes.
     conn.pragma_update_and_check(None, "journal_size_limit", 16 << 20, |_| Ok(()))?;
     let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let session_id = number("SELECT coalesce(max(session_id), 0) + 1 FROM session")?;
+    let segment_id = number("SELECT coalesce(max(segment_id), 0) + 1 FROM segment")?;
+    let first_ids = load_next_ids(conn, session_id)?;
+    // The intervals that were open when the recording before was over have got as old as it is.
+    conn.execute(
+        "UPDATE segment SET end_min =
+             (SELECT last_ts FROM session s WHERE s.session_id = segment.session_id)
+         WHERE end_min = ?1",
+        [i64::MAX],
+    )?;
     let row = Session {
         started_ts: session.started_ts,
         last_ts: session.started_ts,
+        kept_since: None,
         ended_ts: None,
         boot_id: session.boot_id.as_str().into(),
         hostname: session.hostname.as_str().into(),
@@ -252,51 +272,76 @@ fn begin(conn: &Rusqlite, path: &Path, session: &NewSession) -> Result<()> {
         end_reason: None,
         schema_version: SCHEMA_VERSION,
     };
-    insert(conn, &[row], SESSION_ID)?;
-    insert(conn, std::slice::from_ref(&session.clock), SESSION_ID)?;
+    insert(conn, &[row], session_id)?;
+    insert(conn, std::slice::from_ref(&session.clock), session_id)?;
+    store_next_ids(conn, first_ids, session_id)?;
     transaction.commit()?;
-    Ok(())
+    Ok(Begun { session_id, segment_id, first_ids })
 }
 
-fn store_entities(conn: &Rusqlite, batch: &Batch) -> Result<()> {
+/// The names of [`FirstIds`] in the table `next_id`.
+const ID_NAMES: [&str; 6] = ["upid", "utid", "ugid", "stack_id", "frame_id", "string"];
+
+/// The numbers that no session up to this one has used.
+fn load_next_ids(conn: &Rusqlite, session_id: i64) -> Result<FirstIds> {
+    let mut statement = conn
+        .prepare("SELECT coalesce(max(id), 1) FROM next_id WHERE name = ?1 AND session_id <= ?2")?;
+    let mut ids = [1; ID_NAMES.len()];
+    for (id, name) in ids.iter_mut().zip(ID_NAMES) {
+        *id = statement.query_row((name, session_id), |row| row.get(0))?;
+    }
+    let [upid, utid, ugid, stack, frame, string] = ids;
+    let string = u32::try_from(string).unwrap_or(u32::MAX);
+    Ok(FirstIds { upid, utid, ugid, stack, frame, string })
+}
+
+fn store_next_ids(conn: &Rusqlite, ids: FirstIds, session_id: i64) -> Result<()> {
+    let FirstIds { upid, utid, ugid, stack, frame, string } = ids;
+    let ids = [upid, utid, ugid, stack, frame, i64::from(string)];
+    let rows = ID_NAMES.into_iter().zip(ids).map(|(name, id)| NextId { name: name.into(), id });
+    insert(conn, &rows.collect::<Vec<_>>(), session_id)
+}
+
+fn store_entities(conn: &Rusqlite, batch: &Batch, session_id: i64) -> Result<()> {
     let strings: Vec<StringRow> = batch
         .strings
         .iter()
         .map(|(id, value)| StringRow { id: id.0.into(), value: Arc::clone(value) })
         .collect();
-    insert(conn, &strings, SESSION_ID)?;
-    insert(conn, &batch.processes, SESSION_ID)?;
-    insert(conn, &batch.threads, SESSION_ID)?;
-    insert(conn, &batch.goroutines, SESSION_ID)?;
-    insert(conn, &batch.frames, SESSION_ID)?;
-    insert(conn, &batch.stacks, SESSION_ID)?;
-    insert(conn, &batch.losses, SESSION_ID)?;
-    insert(conn, &batch.fired, SESSION_ID)?;
-    insert(conn, &batch.clocks, SESSION_ID)?;
-    insert(conn, &batch.counts, SESSION_ID)
+    insert(conn, &strings, session_id)?;
+    insert(conn, &batch.processes, session_id)?;
+    insert(conn, &batch.threads, session_id)?;
+    insert(conn, &batch.goroutines, session_id)?;
+    insert(conn, &batch.frames, session_id)?;
+    insert(conn, &batch.stacks, session_id)?;
+    insert(conn, &batch.losses, session_id)?;
+    insert(conn, &batch.fired, session_id)?;
+    insert(conn, &batch.clocks, session_id)?;
+    insert(conn, &batch.counts, session_id)
 }
 
 async fn store_end(
     conn: &mut SqliteConnection,
+    session_id: i64,
     ended_ts: i64,
     end_reason: &str,
     clock: Clock,
 ) -> Result<()> {
-    let mut handle = conn.lock_handle().await?;
-    // SAFETY: as in `commit`.
-    let conn = unsafe { Rusqlite::from_handle(handle.as_raw_handle().as_ptr()) }?;
-    let transaction = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
-    insert(&conn, &[clock], SESSION_ID)?;
-    conn.execute(
-        "UPDATE session SET ended_ts = ?1, last_ts = max(last_ts, ?1), end_reason = ?2
-         WHERE session_id = ?3",
-        (ended_ts, end_reason, SESSION_ID),
-    )?;
-    transaction.commit()?;
-    // With readers this fails, and the log stays beside the file until the last of them closes it.
-    conn.busy_timeout(Duration::from_millis(200))?;
-    let _ = conn.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()));
-    Ok(())
+    let ended = with_conn(conn, |conn| {
+        let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+        insert(conn, &[clock], session_id)?;
+        conn.execute(
+            "UPDATE session SET ended_ts = ?1, last_ts = max(last_ts, ?1), end_reason = ?2
+             WHERE session_id = ?3",
+            (ended_ts, end_reason, session_id),
+        )?;
+        transaction.commit()?;
+        // With readers this fails, and the log stays beside the file until the last of them closes it.
+        conn.busy_timeout(Duration::from_millis(200))?;
+        let _ = conn.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()));
+        Ok(())
+    });
+    ended.await
 }
 
 /// Tells a full disk from other errors.

@@ -7,14 +7,17 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::aside::{put_damaged, put_old};
+use super::check::{self, Verdict};
 use crate::error::{Result, StoreError};
-use crate::schema::{APPLICATION_ID, migrations};
+use crate::schema::{APPLICATION_ID, DEFAULT_DB};
+
+/// What [`Kind::Other`] calls another program's database.
+pub(super) const FOREIGN: &str = "a SQLite database of another program";
 
 /// The databases that this process writes, by device and inode.
 ///
@@ -24,7 +27,7 @@ static WRITTEN_HERE: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
 /// The right to be the only writer of a database. To be dropped after SQLite has closed it.
 pub(super) struct Lock {
     id: (u64, u64),
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 impl Lock {
@@ -37,7 +40,12 @@ impl Lock {
             Err((_, errno)) => return Err(file_error("lock", path, errno.into())),
         };
         written_here().insert(id);
-        Ok(Self { id, _file: file })
+        Ok(Self { id, file })
+    }
+
+    /// Whether a path leads to the file that is locked.
+    pub fn is_of(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.id)
     }
 }
 
@@ -47,7 +55,7 @@ impl Drop for Lock {
     }
 }
 
-fn written_here() -> std::sync::MutexGuard<'static, BTreeSet<(u64, u64)>> {
+pub(super) fn written_here() -> std::sync::MutexGuard<'static, BTreeSet<(u64, u64)>> {
     WRITTEN_HERE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -57,54 +65,95 @@ pub(super) struct Place {
     pub path: PathBuf,
     /// Where the former database went.
     pub kept_as: Option<PathBuf>,
-    created: bool,
+    made: Made,
+}
+
+/// How a place came about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// The file was made.
+    Created,
+    /// The file was there, and is empty.
+    Empty,
+    /// The file holds a database, which is gone on with.
+    Full,
+}
+
+/// What was in a place before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Former {
+    /// Nothing.
+    Nothing,
+    /// A database that is gone on with.
+    GoesOn,
+    /// A database that cannot be gone on with.
+    Old { kept_as: PathBuf, why: &'static str },
+    /// A damaged database.
+    Damaged { kept_as: PathBuf, why: String },
 }
 
 impl Place {
     /// Locks the place, puts aside what is there, and makes an empty file.
     pub fn take(path: &Path) -> Result<Self> {
-        let meta = match fs::metadata(path) {
-            Ok(meta) => meta,
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                if fs::symlink_metadata(path).is_ok() {
-                    return Err(not_ours(path, "a link that leads nowhere"));
+        let (path, file, kind) = match look(path)? {
+            None => return Self::create(path, None),
+            Some(found) => found,
+        };
+        match kind {
+            Kind::Empty => Self::empty(file, path),
+            Kind::Other(what) => Err(not_ours(&path, what)),
+            Kind::Ours => {
+                let old_lock = Lock::take(file, &path)?;
+                let old = put_old(&path)?;
+                drop(old_lock);
+                Self::create(&path, Some(old))
+            }
+        }
+    }
+
+    /// Locks the place, with the database in it if it is sound and of this boot. Else it is put aside.
+    pub fn resume(path: &Path, boot_id: &str) -> Result<(Self, Former)> {
+        let (path, file, kind) = match look(path)? {
+            None => return Ok((Self::create(path, None)?, Former::Nothing)),
+            Some(found) => found,
+        };
+        let damaged = |why| {
+            let kept_as = put_damaged(&path)?;
+            Ok((Self::create(&path, None)?, Former::Damaged { kept_as, why }))
+        };
+        match kind {
+            Kind::Empty => Ok((Self::empty(file, path)?, Former::Nothing)),
+            Kind::Other(what) if what != FOREIGN && is_named_so(&path) => {
+                damaged(format!("it is {what}"))
+            }
+            Kind::Other(what) => Err(not_ours(&path, what)),
+            Kind::Ours => {
+                let lock = Lock::take(file, &path)?;
+                match check::look(&path, &lock.file, boot_id)? {
+                    Verdict::Sound => {
+                        let made = Made::Full;
+                        Ok((Self { lock, path, kept_as: None, made }, Former::GoesOn))
+                    }
+                    Verdict::Old(why) => {
+                        let old = put_old(&path)?;
+                        drop(lock);
+                        let former = Former::Old { kept_as: old.clone(), why };
+                        Ok((Self::create(&path, Some(old))?, former))
+                    }
+                    Verdict::Damaged(why) => {
+                        let put = damaged(why);
+                        drop(lock);
+                        put
+                    }
                 }
-                return Self::create(path, None);
             }
-            Err(e) if e.kind() == ErrorKind::NotADirectory => {
-                return Err(StoreError::NoFolder { path: path.into() });
-            }
-            Err(e) => return Err(file_error("open", path, e)),
-        };
-        if let Some(what) = not_a_file(&meta) {
-            return Err(not_ours(path, what));
         }
-        if written_here().contains(&(meta.dev(), meta.ino())) {
-            return Err(StoreError::Locked { path: path.into() });
-        }
-        let path = &fs::canonicalize(path).map_err(|e| file_error("open", path, e))?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(|e| file_error("open", path, e))?;
-        let kind = kind_of(&mut file).map_err(|e| file_error("read", path, e))?;
-        let what = match kind {
-            Kind::Empty => {
-                give_to_user(&file, path)?;
-                let lock = Lock::take(file, path)?;
-                return Ok(Self { lock, path: path.into(), kept_as: None, created: false });
-            }
-            Kind::Ours => None,
-            Kind::Other(what) => Some(what),
-        };
-        if let Some(what) = what {
-            return Err(not_ours(path, what));
-        }
-        let old_lock = Lock::take(file, path)?;
-        let old = put_aside(path)?;
-        drop(old_lock);
-        Self::create(path, Some(old))
+    }
+
+    fn empty(file: File, path: PathBuf) -> Result<Self> {
+        give_to_user(&file, &path)?;
+        let lock = Lock::take(file, &path)?;
+        Ok(Self { lock, path, kept_as: None, made: Made::Empty })
     }
 
     fn create(path: &Path, kept_as: Option<PathBuf>) -> Result<Self> {
@@ -119,17 +168,53 @@ impl Place {
         })?;
         give_to_user(&file, path)?;
         let lock = Lock::take(file, path)?;
-        Ok(Self { lock, path: path.into(), kept_as, created: true })
+        Ok(Self { lock, path: path.into(), kept_as, made: Made::Created })
     }
 
     /// Undoes it all, when nothing could be written.
     pub fn give_up(self) {
+        if self.made == Made::Full {
+            return;
+        }
         let removed = remove_side_files(&self.path).is_ok()
-            && (!self.created || fs::remove_file(&self.path).is_ok());
+            && (self.made == Made::Empty || fs::remove_file(&self.path).is_ok());
         if let Some(old) = self.kept_as.filter(|_| removed) {
             let _ = fs::rename(old, &self.path);
         }
     }
+}
+
+/// What is in a place, if there is something that may be ours, with the path of it.
+fn look(path: &Path) -> Result<Option<(PathBuf, File, Kind)>> {
+    let meta = match fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            if fs::symlink_metadata(path).is_ok() {
+                return Err(not_ours(path, "a link that leads nowhere"));
+            }
+            return Ok(None);
+        }
+        Err(e) if e.kind() == ErrorKind::NotADirectory => {
+            return Err(StoreError::NoFolder { path: path.into() });
+        }
+        Err(e) => return Err(file_error("open", path, e)),
+    };
+    if let Some(what) = not_a_file(&meta) {
+        return Err(not_ours(path, what));
+    }
+    if written_here().contains(&(meta.dev(), meta.ino())) {
+        return Err(StoreError::Locked { path: path.into() });
+    }
+    let path = fs::canonicalize(path).map_err(|e| file_error("open", path, e))?;
+    let file = OpenOptions::new().read(true).write(true).open(&path);
+    let mut file = file.map_err(|e| file_error("open", &path, e))?;
+    let kind = kind_of(&mut file).map_err(|e| file_error("read", &path, e))?;
+    Ok(Some((path, file, kind)))
+}
+
+/// Whether a file that nothing in it says to be ours is likely to have been, by its name.
+fn is_named_so(path: &Path) -> bool {
+    path == Path::new(DEFAULT_DB) || path.extension().is_some_and(|extension| extension == "db")
 }
 
 /// Sets mode 0640 whatever the umask, and gives the file to the user who called sudo.
@@ -145,60 +230,13 @@ fn give_to_user(file: &File, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Closes a former database properly and renames it to `FILE.old`.
-fn put_aside(path: &Path) -> Result<PathBuf> {
-    let in_use = || StoreError::InUse { path: path.into() };
-    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    conn.busy_timeout(Duration::from_secs(1))?;
-    match migrations::migrate(&conn, path) {
-        // It can be put aside all the same.
-        Ok(()) | Err(StoreError::NewerSchema { .. } | StoreError::OlderSchema { .. }) => {}
-        Err(StoreError::Sqlite(e)) if is_busy(&e) => return Err(in_use()),
-        Err(e) => return Err(e),
-    }
-    match conn.pragma_update_and_check(None, "journal_mode", "DELETE", |r| r.get::<_, String>(0)) {
-        Ok(mode) if mode == "delete" => {}
-        Ok(_) => return Err(in_use()),
-        Err(e) if is_busy(&e) => return Err(in_use()),
-        Err(e) => return Err(e.into()),
-    }
-    conn.close().map_err(|(_, e)| e)?;
-
-    let old = with_suffix(path, ".old");
-    match fs::metadata(&old) {
-        Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => return Err(file_error("look at", &old, e)),
-        Ok(meta) => {
-            if let Some(what) = not_a_file(&meta) {
-                return Err(not_ours(&old, what));
-            }
-            if written_here().contains(&(meta.dev(), meta.ino())) {
-                return Err(StoreError::Locked { path: old });
-            }
-            let mut file = File::open(&old).map_err(|e| file_error("open", &old, e))?;
-            if let Kind::Other(what) =
-                kind_of(&mut file).map_err(|e| file_error("read", &old, e))?
-            {
-                return Err(not_ours(&old, what));
-            }
-        }
-    }
-    remove_side_files(&old)?;
-    fs::rename(path, &old).map_err(|e| file_error("rename", path, e))?;
-    Ok(old)
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().into();
     name.push(suffix);
     name.into()
 }
 
-fn remove_side_files(path: &Path) -> Result<()> {
+pub(super) fn remove_side_files(path: &Path) -> Result<()> {
     for suffix in ["-wal", "-shm", "-journal"] {
         let file = with_suffix(path, suffix);
         match fs::remove_file(&file) {
@@ -210,13 +248,19 @@ fn remove_side_files(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the database and of its write-ahead log.
-pub(super) fn size(path: &Path) -> u64 {
-    let len = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
-    len(path) + len(&with_suffix(path, "-wal"))
+/// Removes a database with all that belongs to it.
+pub(super) fn remove_with_side_files(path: &Path) -> Result<()> {
+    remove_side_files(path)?;
+    fs::remove_file(path).map_err(|e| file_error("remove", path, e))
 }
 
-fn not_a_file(meta: &Metadata) -> Option<&'static str> {
+/// Bytes of the database, of its write-ahead log and of that log's index.
+pub(super) fn size(path: &Path) -> u64 {
+    let len = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
+    ["", "-wal", "-shm"].into_iter().map(|suffix| len(&with_suffix(path, suffix))).sum()
+}
+
+pub(super) fn not_a_file(meta: &Metadata) -> Option<&'static str> {
     let kind = meta.file_type();
     if kind.is_dir() {
         Some("a directory")
@@ -231,13 +275,13 @@ fn not_a_file(meta: &Metadata) -> Option<&'static str> {
     }
 }
 
-enum Kind {
+pub(super) enum Kind {
     Empty,
     Ours,
     Other(&'static str),
 }
 
-fn kind_of(file: &mut File) -> std::io::Result<Kind> {
+pub(super) fn kind_of(file: &mut File) -> std::io::Result<Kind> {
     let mut start = Vec::new();
     file.take(512).read_to_end(&mut start)?;
     if start.is_empty() {
@@ -245,11 +289,7 @@ fn kind_of(file: &mut File) -> std::io::Result<Kind> {
     }
     if start.starts_with(b"SQLite format 3\0") {
         let ours = start.get(68..72) == Some(&APPLICATION_ID.to_be_bytes());
-        return Ok(if ours {
-            Kind::Ours
-        } else {
-            Kind::Other("a SQLite database of another program")
-        });
+        return Ok(if ours { Kind::Ours } else { Kind::Other(FOREIGN) });
     }
     // A character may be cut at the end of what was read.
     let text = match std::str::from_utf8(&start) {
@@ -263,10 +303,10 @@ fn kind_of(file: &mut File) -> std::io::Result<Kind> {
     }))
 }
 
-fn not_ours(path: &Path, what: &'static str) -> StoreError {
+pub(super) fn not_ours(path: &Path, what: &'static str) -> StoreError {
     StoreError::NotADatabase { path: path.into(), what }
 }
 
-fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> StoreError {
+pub(super) fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> StoreError {
     StoreError::File { action, path: path.into(), source }
 }

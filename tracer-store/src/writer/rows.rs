@@ -1,6 +1,8 @@
 //! Rows into tables, and rows of streams into segments.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -53,42 +55,88 @@ fn insert_sql(table: &TableDef) -> String {
 }
 
 /// What the database holds of each stream's last segments.
+#[derive(Clone)]
 pub(super) struct SegmentState {
-    session_id: i64,
     next_id: i64,
     streams: Vec<StreamState>,
+    /// For how long a segment is added to, ns. A stream with few rows would else keep one open for days, and
+    /// nothing in it could be removed.
+    span: i64,
 }
 
 #[derive(Default, Clone)]
 struct StreamState {
-    /// Segment that the tail is in.
-    tail_id: Option<i64>,
+    /// Segment that the tail is in, and up to when events were stored when it was begun.
+    tail: Option<(i64, i64)>,
     /// How many rows of the tail are in it.
     tail_rows: usize,
     /// Segments of open intervals, with their data to see whether they changed.
-    open: Vec<(i64, Vec<u8>)>,
+    open: Vec<(i64, Arc<[u8]>)>,
+}
+
+/// What a batch changes in the table of segments, and how things are once that is done.
+pub(super) struct Plan {
+    /// New segments, and those that take the place of one of the same number.
+    pub segments: Vec<SegmentRow>,
+    /// Segments that are no more.
+    pub removed: Vec<i64>,
+    /// How many rows were closed.
+    pub rows: u64,
+    pub state: SegmentState,
+    /// Rows of the last, partly filled segment of each stream.
+    pub tails: Streams,
+}
+
+impl Plan {
+    /// Bytes of the segments.
+    pub fn bytes(&self) -> usize {
+        self.segments.iter().map(|segment| segment.data.len()).sum()
+    }
+
+    /// Does it.
+    pub fn write(&self, conn: &Connection, session_id: i64) -> Result<()> {
+        insert(conn, &self.segments, session_id)?;
+        for id in &self.removed {
+            conn.execute("DELETE FROM segment WHERE segment_id = ?1", [id])?;
+        }
+        Ok(())
+    }
 }
 
 impl SegmentState {
-    pub fn new(session_id: i64) -> Self {
-        Self {
-            session_id,
-            next_id: 1,
-            streams: vec![StreamState::default(); Streams::TABLES.len()],
-        }
+    /// Of a database that has no segment of this number or a larger one.
+    pub fn new(next_id: i64, span: Option<Duration>) -> Self {
+        let span = span.map_or(i64::MAX, |span| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX));
+        Self { next_id, streams: vec![StreamState::default(); Streams::TABLES.len()], span }
     }
 
-    /// Writes what is new in the tails, leaving in them the rows of segments that are not full, and makes
-    /// `open` the open intervals.
-    pub fn store(
-        &mut self,
-        conn: &Connection,
+    /// Segments that are still added to.
+    pub fn tails(&self) -> Vec<i64> {
+        self.streams.iter().filter_map(|stream| stream.tail).map(|(id, _)| id).collect()
+    }
+
+    /// What it takes to store what is new in the tails and, if they are given, to make `open` the open intervals.
+    /// `last_ts` is up to when events are stored then.
+    pub fn plan(
+        &self,
         encoder: &mut Encoder,
-        tails: &mut Streams,
-        open: &mut Streams,
-    ) -> Result<()> {
-        tails.visit(&mut Closed(Output { conn, encoder, state: self }))?;
-        open.visit(&mut Open(Output { conn, encoder, state: self }))
+        mut tails: Streams,
+        open: Option<&mut Streams>,
+        last_ts: i64,
+    ) -> Result<Plan> {
+        let mut planner = Planner {
+            encoder,
+            state: self.clone(),
+            segments: Vec::new(),
+            removed: Vec::new(),
+            last_ts,
+        };
+        tails.visit(&mut Closed(&mut planner))?;
+        if let Some(open) = open {
+            open.visit(&mut Open(&mut planner))?;
+        }
+        let Planner { state, segments, removed, .. } = planner;
+        Ok(Plan { segments, removed, rows: 0, state, tails })
     }
 
     fn new_id(&mut self) -> i64 {
@@ -98,61 +146,69 @@ impl SegmentState {
     }
 }
 
-struct Output<'a> {
-    conn: &'a Connection,
+struct Planner<'a> {
     encoder: &'a mut Encoder,
-    state: &'a mut SegmentState,
+    state: SegmentState,
+    segments: Vec<SegmentRow>,
+    removed: Vec<i64>,
+    last_ts: i64,
 }
 
-impl Output<'_> {
-    fn write<R: StreamRow>(&self, id: i64, rows: &[R], data: Vec<u8>, is_open: bool) -> Result<()> {
+impl Planner<'_> {
+    fn add<R: StreamRow>(&mut self, id: i64, rows: &[R], data: Vec<u8>, end_min: Option<i64>) {
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
-            return Ok(());
+            return;
         };
-        let segment = SegmentRow {
+        self.segments.push(SegmentRow {
             segment_id: id,
             tbl: R::TABLE.name.into(),
             ts_min: first.ts(),
             ts_max: last.ts(),
+            end_min: end_min.unwrap_or(i64::MAX),
             row_count: rows.len() as i64,
-            is_open: is_open.into(),
+            is_open: end_min.is_none().into(),
             data,
-        };
-        insert(self.conn, &[segment], self.state.session_id)
+        });
     }
 }
 
-struct Closed<'a>(Output<'a>);
+struct Closed<'a, 'b>(&'a mut Planner<'b>);
 
-impl StreamVisitor for Closed<'_> {
+impl StreamVisitor for Closed<'_, '_> {
     type Error = StoreError;
 
     fn visit<R: StreamRow>(&mut self, index: usize, rows: &mut Vec<R>) -> Result<()> {
         let Self(out) = self;
-        if rows.len() == out.state.streams[index].tail_rows {
-            return Ok(());
-        }
-        rows.sort_by_key(StreamRow::ts);
-        for chunk in rows.chunks(MAX_ROWS) {
-            let id = match out.state.streams[index].tail_id.take() {
-                Some(id) => id,
-                None => out.state.new_id(),
-            };
-            let data = out.encoder.encode(chunk)?;
-            out.write(id, chunk, data, false)?;
-            if chunk.len() < MAX_ROWS {
-                out.state.streams[index].tail_id = Some(id);
+        if rows.len() != out.state.streams[index].tail_rows {
+            rows.sort_by_key(StreamRow::ts);
+            for chunk in rows.chunks(MAX_ROWS) {
+                let (id, begun) = match out.state.streams[index].tail.take() {
+                    Some(tail) => tail,
+                    None => (out.state.new_id(), out.last_ts),
+                };
+                let data = out.encoder.encode(chunk)?;
+                let end_min = out.encoder.first_end(R::TABLE);
+                out.add(id, chunk, data, Some(end_min));
+                if chunk.len() < MAX_ROWS {
+                    out.state.streams[index].tail = Some((id, begun));
+                }
             }
+            rows.drain(..rows.len() / MAX_ROWS * MAX_ROWS);
         }
-        rows.drain(..rows.len() / MAX_ROWS * MAX_ROWS);
-        out.state.streams[index].tail_rows = rows.len();
+        let stream = &mut out.state.streams[index];
+        if stream.tail.is_some_and(|(_, begun)| out.last_ts.saturating_sub(begun) > out.state.span)
+        {
+            stream.tail = None;
+            rows.clear();
+        }
+        stream.tail_rows = rows.len();
         Ok(())
     }
 }
 
-struct Open<'a>(Output<'a>);
+struct Open<'a, 'b>(&'a mut Planner<'b>);
 
-impl StreamVisitor for Open<'_> {
+impl StreamVisitor for Open<'_, '_> {
     type Error = StoreError;
 
     fn visit<R: StreamRow>(&mut self, index: usize, rows: &mut Vec<R>) -> Result<()> {
@@ -164,19 +220,17 @@ impl StreamVisitor for Open<'_> {
             let data = out.encoder.encode(chunk)?;
             let id = match former.next() {
                 // Long waits stay the same from one flush to the next.
-                Some((id, same)) if same == data => {
+                Some((id, same)) if *same == *data => {
                     now.push((id, same));
                     continue;
                 }
                 Some((id, _)) => id,
                 None => out.state.new_id(),
             };
-            out.write(id, chunk, data.clone(), true)?;
-            now.push((id, data));
+            now.push((id, data.as_slice().into()));
+            out.add(id, chunk, data, None);
         }
-        for (id, _) in former {
-            out.conn.execute("DELETE FROM segment WHERE segment_id = ?1", [id])?;
-        }
+        out.removed.extend(former.map(|(id, _)| id));
         out.state.streams[index].open = now;
         Ok(())
     }

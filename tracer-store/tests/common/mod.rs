@@ -1,9 +1,11 @@
 //! What the tests have in common: a recording with rows that they choose.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod load;
 pub mod users;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tracer_store::{Batch, Clock, Goroutine, Interner, NewSession, Process, Reader, Value, Writer};
 
@@ -69,5 +71,32 @@ fn text(value: &Value) -> String {
         Value::Real(f) => f.to_string(),
         Value::Text(t) => t.clone(),
         Value::Blob(b) => format!("{b:?}"),
+    }
+}
+
+/// Runs a command; false when it fails, for example because it needs root.
+pub fn ran(command: &str, args: &[&str]) -> bool {
+    Command::new(command).args(args).output().is_ok_and(|output| output.status.success())
+}
+
+/// A file system at a folder, taken away at the end.
+pub struct Mount(String);
+
+impl Mount {
+    pub fn new(dir: &Path, args: &[&str]) -> Option<Self> {
+        let dir = dir.to_str().unwrap().to_owned();
+        let mut all = args.to_vec();
+        all.push(&dir);
+        if !ran("mount", &all) {
+            eprintln!("skipped: mount needs root");
+            return None;
+        }
+        Some(Self(dir))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        ran("umount", &["-l", &self.0]);
     }
 }

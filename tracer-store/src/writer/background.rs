@@ -1,0 +1,238 @@
+//! Writing in the background: who hands over batches never waits for the disk.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::batch::Batch;
+use super::lasting::{LastingWriter, Limits};
+use super::{Summary, place};
+use crate::error::{Result, StoreError};
+use crate::schema::entities::Clock;
+use crate::schema::words::loss_stage;
+
+/// How the writing goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// Bytes of memory that wait for the disk, or are being written.
+    pub waiting: usize,
+    /// Rows of streams that were dropped because there was no memory for them.
+    pub dropped_queue: u64,
+    /// Rows of streams that were dropped because they could not be written.
+    pub dropped_store: u64,
+    /// Why the last batch, or some of it, could not be written; `None` when it was.
+    pub error: Option<String>,
+    /// How long the last batch took.
+    pub last_commit: Duration,
+    /// Up to when events are stored, ns.
+    pub last_ts: i64,
+    /// Since when everything that was recorded is still there, ns; `None` while nothing was removed.
+    pub kept_since: Option<i64>,
+    /// Bytes of the database, of its log and of that log's index.
+    pub bytes: u64,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// All that has come since the writer took what came before.
+    next: Option<Batch>,
+    /// Bytes of memory in `next`, and of them those of open intervals.
+    next_bytes: usize,
+    open_bytes: usize,
+    /// Rows of entities that `next` had when it was compacted last.
+    compacted: usize,
+    /// Bytes of memory that the writer is busy with.
+    busy: usize,
+    memory: usize,
+    limits: Option<Limits>,
+    ended: bool,
+    /// When and why the recording ended, if that is to be stored.
+    end: Option<(Clock, String)>,
+    wants_whole: bool,
+    notes: Vec<String>,
+    state: State,
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    come: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A [`LastingWriter`] on a thread of its own.
+///
+/// While it is busy, batches that come are made into one, which it takes when it is ready. Once they take more memory
+/// than three quarters of [`Limits::memory`], rows of streams are dropped and counted; rows that later ones refer to are
+/// kept as long as there is any memory.
+pub struct Background {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Option<Result<Summary>>>>,
+}
+
+impl Background {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system does not let it.
+    pub fn start(writer: LastingWriter, limits: Limits) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let inner = Inner { memory: limits.memory, ..Inner::default() };
+        let shared = Arc::new(Shared { inner: Mutex::new(inner), come: Condvar::new() });
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || runtime.block_on(write(writer, &of_thread)))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Hands over a batch. It does not wait.
+    pub fn send(&self, mut batch: Batch) {
+        let mut guard = self.shared.lock();
+        let inner = &mut *guard;
+        let held = inner.next_bytes + inner.busy;
+        let mut bytes = batch.bytes();
+        // A quarter is for what is not dropped lightly.
+        if held + bytes > inner.memory / 4 * 3 {
+            inner.state.dropped_queue += batch.drop_rows(loss_stage::QUEUE);
+            bytes = batch.bytes();
+        }
+        // Of the losses themselves there are few.
+        if held + bytes > inner.memory - inner.memory / 64 {
+            batch.drop_many(loss_stage::QUEUE);
+            bytes = batch.bytes();
+        }
+        // The open intervals take the place of those before.
+        inner.next_bytes = inner.next_bytes - inner.open_bytes + bytes;
+        inner.open_bytes = batch.open.bytes();
+        match &mut inner.next {
+            Some(next) => next.absorb(batch),
+            next => {
+                *next = Some(batch);
+                inner.compacted = 0;
+            }
+        }
+        if let Some(next) = &mut inner.next {
+            let rows = next.many() + next.processes.len();
+            if rows > 2 * inner.compacted + 65_536 {
+                next.compact();
+                inner.compacted = next.many() + next.processes.len();
+                inner.next_bytes = next.bytes();
+            }
+        }
+        inner.state.waiting = inner.next_bytes + inner.busy;
+        drop(guard);
+        self.shared.come.notify_one();
+    }
+
+    /// Whether the next batch must be [`Batch::whole`], because a new database was begun.
+    pub fn wants_whole(&self) -> bool {
+        self.shared.lock().wants_whole
+    }
+
+    /// Sentences to be shown: a database was damaged, writing does not work, or works again.
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.lock().notes)
+    }
+
+    /// How it goes.
+    pub fn state(&self) -> State {
+        self.shared.lock().state.clone()
+    }
+
+    /// Other limits from the next batch on.
+    pub fn set_limits(&self, limits: Limits) {
+        let mut inner = self.shared.lock();
+        inner.memory = limits.memory;
+        inner.limits = Some(limits);
+    }
+
+    /// Writes what is left, ends the recording and closes the database.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn finish(mut self, ended: Clock, reason: &str) -> Result<Summary> {
+        self.shared.lock().end = Some((ended, reason.to_owned()));
+        let ended = self.end().and_then(|thread| thread.join().ok()).flatten();
+        let gone = || StoreError::Output(std::io::Error::other("the writing thread has ended"));
+        ended.ok_or_else(gone)?
+    }
+
+    fn end(&mut self) -> Option<JoinHandle<Option<Result<Summary>>>> {
+        self.shared.lock().ended = true;
+        self.shared.come.notify_one();
+        self.thread.take()
+    }
+}
+
+impl Drop for Background {
+    /// Leaves a valid database of a recording without an end; what waits is written.
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn write(mut writer: LastingWriter, shared: &Shared) -> Option<Result<Summary>> {
+    while let Some((batch, limits)) = next(shared) {
+        let last_ts = batch.last_ts;
+        let whole = batch.whole;
+        let begun = Instant::now();
+        let limited = match limits {
+            Some(limits) => writer.set_limits(limits).await,
+            None => Ok(()),
+        };
+        let stored = writer.store(batch).await;
+        let bytes = place::size(writer.path());
+        let mut inner = shared.lock();
+        inner.busy = writer.waiting();
+        inner.wants_whole = (inner.wants_whole && !whole) || stored.begun_anew.is_some();
+        let error = stored.error.or(limited.err()).map(|error| error.to_string());
+        match (&error, &inner.state.error) {
+            (Some(error), None) => {
+                let note = format!("{error}. Rows are dropped and counted until it works again");
+                inner.notes.push(note);
+            }
+            (None, Some(_)) => {
+                inner.notes.push(format!("{} is written again", writer.path().display()))
+            }
+            _ => {}
+        }
+        inner.notes.extend(stored.begun_anew);
+        // Who never asks for them is no reason to keep them all.
+        let surplus = inner.notes.len().saturating_sub(100);
+        inner.notes.drain(..surplus);
+        let waiting = inner.next_bytes + inner.busy;
+        let state = &mut inner.state;
+        if error.is_none() {
+            state.last_ts = last_ts;
+        }
+        state.error = error;
+        state.waiting = waiting;
+        state.dropped_store += stored.dropped;
+        state.last_commit = begun.elapsed();
+        state.kept_since = writer.kept_since();
+        state.bytes = bytes;
+    }
+    let (clock, reason) = shared.lock().end.take()?;
+    Some(writer.finish(clock.ts, &reason, clock).await)
+}
+
+/// Waits for the next batch; none when there will be none.
+fn next(shared: &Shared) -> Option<(Batch, Option<Limits>)> {
+    let mut inner = shared.lock();
+    loop {
+        if let Some(batch) = inner.next.take() {
+            inner.busy += std::mem::take(&mut inner.next_bytes);
+            inner.open_bytes = 0;
+            return Some((batch, inner.limits.take()));
+        }
+        if inner.ended {
+            return None;
+        }
+        inner = shared.come.wait(inner).unwrap_or_else(PoisonError::into_inner);
+    }
+}
