@@ -133,7 +133,7 @@ async fn a_damaged_database_is_kept_aside_and_told() {
         ("cut in the first page", good[..1000].to_vec()),
         ("zeros", with(4096 * (pages / 3), &vec![0; 4096 * 9])),
         ("schema", with(100, &[0xff; 200])),
-        ("list of free pages", with(32, &[0, 0, 0, 7, 0, 0, 0, 1])),
+        ("list of free pages", with(32, &[0, 0, 0, 11, 0, 0, 0, 3])),
     ];
     for (what, bytes) in damages {
         let dir = Dir::new();
