@@ -15,7 +15,7 @@ use tracer_common::{
     Event, EventKind,
     events::{GoStack, GoText, KIND_LIMIT, SysFile, SysText},
 };
-use tracer_store::{Batch, EventCount, words::loss_stage};
+use tracer_store::{Batch, EventCount, FirstIds, words::loss_stage};
 
 use crate::{
     counts::Counts,
@@ -85,11 +85,11 @@ const OF_THREADS: &[EventKind] = &[
 ];
 
 impl Pipeline {
-    /// A pipeline for a recording that begins at `start_ts` (CLOCK_MONOTONIC, ns).
-    pub fn new(start_ts: u64) -> Self {
+    /// A pipeline for a recording that begins at `start_ts` (CLOCK_MONOTONIC, ns), and gives numbers from `ids` on.
+    pub fn new(start_ts: u64, ids: FirstIds) -> Self {
         Self {
             order: Order::default(),
-            tracker: Tracker::new(),
+            tracker: Tracker::new(ids),
             losses: Losses::default(),
             received: [0; KIND_LIMIT],
             counts: Counts::default(),
@@ -272,6 +272,12 @@ impl Pipeline {
         batch.last_ts = until.cast_signed();
         self.flushed_until = until;
         batch
+    }
+
+    /// As [`Pipeline::take_batch`], with all that later rows may refer to, for a database that was begun anew.
+    pub fn take_whole_batch(&mut self, until: u64) -> Batch {
+        self.tracker.retell();
+        Batch { whole: true, ..self.take_batch(until) }
     }
 
     /// What was recorded and lost so far.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tracer_store::Batch;
+use tracer_store::{Batch, FirstIds};
 
 use super::clock;
 use crate::{
@@ -42,7 +42,7 @@ pub struct Engine {
 impl Engine {
     pub fn new(kernel: Kernel, ring: Ring) -> Self {
         let (now, ts) = (Instant::now(), clock::monotonic());
-        let pipeline = Pipeline::new(ts);
+        let pipeline = Pipeline::new(ts, FirstIds::default());
         let (last_flush, last_clock) = (now, now);
         Self {
             kernel,
@@ -58,7 +58,7 @@ impl Engine {
 
     /// The recording begins at `ts` (CLOCK_MONOTONIC, ns).
     pub fn begin(&mut self, ts: u64) {
-        self.pipeline = Pipeline::new(ts);
+        self.pipeline = Pipeline::new(ts, FirstIds::default());
         self.tracked_until = ts;
         self.until = ts;
     }

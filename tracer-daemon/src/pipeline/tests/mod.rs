@@ -2,6 +2,7 @@
 
 mod existing;
 mod goroutines;
+mod lasting;
 mod runtime;
 mod stacks;
 mod syscalls;
@@ -20,7 +21,7 @@ use tracer_common::{
         TEXT_WORDS,
     },
 };
-use tracer_store::{GoroutineState, ThreadState};
+use tracer_store::{FirstIds, GoroutineState, ThreadState};
 
 use super::*;
 use crate::{counts::KindCounts, target::go::GoRuntime};
@@ -45,7 +46,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let mut pipeline = Pipeline::new(START);
+        Self::of(Pipeline::new(START, FirstIds::default()))
+    }
+
+    fn of(mut pipeline: Pipeline) -> Self {
         pipeline.add_process(&ProcessFacts { pid: PID, ..ProcessFacts::default() }, None);
         let runtime = GoRuntime::for_tests(&[
             (MAIN, MAIN + 0x100, "main.work"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::events::{SchedExec, SchedExit, SchedFork};
-use tracer_store::{Batch, Goroutine, Process, Thread};
+use tracer_store::{Batch, FirstIds, Goroutine, Process, Thread};
 
 use super::{ProcessFacts, comm};
 
@@ -73,6 +73,17 @@ fn signal(status: u32) -> Option<i64> {
 }
 
 impl Entities {
+    /// With the numbers that come after these.
+    pub fn starting_at(ids: FirstIds) -> Self {
+        Self { last_upid: ids.upid - 1, last_utid: ids.utid - 1, ..Self::default() }
+    }
+
+    /// Makes the rows of all that there are new again, for a database that has none of them.
+    pub fn retell(&mut self) {
+        self.changed_processes.extend(self.processes.keys());
+        self.changed_threads.extend(self.threads.keys());
+    }
+
     /// A process that is traced; what is known of it already is replaced.
     pub fn add_traced(&mut self, facts: &ProcessFacts, begins: Option<u64>) {
         let upid = self.process(facts.pid);
@@ -339,12 +350,12 @@ impl Entities {
         }
         self.taken += 1;
         if self.taken.is_multiple_of(STRANGERS_STAY) {
-            self.forget_strangers();
+            self.forget_strangers(batch);
         }
     }
 
     /// Forgets who is not traced and was only named, if that is long ago: nobody tells when they end.
-    fn forget_strangers(&mut self) {
+    fn forget_strangers(&mut self, batch: &mut Batch) {
         let Self { processes, upid_by_pid, threads, utid_by_tid, alive, listed, .. } = self;
         let before = self.taken.saturating_sub(STRANGERS_STAY);
         let mut named = FxHashSet::default();
@@ -352,23 +363,29 @@ impl Entities {
             let stays = thread.at >= before || alive.contains_key(&thread.row.upid);
             if stays {
                 named.insert(thread.row.upid);
-            } else if let Ok(tid) = u32::try_from(thread.row.tid)
+                return true;
+            }
+            batch.gone_threads.push(*utid);
+            if let Ok(tid) = u32::try_from(thread.row.tid)
                 && utid_by_tid.get(&tid) == Some(utid)
             {
                 utid_by_tid.remove(&tid);
                 listed.remove(&tid);
             }
-            stays
+            false
         });
         processes.retain(|upid, row| {
             let stays = named.contains(upid) || alive.contains_key(upid);
-            if !stays
-                && let Ok(pid) = u32::try_from(row.pid)
+            if stays {
+                return true;
+            }
+            batch.gone_processes.push(*upid);
+            if let Ok(pid) = u32::try_from(row.pid)
                 && upid_by_pid.get(&pid) == Some(upid)
             {
                 upid_by_pid.remove(&pid);
             }
-            stays
+            false
         });
     }
 

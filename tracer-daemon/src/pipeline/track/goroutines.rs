@@ -11,6 +11,7 @@ use tracer_store::{Goroutine, Interner, StrId, Streams};
 
 use super::{
     Context,
+    entities::Entities,
     goroutine::{Change, Place, State, Track},
     goroutine_procs::Waiter,
 };
@@ -112,6 +113,17 @@ pub struct Goroutines {
 }
 
 impl Goroutines {
+    /// With this number for the first one.
+    pub fn starting_at(ugid: i64) -> Self {
+        Self { last_ugid: ugid - 1, ..Self::default() }
+    }
+
+    /// Makes the rows of all goroutines that live new again.
+    pub fn retell(&self, entities: &mut Entities) {
+        let goroutines = self.processes.values().flat_map(|process| process.goroutines.values());
+        goroutines.for_each(|track| entities.goroutine(track.row.clone()));
+    }
+
     pub fn set_runtime(&mut self, upid: i64, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
         let since = since.cast_signed();
         let (goroutines, ended) = (FxHashMap::default(), None);

@@ -34,7 +34,7 @@ use tracer_common::{
     events::{CALL_LEFT, GoStack, GoText, NO_KERNEL_STACK, NO_PROC, SchedFork, SysFile, SysText},
     goroutine_status::SYSCALL,
 };
-use tracer_store::{Alloc, Batch, Interner, Streams, words::loss_stage};
+use tracer_store::{Alloc, Batch, FirstIds, Interner, Streams, words::loss_stage};
 
 use super::{ProcessFacts, losses::Losses};
 use crate::{
@@ -144,16 +144,16 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    pub fn new() -> Self {
+    pub fn new(ids: FirstIds) -> Self {
         Self {
-            entities: Entities::default(),
-            strings: Interner::new(),
-            stacks: Stacks::default(),
+            entities: Entities::starting_at(ids),
+            strings: Interner::starting_at(ids.string),
+            stacks: Stacks::starting_at(ids),
             existing: Existing::default(),
             closed: Streams::default(),
             threads: Threads::default(),
             syscalls: Syscalls::default(),
-            goroutines: Goroutines::default(),
+            goroutines: Goroutines::starting_at(ids.ugid),
             procs: Procs::default(),
             runtime: Runtime::default(),
             sweeps: Sweeps::default(),
@@ -258,6 +258,7 @@ impl Tracker {
         self.procs.add_process(upid, runtime.minor, since);
         self.runtime.add_process(upid, Arc::clone(&runtime), bias);
         self.user.add_process(upid, Arc::clone(&runtime), bias);
+        self.stacks.process_runs(upid, self.entities.executable(upid));
         self.goroutines.set_runtime(upid, runtime, bias, since);
     }
 
@@ -584,6 +585,14 @@ impl Tracker {
         existing.settle(until, goroutines, procs, &mut cx);
         self.syscalls.advanced(until);
         goroutines.are_back(until.saturating_sub(SYSCALL_SETTLES), None, &mut cx);
+    }
+
+    /// See [`super::Pipeline::take_whole_batch`].
+    pub fn retell(&mut self) {
+        self.strings.retell();
+        self.stacks.retell();
+        self.entities.retell();
+        self.goroutines.retell(&mut self.entities);
     }
 
     pub fn take_batch(&mut self, until: u64) -> Batch {
