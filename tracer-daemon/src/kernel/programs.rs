@@ -43,6 +43,17 @@ pub enum Level {
     Full,
 }
 
+impl Level {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Sched => "sched",
+            Self::Go => "go",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// Where in a function a probe sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {

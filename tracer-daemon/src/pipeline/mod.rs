@@ -45,6 +45,10 @@ pub struct ProcessFacts {
     pub cgroup: String,
     /// Version of Go, if it is a Go program.
     pub go_version: Option<String>,
+    /// How much of it is recorded, as the column `process.level` has it.
+    pub level: &'static str,
+    /// What of that is not recorded, and why.
+    pub missing: Option<String>,
 }
 
 /// Sums over a recording.

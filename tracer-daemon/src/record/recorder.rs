@@ -263,7 +263,7 @@ impl Recorder {
         for _ in 0..ATTEMPTS {
             let info = ProcessInfo::read(pid)?;
             let inspected = go::inspect(pid)?;
-            self.engine.pipeline.add_process(&facts(&info, &inspected), begins);
+            self.engine.pipeline.add_process(&facts(&info, &inspected, self.options.level), begins);
             let file = Path::new(&info.exe).file_name();
             self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let told = self.trace_go(pid, &inspected, begins.is_none());
@@ -346,8 +346,12 @@ fn dropped(intervals: u64) -> String {
     }
 }
 
-fn facts(info: &ProcessInfo, inspected: &go::Inspected) -> ProcessFacts {
+fn facts(info: &ProcessInfo, inspected: &go::Inspected, level: Level) -> ProcessFacts {
+    let go = inspected.go.as_ref().filter(|_| level > Level::Sched);
+    let refused = go.and_then(|go| go.as_ref().err());
     ProcessFacts {
+        level: level.word(),
+        missing: refused.map(|why| format!("goroutines cannot be traced: {why}")),
         pid: info.pid,
         exe: info.exe.clone(),
         build_id: inspected.build_id.clone(),

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     args::Serve,
     kernel::{self, Level, Loaded},
-    pipeline::{Beginning, Begins, Notice},
+    pipeline::{Beginning, Begins, Notice, ProcessFacts},
     record::{Options, clock, engine::Engine, kick, session, signals::Signals, tell},
     server::{self, Command, Others, Server, ServerConfig},
     target::{ProcessInfo, go::snapshot},
@@ -424,31 +424,38 @@ impl Daemon {
             self.prober.release(looked.life);
             return;
         };
-        let mut facts = process.facts();
-        facts.build_id = looked.build_id;
-        facts.go_version = looked.go_version;
-        self.engine.pipeline.add_process(&facts, None);
-        let go = match looked.go {
-            None => return,
-            Some(Err(why)) => {
-                let why = format!("goroutines cannot be traced: {why}");
-                warn!("{} ({pid}): {why}", process.comm);
-                process.state = State::Partly(why);
-                return;
-            }
-            Some(Ok(go)) => go,
+        let told: Vec<_> = looked
+            .missing
+            .iter()
+            .cloned()
+            .chain(looked.go.as_ref().and_then(|go| Some(go.as_ref().ok()?.note()?.to_owned())))
+            .collect();
+        process.state = match &looked.go {
+            Some(Err(why)) => State::Partly(format!("goroutines cannot be traced: {why}")),
+            _ if told.is_empty() => State::Tracing,
+            _ => State::Partly(format!("not traced: {}", told.join(", "))),
         };
-        let told: Vec<_> = looked.missing.into_iter().chain(go.note().map(str::to_owned)).collect();
-        process.state = match told.is_empty() {
-            true => State::Tracing,
-            false => State::Partly(format!("not traced: {}", told.join(", "))),
+        let begun = match &looked.go {
+            Some(Ok(go)) => self.engine.kernel.set_target(pid, go.target(options)),
+            _ => Ok(()),
         };
-        let begun = self.engine.kernel.set_target(pid, go.target(options));
-        if let Err(error) = begun {
+        if let Err(error) = &begun {
             process.state = State::Partly(format!("goroutines cannot be traced: {error}"));
-            return;
         }
         let since = clock::monotonic();
+        if let State::Partly(what) = &process.state {
+            warn!("{} ({pid}): {what}", process.comm);
+        }
+        let facts = ProcessFacts {
+            build_id: looked.build_id,
+            go_version: looked.go_version,
+            ..process.facts()
+        };
+        self.engine.pipeline.add_process(&facts, None);
+        let Some(Ok(go)) = looked.go else { return };
+        if begun.is_err() {
+            return;
+        }
         self.engine.pipeline.set_go(pid, go.runtime(), go.bias(), since);
         match snapshot::take(pid, &go.runtime(), go.bias()) {
             Ok(snapshot) => self.engine.pipeline.set_existing(pid, snapshot),

@@ -53,6 +53,11 @@ impl Process {
             uid: self.uid,
             cgroup: self.cgroup.clone(),
             go_version: None,
+            level: self.options.map_or("", |options| options.level.word()),
+            missing: match &self.state {
+                State::Tracing => None,
+                State::Partly(what) | State::Refused(what) => Some(what.clone()),
+            },
         }
     }
 

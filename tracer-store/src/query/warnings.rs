@@ -5,6 +5,9 @@ use crate::error::Result;
 use crate::reader::Reader;
 use crate::schema::words::loss_stage;
 
+/// How many processes that were recorded in part are named.
+const MOST_IN_PART: usize = 3;
+
 /// What an answer is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -66,6 +69,8 @@ pub fn warnings(reader: &Reader, scope: Scope) -> Result<Vec<String>> {
                 seconds(removed)
             ));
         }
+        let ids: Vec<i64> = sessions.iter().map(|session| session.session_id).collect();
+        lines.extend(in_part(reader, &ids, from, to)?);
         let gap = |pair: &[session::SessionInfo]| {
             let (begin, end) = (pair[0].end().max(from), pair[1].started_ts.min(to));
             end.saturating_sub(begin).max(0)
@@ -81,6 +86,34 @@ pub fn warnings(reader: &Reader, scope: Scope) -> Result<Vec<String>> {
         }
         Ok(lines)
     })
+}
+
+/// Processes of which less was recorded than was wanted, a line for each of the first ones.
+fn in_part(reader: &Reader, sessions: &[i64], from: i64, to: i64) -> Result<Vec<String>> {
+    let mut statement = reader.conn().prepare_cached(
+        "SELECT pid, coalesce(comm, exe, '?'), missing FROM process
+         WHERE session_id = ?1 AND missing IS NOT NULL
+             AND coalesce(start_ts, ?2) <= ?3 AND coalesce(end_ts, ?3) >= ?2 ORDER BY upid",
+    )?;
+    let mut lines = Vec::new();
+    let mut others = 0;
+    for session in sessions {
+        let mut rows = statement.query((session, from, to))?;
+        while let Some(row) = rows.next()? {
+            if lines.len() < MOST_IN_PART {
+                let (pid, name): (i64, String) = (row.get(0)?, row.get(1)?);
+                lines.push(format!("warning: {name} ({pid}): {}", row.get::<_, String>(2)?));
+            } else {
+                others += 1;
+            }
+        }
+    }
+    if others > 0 {
+        lines.push(format!(
+            "warning: {others} other processes were recorded in part, too (select pid, missing from process)"
+        ));
+    }
+    Ok(lines)
 }
 
 fn seconds(ns: i64) -> String {

@@ -70,6 +70,10 @@ entities! {
         runtime: Option<Arc<str>>;
         /// Version of the runtime, such as `go1.27.3`.
         runtime_version: Option<Arc<str>>;
+        /// How much of it is recorded: `sched`, `go` or `full`; NULL if it is only named by what others did.
+        level: Option<Arc<str>>;
+        /// What of that is not recorded, and why; NULL if nothing is missing.
+        missing: Option<Arc<str>>;
         /// The process that started it, see `process`.
         parent_upid: Option<i64>;
         /// Its exit code; 128 + signal number when a signal ended it.

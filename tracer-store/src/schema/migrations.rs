@@ -26,7 +26,8 @@ pub(crate) fn create(conn: &Connection) -> rusqlite::Result<()> {
         "CREATE INDEX segment_by_time ON \"{}\"(tbl, ts_min, ts_max, row_count, session_id);
          CREATE INDEX segment_by_age ON \"{}\"(end_min);
          CREATE INDEX thread_by_process ON thread(upid);
-         CREATE INDEX goroutine_by_process ON goroutine(upid);",
+         CREATE INDEX goroutine_by_process ON goroutine(upid);
+         CREATE INDEX process_in_part ON process(session_id) WHERE missing IS NOT NULL;",
         entities::SegmentRow::TABLE.name,
         entities::SegmentRow::TABLE.name
     ))?;

@@ -97,6 +97,8 @@ impl Entities {
         row.cgroup = text(&facts.cgroup);
         row.runtime = facts.go_version.as_ref().map(|_| Arc::from("go"));
         row.runtime_version = facts.go_version.as_deref().and_then(text);
+        row.level = text(facts.level);
+        row.missing = facts.missing.as_deref().and_then(text);
         row.start_ts = row.start_ts.or(begins.map(u64::cast_signed));
         self.changed_processes.insert(upid);
     }
