@@ -40,9 +40,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new(kernel: Kernel, ring: Ring) -> Self {
+    /// With a pipeline that gives numbers from `ids` on.
+    pub fn new(kernel: Kernel, ring: Ring, ids: FirstIds) -> Self {
         let (now, ts) = (Instant::now(), clock::monotonic());
-        let pipeline = Pipeline::new(ts, FirstIds::default());
+        let pipeline = Pipeline::new(ts, ids);
         let (last_flush, last_clock) = (now, now);
         Self {
             kernel,
@@ -138,9 +139,21 @@ impl Engine {
         (self.last_flush.elapsed() >= FLUSH).then(|| self.batch(self.tracked_until))
     }
 
+    /// As [`Engine::batch_if_due`], with all that later rows may refer to, for a database that was begun anew.
+    pub fn whole_batch_if_due(&mut self) -> Option<Batch> {
+        (self.last_flush.elapsed() >= FLUSH).then(|| {
+            let batch = self.pipeline.take_whole_batch(self.tracked_until);
+            self.with_clocks(batch)
+        })
+    }
+
     /// What was tracked since the last time and before `until` (ns).
     pub fn batch(&mut self, until: u64) -> Batch {
-        let mut batch = self.pipeline.take_batch(until);
+        let batch = self.pipeline.take_batch(until);
+        self.with_clocks(batch)
+    }
+
+    fn with_clocks(&mut self, mut batch: Batch) -> Batch {
         if self.last_clock.elapsed() >= CLOCK {
             batch.clocks.push(clock::pair());
             self.last_clock = Instant::now();

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 use nix::sys::signal::Signal;
+use tracer_store::FirstIds;
 
 use super::{
     clock,
@@ -77,7 +78,7 @@ impl Recorder {
         let store = Store::create(args.db.as_deref(), session::begin())?;
         let now = Instant::now();
         let recorder = Self {
-            engine: Engine::new(kernel, ring),
+            engine: Engine::new(kernel, ring, FirstIds::default()),
             store,
             probes,
             uprobes: Uprobes::default(),

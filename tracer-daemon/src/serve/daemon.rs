@@ -64,8 +64,8 @@ impl Daemon {
         ProcessInfo::check_namespace()?;
         let ring_size = u32::try_from(config.limits.ring_size.0).unwrap_or(u32::MAX);
         let Loaded { kernel, mut probes, ring } = kernel::load(ring_size)?;
-        let sink = Sink::open(&config, session::begin())?;
-        let mut engine = Engine::new(kernel, ring);
+        let (sink, ids) = Sink::open(&config, session::begin())?;
+        let mut engine = Engine::new(kernel, ring, ids);
         engine.pipeline.watch_beginnings();
         let rules = config.rules.clone().unwrap_or_else(|| vec![Rule::everything()]);
         // Itself it does not trace: each of its events would make another one.
@@ -108,16 +108,18 @@ impl Daemon {
         notify(&[NotifyState::Ready]);
         info!("{} processes are traced", self.processes.traced().count());
         let stop = loop {
-            let keeps_up = self.sink.has_room();
-            let more = keeps_up && self.engine.take();
-            if keeps_up {
-                self.judge_beginnings();
-                self.take_results();
-                self.engine.advance();
-                self.end_processes();
-            }
+            let more = self.engine.take();
+            self.judge_beginnings();
+            self.take_results();
+            self.engine.advance();
+            self.end_processes();
             self.notices();
-            if keeps_up && let Some(batch) = self.engine.batch_if_due() {
+            let batch = if self.sink.wants_whole() {
+                self.engine.whole_batch_if_due()
+            } else {
+                self.engine.batch_if_due()
+            };
+            if let Some(batch) = batch {
                 self.hand_over(batch);
             }
             self.answer_commands();
@@ -134,9 +136,7 @@ impl Daemon {
                 last_sign = Instant::now();
                 notify(&[NotifyState::Watchdog]);
             }
-            if !keeps_up {
-                self.engine.pause();
-            } else if !more {
+            if !more {
                 self.engine.wait();
             }
         };
@@ -178,6 +178,7 @@ impl Daemon {
     /// What can change while it runs, beside the rules.
     pub(super) fn apply_config(&mut self) -> Result<()> {
         self.triggers.set(self.config.triggers.clone());
+        self.sink.set_limits(&self.config);
         let listens = self.metrics.as_ref().map(Metrics::address);
         if listens != self.config.metrics.listen {
             // The port must be free before it is taken again.

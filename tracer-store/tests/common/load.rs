@@ -101,6 +101,7 @@ impl Load {
                 ret: Some(i),
                 args,
                 stack_id: Some(self.ids.stack + of),
+                ..Syscall::default()
             });
         }
         let stack_id = Some(self.ids.stack);
