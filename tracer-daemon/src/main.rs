@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_env("TRACERD_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,audit=info"));
+        .unwrap_or_else(|_| EnvFilter::new("warn,audit=info,tracerd::serve=info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

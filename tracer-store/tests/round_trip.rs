@@ -184,7 +184,7 @@ async fn every_column_of_every_stream_comes_back() {
         (
             "syscall",
             "12|7|1|9|epoll_pwait|-4|[1,2,18446744073709551615,9223372036854775808,5,0]|EINTR\
-             |3|anon_inode:[eventpoll]|-100|/ä \"||NULL|127.0.0.1:80|/x (deleted)|7|8|13",
+             |3|anon_inode:[eventpoll]|-100|/ä \"||-|127.0.0.1:80|/x (deleted)|7|8|13",
         ),
         ("gc", "13|8|1|2|9|3"),
         ("stw", "14|9|1|GC sweep termination|1|-|4"),

@@ -27,9 +27,13 @@ pub struct Signals {
 impl Signals {
     /// To be called before any thread is started, so that all of them inherit it.
     pub fn block() -> nix::Result<Self> {
-        let mask: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]
-            .into_iter()
-            .collect();
+        Self::block_with(&[])
+    }
+
+    /// As [`Signals::block`], with others.
+    pub fn block_with(others: &[Signal]) -> nix::Result<Self> {
+        let usual = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+        let mask: SigSet = usual.iter().chain(others).copied().collect();
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), Some(&mut before))?;
         let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;

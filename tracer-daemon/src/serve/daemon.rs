@@ -126,6 +126,11 @@ impl Daemon {
             self.update_health();
             match signals.take().map(|received| received.signal) {
                 Some(Signal::SIGHUP) => self.reload(),
+                Some(Signal::SIGUSR2) => {
+                    if let Err(refusal) = self.sink.snapshot("SIGUSR2") {
+                        warn!("{refusal}");
+                    }
+                }
                 Some(signal) => break signal,
                 None => {}
             }

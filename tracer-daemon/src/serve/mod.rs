@@ -3,17 +3,20 @@
 mod config;
 mod control;
 mod daemon;
+mod flight;
 mod health;
 mod metrics;
 mod prober;
 mod processes;
 mod rules;
 mod sink;
+mod snapshots;
 mod triggers;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 
 use crate::{
     args::{CheckConfig, Serve},
@@ -24,7 +27,7 @@ use daemon::Daemon;
 
 /// `tracerd serve`.
 pub fn serve(args: &Serve) -> Result<ExitCode> {
-    let signals = Signals::block().context("cannot watch for signals")?;
+    let signals = Signals::block_with(&[Signal::SIGUSR2]).context("cannot watch for signals")?;
     let (config, file) = settings(args)?;
     let daemon = Daemon::start(args.clone(), config, file)?;
     daemon.run(&signals)?;

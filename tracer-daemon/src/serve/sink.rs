@@ -1,24 +1,54 @@
-//! Where the daemon's batches go.
+//! Where the daemon's batches go: into the database, or into the flight recorder.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use tracer_protocol::{Reason, Refusal, Reply, Status};
-use tracer_store::{Background, Batch, Clock, FirstIds, LastingWriter, Limits, NewSession};
-use tracing::warn;
+use tracer_store::{Background, Batch, Clock, Fired, FirstIds, LastingWriter, Limits, NewSession};
+use tracing::{info, warn};
 
-use super::config::Config;
-use crate::record::{clock, tell};
+use super::{
+    config::{Config, Mode},
+    flight::Flight,
+    snapshots::Snapshots,
+};
+use crate::record::{clock, session, tell};
 
 /// Where batches go.
 pub enum Sink {
     /// Into the database.
     Store(Background),
+    /// Into memory, until something happens.
+    Flight(Box<Recorder>),
+}
+
+/// The flight recorder, and where it writes.
+pub struct Recorder {
+    flight: Flight,
+    snapshots: Snapshots,
+    /// Why it is to write when it has written what it writes now.
+    next: Option<String>,
 }
 
 impl Sink {
     /// Opens it; returns the numbers that rows begin with, too.
     pub fn open(config: &Config, session: NewSession) -> Result<(Self, FirstIds)> {
+        match config.store.mode {
+            Mode::Store => Self::open_store(config, session),
+            Mode::Flight => {
+                let Config { flight, store, .. } = config;
+                let memory = usize::try_from(flight.memory.0).unwrap_or(usize::MAX);
+                let recorder = Recorder {
+                    flight: Flight::new(flight.keep.0, memory, session.started_ts),
+                    snapshots: Snapshots::new(&flight.folder, flight.snapshots, &store.path),
+                    next: None,
+                };
+                Ok((Self::Flight(Box::new(recorder)), FirstIds::default()))
+            }
+        }
+    }
+
+    fn open_store(config: &Config, session: NewSession) -> Result<(Self, FirstIds)> {
         let path = &config.store.path;
         if path == Path::new(tracer_store::DEFAULT_DB)
             && let Some(folder) = path.parent()
@@ -38,10 +68,16 @@ impl Sink {
         Ok((Self::Store(writer), opened.first_ids))
     }
 
-    /// Other limits, after the config was read again.
-    pub fn set_limits(&self, config: &Config) {
+    /// Other limits, after the config was read again. Whether events are stored stays as it is.
+    pub fn set_limits(&mut self, config: &Config) {
         match self {
             Self::Store(writer) => writer.set_limits(limits(config)),
+            Self::Flight(recorder) => {
+                let flight = &config.flight;
+                let memory = usize::try_from(flight.memory.0).unwrap_or(usize::MAX);
+                recorder.flight.set_limits(flight.keep.0, memory);
+                recorder.snapshots.set_limits(&flight.folder, flight.snapshots);
+            }
         }
     }
 
@@ -49,41 +85,107 @@ impl Sink {
     pub fn wants_whole(&self) -> bool {
         match self {
             Self::Store(writer) => writer.wants_whole(),
+            Self::Flight(_) => false,
         }
     }
 
-    /// Takes a batch. It does not wait for the disk.
+    /// Takes a batch. It does not wait for the disk. If something has fired, the flight recorder writes.
     pub fn send(&mut self, batch: Batch) {
         match self {
             Self::Store(writer) => {
                 writer.send(batch);
                 writer.take_notes().iter().for_each(|note| warn!("{note}"));
             }
+            Self::Flight(recorder) => {
+                let reason = batch.fired.first().map(|fired| fired.kind.to_string());
+                recorder.add(batch);
+                recorder.next = reason.or(recorder.next.take());
+                recorder.write_next();
+            }
         }
     }
 
-    pub fn snapshot(&mut self, _reason: &str) -> Result<Reply, Refusal> {
-        Err(Refusal::new(Reason::Failed, "events are stored: there is nothing to write out"))
+    /// Writes out what the flight recorder holds, because somebody wants it.
+    pub fn snapshot(&mut self, reason: &str) -> Result<Reply, Refusal> {
+        let Self::Flight(recorder) = self else {
+            let message = "events are stored as they come, there is nothing to write out: ask the \
+                           database (mode = \"flight\" in the config keeps them in memory)";
+            return Err(Refusal::new(Reason::Failed, message));
+        };
+        let ts = clock::pair().ts;
+        let fired = Fired {
+            ts,
+            kind: "request".into(),
+            name: Some(reason.into()).filter(|_| !reason.is_empty()),
+            ..Fired::default()
+        };
+        recorder.add(Batch { fired: vec![fired], last_ts: ts, ..Batch::default() });
+        if recorder.snapshots.is_busy() {
+            recorder.next = Some("request".to_owned());
+            let message = "it is written when the one that is being written is complete".to_owned();
+            return Ok(Reply::Done { message });
+        }
+        recorder.write("request").map(|message| Reply::Done { message })
     }
 
     pub fn status(&self) -> Status {
-        let Self::Store(writer) = self;
-        let state = writer.state();
         let now = clock::pair();
-        Status {
-            database_bytes: state.bytes,
-            kept_since: state.kept_since.map(|ts| now.realtime - (now.ts - ts)),
-            queue_bytes: state.waiting as u64,
-            write_latency_ms: state.last_commit.as_secs_f64() * 1e3,
-            ..Status::default()
+        let wall = |ts: i64| now.realtime - (now.ts - ts);
+        match self {
+            Self::Store(writer) => {
+                let state = writer.state();
+                Status {
+                    database_bytes: state.bytes,
+                    kept_since: state.kept_since.map(wall),
+                    queue_bytes: state.waiting as u64,
+                    write_latency_ms: state.last_commit.as_secs_f64() * 1e3,
+                    ..Status::default()
+                }
+            }
+            Self::Flight(recorder) => Status {
+                kept_since: Some(wall(recorder.flight.since())),
+                queue_bytes: recorder.flight.bytes() as u64,
+                ..Status::default()
+            },
         }
     }
 
     pub fn finish(self, ended: Clock, reason: &str) -> Result<()> {
         match self {
-            Self::Store(writer) => writer.finish(ended, reason)?,
-        };
+            Self::Store(writer) => drop(writer.finish(ended, reason)?),
+            Self::Flight(mut recorder) => recorder.snapshots.wait(),
+        }
         Ok(())
+    }
+}
+
+impl Recorder {
+    fn add(&mut self, batch: Batch) {
+        if self.flight.add(batch) {
+            warn!("the flight recorder holds less than was asked for: its memory is too small");
+        }
+    }
+
+    /// Writes, if it is to and does not do so already.
+    fn write_next(&mut self) {
+        if !self.snapshots.is_busy()
+            && let Some(reason) = self.next.take()
+        {
+            match self.write(&reason) {
+                Ok(message) => info!("{message}"),
+                Err(refusal) => warn!("{refusal}"),
+            }
+        }
+    }
+
+    fn write(&mut self, reason: &str) -> Result<String, Refusal> {
+        let session = NewSession { started_ts: self.flight.since(), ..session::begin() };
+        let path = self
+            .snapshots
+            .begin(self.flight.batches(), session, clock::pair(), reason)
+            .map_err(|error| Refusal::new(Reason::Failed, format!("{error:#}")))?;
+        let path = path.display();
+        Ok(format!("{reason}: the last seconds are being written to {path}"))
     }
 }
 

@@ -70,6 +70,16 @@ fn fill(b: &mut Batch, i: &mut Interner, n: i64, uid: Option<i64>, text: &str, o
         next_utid: other,
         ..Default::default()
     });
+    // Later: it waits, is woken by the other one, and runs on one CPU and then on another one.
+    for (at, state, cpu, waker_utid) in [
+        (0, "sleeping", None, None),
+        (10, "runnable", None, other),
+        (20, "running", Some(0), None),
+        (30, "running", Some(1), None),
+    ] {
+        let row = ThreadState { ts: 100_000 + at, dur: Some(10), utid, cpu, ..Default::default() };
+        c.thread_state.push(ThreadState { state: i.intern(state), waker_utid, ..row });
+    }
     c.goroutine_state.push(GoroutineState {
         ts,
         dur,

@@ -1,0 +1,173 @@
+//! Writing out what the flight recorder holds.
+
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    thread::JoinHandle,
+    time::SystemTime,
+};
+
+use anyhow::{Context, Result};
+use tracer_store::{Clock, NewSession, Writer};
+use tracing::{info, warn};
+
+use super::flight::Held;
+
+const ENDING: &str = ".flight.db";
+
+/// Where snapshots go.
+pub struct Snapshots {
+    folder: PathBuf,
+    /// How many stay.
+    most: usize,
+    /// A link to the newest one, so that questions are answered from it.
+    newest: PathBuf,
+    /// The one that is being written.
+    writing: Option<JoinHandle<Result<PathBuf>>>,
+}
+
+impl Snapshots {
+    pub fn new(folder: &Path, most: usize, newest: &Path) -> Self {
+        Self { folder: folder.into(), most: most.max(1), newest: newest.into(), writing: None }
+    }
+
+    /// Other limits from the next one on.
+    pub fn set_limits(&mut self, folder: &Path, most: usize) {
+        (self.folder, self.most) = (folder.into(), most.max(1));
+    }
+
+    /// Whether one is being written.
+    pub fn is_busy(&mut self) -> bool {
+        if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.wait();
+        }
+        self.writing.is_some()
+    }
+
+    /// Begins to write one in the background; returns the file, which is there when it is complete. Rows are since `session.started_ts`.
+    pub fn begin(
+        &mut self,
+        held: Held,
+        session: NewSession,
+        ended: Clock,
+        reason: &str,
+    ) -> Result<PathBuf> {
+        fs::create_dir_all(&self.folder)
+            .with_context(|| format!("cannot create {}", self.folder.display()))?;
+        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string().replace(':', "");
+        let path = self.folder.join(format!("{time}-{}{ENDING}", in_a_name(reason)));
+        let (reason, newest) = (reason.to_owned(), self.newest.clone());
+        let (folder, most, file) = (self.folder.clone(), self.most, path.clone());
+        let work = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            // It has its name when it is complete.
+            let partial = file.with_extension("partial");
+            runtime.block_on(write(&partial, held, session, ended, &reason))?;
+            fs::rename(&partial, &file)?;
+            point_to(&newest, &file);
+            remove_old(&folder, most);
+            Ok(file)
+        };
+        let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(work)?;
+        self.writing = Some(thread);
+        Ok(path)
+    }
+
+    /// Waits for the one that is being written.
+    pub fn wait(&mut self) {
+        match self.writing.take().map(JoinHandle::join) {
+            Some(Ok(Ok(path))) => info!("{} is written", path.display()),
+            Some(Ok(Err(error))) => warn!("the snapshot cannot be written: {error:#}"),
+            Some(Err(_)) => warn!("the snapshot is not complete: its thread has panicked"),
+            None => {}
+        }
+    }
+}
+
+async fn write(
+    path: &Path,
+    held: Held,
+    session: NewSession,
+    ended: Clock,
+    reason: &str,
+) -> Result<()> {
+    let (mut writer, _) = Writer::create(path, session).await?;
+    writer.commit(held.first).await?;
+    for batch in held.rows {
+        writer.commit(batch.as_ref().clone()).await?;
+    }
+    writer.commit(held.last).await?;
+    writer.finish(ended.ts, reason, ended).await?;
+    Ok(())
+}
+
+/// A reason as a part of a file name.
+fn in_a_name(reason: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    reason.chars().take(40).map(allowed).collect()
+}
+
+/// Makes `link` point to a file, unless a file of its own is there.
+fn point_to(link: &Path, file: &Path) {
+    let made = match fs::symlink_metadata(link) {
+        Ok(meta) if !meta.is_symlink() => return,
+        Ok(_) => fs::remove_file(link).and_then(|()| symlink(file, link)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => symlink(file, link),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = made {
+        warn!("{} cannot be made to point to {}: {error}", link.display(), file.display());
+    }
+}
+
+/// Removes the oldest snapshots past the number that may stay. Their names are in the order of time.
+fn remove_old(folder: &Path, most: usize) {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let is_one = |path: &PathBuf| path.to_string_lossy().ends_with(ENDING);
+    let mut all: Vec<_> = entries.map(|entry| entry.path()).filter(is_one).collect();
+    all.sort_unstable();
+    for path in all.iter().rev().skip(most) {
+        if let Err(error) = fs::remove_file(path) {
+            warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_stay_and_other_files_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["2-b.flight.db", "1-a.flight.db", "3-c.flight.db", "0-mine.db"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        remove_old(folder.path(), 2);
+        let left = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name());
+        let mut left: Vec<_> = left.collect();
+        left.sort_unstable();
+        assert_eq!(left, ["0-mine.db", "2-b.flight.db", "3-c.flight.db"]);
+    }
+
+    #[test]
+    fn a_link_points_to_the_newest_and_a_database_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("trace.db");
+        for name in ["a", "b"] {
+            point_to(&link, &folder.path().join(name));
+            assert_eq!(fs::read_link(&link).unwrap(), folder.path().join(name));
+        }
+        fs::remove_file(&link).unwrap();
+        fs::write(&link, "a database").unwrap();
+        point_to(&link, &folder.path().join("c"));
+        assert_eq!(fs::read_to_string(&link).unwrap(), "a database");
+    }
+
+    #[test]
+    fn a_reason_becomes_a_part_of_a_name() {
+        assert_eq!(in_a_name("run-queue-wait"), "run-queue-wait");
+        assert_eq!(in_a_name("../../etc/x y"), "------etc-x-y");
+    }
+}
