@@ -51,6 +51,8 @@ pub struct Daemon {
     server: Server,
     metrics: Option<Metrics>,
     sender: mpsc::Sender<Command>,
+    /// Its executable.
+    own_exe: Option<String>,
     /// Results of the prober for processes whose beginning is not tracked yet.
     looked: Vec<Looked>,
     /// Processes that are not traced any more, when all that happened before is tracked; and how they are from
@@ -90,6 +92,7 @@ impl Daemon {
             prober,
             processes: Processes::default(),
             started: Instant::now(),
+            own_exe: ProcessInfo::exe(std::process::id()),
             looked: Vec::new(),
             ending: Vec::new(),
         };
@@ -399,6 +402,8 @@ impl Daemon {
         let mut process =
             Process { exe, cgroup, cmdline: cmdline.to_owned(), ..unknown(beginning) };
         match before {
+            // Processes that answer questions are a part of this one.
+            _ if self.is_worker(&process) => {}
             // It stays as somebody asked for.
             Some(before) if before.by == By::Hand => {
                 process.by = By::Hand;
@@ -407,6 +412,12 @@ impl Daemon {
             _ => self.judge(&mut process),
         }
         process
+    }
+
+    /// Whether a process is one of those that answer questions for this one.
+    fn is_worker(&self, process: &Process) -> bool {
+        let is_asked = process.cmdline.split(' ').nth(1) == Some(server::worker::COMMAND);
+        is_asked && self.own_exe.as_deref() == Some(process.exe.as_str())
     }
 
     /// What the prober found out.
