@@ -61,6 +61,10 @@ fn settings(args: &Serve) -> Result<(Config, Option<PathBuf>)> {
     let access = &mut config.access;
     access.socket = args.socket.clone().unwrap_or_else(|| access.socket.clone());
     config.metrics.listen = args.metrics.or(config.metrics.listen);
+    // Processes that answer questions are in another folder.
+    for path in [&mut config.store.path, &mut config.flight.folder, &mut config.access.socket] {
+        *path = std::path::absolute(&*path).with_context(|| format!("{}", path.display()))?;
+    }
     Ok((config, file))
 }
 
