@@ -34,13 +34,17 @@ impl Missing {
 }
 
 /// Commands that have to be there, the Debian packages that hold them, and what needs them.
-const COMMANDS: [(&str, &str, &str); 8] = [
+const COMMANDS: [(&str, &str, &str); 12] = [
     ("cc", "gcc", "links Rust programs, compiles SQLite"),
     ("ar", "binutils", "compiles SQLite"),
-    ("python3", "python3", "fetches Go from PyPI"),
+    ("make", "make", "the tests trace a compilation"),
+    ("python3", "python3", "fetches Go from PyPI, and the tests trace it"),
     ("strace", "strace", "the tests compare syscalls with it"),
     ("bpftool", "bpftool", "the tests look for leftovers with it"),
     ("mount", "mount", "the tests fill a small tmpfs"),
+    ("mkfs.ext4", "e2fsprogs", "the tests write to a disk that stands still"),
+    ("setpriv", "util-linux", "the tests take rights away"),
+    ("taskset", "util-linux", "the tests pin programs to a CPU"),
     ("etcd", "etcd-server", "the tests trace it"),
     ("etcdctl", "etcd-client", "the tests put it under load"),
 ];
