@@ -108,7 +108,10 @@ async fn each_interval_is_told_apart_into_its_parts() {
         // A state of another version, and then nothing until 1,320.
         thread(i, 1, 1_300, 10, "levitating", None),
         thread(i, 1, 1_320, 20, "stopped", None),
-        thread(i, 1, 1_340, 20, "throttled", None),
+        ThreadState {
+            reason: Some(i.intern("throttled")),
+            ..thread(i, 1, 1_340, 20, "preempted", None)
+        },
         thread(i, 1, 1_360, 100, "running", None),
     ];
     b.open.thread_state = vec![thread(i, 1, 1_460, -1, "sleeping", None)];

@@ -19,7 +19,7 @@ use crate::access::Thing;
 use crate::error::Result;
 use crate::schema::streams::ThreadState;
 use crate::schema::tables::StreamRow as _;
-use crate::schema::words::thread_state as word;
+use crate::schema::words::{thread_reason, thread_state as word};
 use crate::segment::Column;
 use crate::shared::Shared;
 
@@ -82,14 +82,10 @@ pub(super) struct Threads {
     is_throttled: Words<bool>,
 }
 
-/// As a state of a thread, or as the reason of one.
-const THROTTLED: &str = "throttled";
-
 fn on_thread(word: &str) -> OnThread {
     match word {
         word::RUNNING => OnThread::Running,
         word::RUNNABLE | word::PREEMPTED => OnThread::OffCpu,
-        THROTTLED => OnThread::Throttled,
         word::SLEEPING | word::UNINTERRUPTIBLE => OnThread::Asleep,
         word::STOPPED => OnThread::Stopped,
         _ => OnThread::Unknown,
@@ -117,7 +113,7 @@ impl Threads {
             extents: FxHashMap::default(),
             kept: VecDeque::new(),
             words: Words::new(on_thread),
-            is_throttled: Words::new(|reason| reason == THROTTLED),
+            is_throttled: Words::new(|reason| reason == thread_reason::THROTTLED),
         };
         let open: Vec<Found> =
             threads.source.segments.iter().filter(|s| s.is_open).copied().collect();
