@@ -1,6 +1,9 @@
 //! How `tracerd run` treats its command, and the command lines themselves.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -30,7 +33,13 @@ fn signals_are_forwarded() -> Result<()> {
         let mut tracerd = tracerd(&["run", "--db"])?;
         tracerd.arg(database.path()).arg("--").arg(Go::find()?.build("httpload")?);
         let tracerd = Process::start(&mut tracerd)?;
-        thread::sleep(Duration::from_secs(2));
+        // It has set up its own handling of signals when it serves.
+        let begun = Instant::now();
+        let serves = "select count(*) as n from syscall where name = 'accept4'";
+        while database.number(serves).unwrap_or(0) < 2 {
+            assert!(begun.elapsed() < SOON, "it does not begin");
+            thread::sleep(Duration::from_millis(100));
+        }
         tracerd.signal(signal)?;
         let ended = tracerd.wait(SOON)?.ok()?;
         assert_eq!(field(&ended.stdout, "errors")?, 0, "{}", ended.stderr);
