@@ -91,12 +91,12 @@ impl Daemon {
                 if self.processes.get(*pid).is_none()
                     && let Some(process) = self.look_up(*pid)
                 {
-                    self.begin_or_not(process);
+                    self.begin_or_not(process, None);
                 }
                 Ok(vec![*pid])
             }
             Target::Name(name) => {
-                self.learn_running();
+                self.learn_running(None);
                 let known = self.processes.all().filter(|process| process.is_called(name));
                 let mut pids: Vec<_> = known.map(|process| process.pid).collect();
                 pids.sort_unstable();
@@ -181,7 +181,7 @@ impl Daemon {
         self.file = file;
         self.apply_config()?;
         self.set_defaults()?;
-        self.learn_running();
+        self.learn_running(None);
         let pids: Vec<_> = self.processes.all().map(|process| process.pid).collect();
         let mut changed = 0;
         for pid in pids {
@@ -213,7 +213,7 @@ impl Daemon {
                 self.raise(pid, after);
             }
             (Some(_), then) => self.end(pid, then),
-            (None, _) => self.begin_or_not(Process { options, ..process }),
+            (None, _) => self.begin_or_not(Process { options, ..process }, None),
         }
     }
 }

@@ -97,8 +97,9 @@ impl Daemon {
             ending: Vec::new(),
         };
         daemon.apply_config()?;
+        let since = clock::monotonic();
         daemon.set_defaults()?;
-        daemon.learn_running();
+        daemon.learn_running(Some(since));
         kick::every_cpu();
         Ok(daemon)
     }
@@ -197,13 +198,13 @@ impl Daemon {
         Ok(())
     }
 
-    /// Judges all processes that run and are not known.
-    pub(super) fn learn_running(&mut self) {
+    /// Judges all processes that run and are not known; events of them come since `since` (ns), if they do already.
+    pub(super) fn learn_running(&mut self, since: Option<u64>) {
         for pid in ProcessInfo::all() {
             if self.processes.get(pid).is_none()
                 && let Some(process) = self.look_up(pid)
             {
-                self.begin_or_not(process);
+                self.begin_or_not(process, since);
             }
         }
     }
@@ -271,15 +272,16 @@ impl Daemon {
         }
     }
 
-    /// Begins to trace a process that runs already, if that was decided.
-    pub(super) fn begin_or_not(&mut self, mut process: Process) {
+    /// Begins to trace a process that runs already, if that was decided; events of it come since `since` (ns), if
+    /// they do already.
+    pub(super) fn begin_or_not(&mut self, mut process: Process, since: Option<u64>) {
         let pid = process.pid;
         let flags = flags(&process);
+        process.since = since.unwrap_or_else(clock::monotonic);
         if let Err(error) = self.engine.kernel.trace(pid, flags) {
             process.state = State::Refused(error.to_string());
             process.options = None;
         }
-        process.since = clock::monotonic();
         process.lost_before = self.engine.pipeline.totals().lost;
         if let Some(options) = process.options {
             self.engine.pipeline.add_process(&process.facts(), None);
@@ -346,7 +348,7 @@ impl Daemon {
             if let Some(process) = same.cloned()
                 && then.is_some()
             {
-                self.begin_or_not(Process { options: then, ..process });
+                self.begin_or_not(Process { options: then, ..process }, None);
             }
         }
     }
@@ -495,7 +497,10 @@ impl Daemon {
                 // Dealt with when it was heard of.
                 Notice::Exec { .. } => {}
                 Notice::Adopted { pid } => match self.look_up(pid) {
-                    Some(process) => self.begin_or_not(process),
+                    Some(process) => {
+                        let since = self.engine.tracked_until();
+                        self.begin_or_not(process, Some(since));
+                    }
                     // It has ended: what is known of it stays.
                     None => {}
                 },
