@@ -496,14 +496,13 @@ impl Daemon {
                 }
                 // Dealt with when it was heard of.
                 Notice::Exec { .. } => {}
-                Notice::Adopted { pid } => match self.look_up(pid) {
-                    Some(process) => {
+                Notice::Adopted { pid } => {
+                    // If it has ended, what is known of it stays.
+                    if let Some(process) = self.look_up(pid) {
                         let since = self.engine.tracked_until();
                         self.begin_or_not(process, Some(since));
                     }
-                    // It has ended: what is known of it stays.
-                    None => {}
-                },
+                }
             }
         }
     }

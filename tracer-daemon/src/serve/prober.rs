@@ -252,7 +252,6 @@ impl Work {
     }
 
     /// The program of a process, and its Go runtime with probes in place.
-    #[expect(clippy::type_complexity)]
     fn find(
         &mut self,
         pid: u32,
@@ -273,7 +272,6 @@ impl Work {
     }
 
     /// Looks at a program for the first time.
-    #[expect(clippy::type_complexity)]
     fn inspect(
         &mut self,
         pid: u32,
