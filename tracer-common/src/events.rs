@@ -94,6 +94,14 @@ events! {
         kernel_stack: i32, "id";
         /// Time on CPUs of the thread that leaves, in all its life (se.sum_exec_runtime).
         prev_runtime: u64, "ns";
+        /// Time on run queues of the thread that leaves, in all its life (sched_info.run_delay); 2^64-1 if it is not traced or the kernel does not tell.
+        prev_delay: u64, "ns";
+        /// Time on run queues of the thread that gets the CPU, in all its life up to now (sched_info.run_delay); 2^64-1 if it is not traced or the kernel does not tell.
+        next_delay: u64, "ns";
+        /// How often the thread that leaves got a CPU, in all its life (sched_info.pcount, its lower half); means nothing without `prev_delay`.
+        prev_arrivals: u32, "count";
+        /// Always 0.
+        reserved: u32, "always 0";
         /// Name of the thread that gets the CPU.
         next_comm: [u8; COMM_LEN], "text, zero padded";
     }

@@ -15,6 +15,9 @@ pub const SWITCH_FAULT: u16 = 32;
 /// Bit of `SchedSwitch::flags`: `nr` is of the 32-bit interface (int 0x80).
 pub const SWITCH_COMPAT: u16 = 64;
 
+/// `SchedSwitch::prev_delay` and `next_delay`: not known.
+pub const NO_DELAY: u64 = u64::MAX;
+
 /// `SchedSwitch::nr`: the thread is in no system call.
 pub const NO_CALL: u16 = u16::MAX;
 

@@ -143,6 +143,18 @@ globals! {
     TASK_CFS_RQ, task_cfs_rq;
     /// Offset of cfs_rq.throttle_count, or ABSENT.
     CFS_RQ_THROTTLE_COUNT, cfs_rq_throttle_count;
+    /// Offset of task_struct.sched_info.run_delay.
+    TASK_RUN_DELAY, task_run_delay;
+    /// Offset of task_struct.sched_info.last_queued.
+    TASK_LAST_QUEUED, task_last_queued;
+    /// Offset of task_struct.sched_info.pcount.
+    TASK_ARRIVALS, task_arrivals;
+    /// Offset of cfs_rq.rq.
+    CFS_RQ_RQ, cfs_rq_rq;
+    /// Offset of rq.clock.
+    RQ_CLOCK, rq_clock;
+    /// 1 if these five are known.
+    RUN_DELAY_KNOWN, run_delay_known;
     /// 1 if PAGE_FAULTS says where page faults are handled.
     PAGE_FAULTS_KNOWN, page_faults_known;
     /// 1 if the interrupt probes are attached, so that a waker can be told from an interrupt.

@@ -52,6 +52,36 @@ impl Task {
         self.read(globals::task_runtime())
     }
 
+    /// Time on run queues since it was created, in ns, and how often it got a CPU, of a thread that has one; none if
+    /// the kernel does not tell.
+    #[inline(always)]
+    pub fn run_delay(self) -> Option<(u64, u32)> {
+        if globals::run_delay_known() == 0 {
+            return None;
+        }
+        Some((
+            self.read(globals::task_run_delay()),
+            self.read::<u64>(globals::task_arrivals()) as u32,
+        ))
+    }
+
+    /// Likewise, of a thread that gets a CPU now, with the time until now; none if the kernel does not tell.
+    #[inline(always)]
+    pub fn run_delay_until_now(self) -> Option<u64> {
+        let group = globals::task_cfs_rq();
+        if group == globals::ABSENT {
+            return None;
+        }
+        let (before, _) = self.run_delay()?;
+        // kernel/sched/stats.h, sched_info_arrive: 0 if it was not queued; what was before is added only after the
+        // tracepoint of the switch.
+        let queued: u64 = self.read(globals::task_last_queued());
+        let queue = Self(self.read(group));
+        let clock: u64 = Self(queue.read(globals::cfs_rq_rq())).read(globals::rq_clock());
+        let waits = if queued == 0 { 0 } else { clock.saturating_sub(queued) };
+        Some(before + waits)
+    }
+
     /// Whether it is in a system call of the 32-bit interface.
     #[inline(always)]
     pub fn in_compat_call(self) -> bool {

@@ -97,6 +97,17 @@ const OPTIONAL: &[(&str, &str, &[Field])] = &[
     ),
     ("NETLINK_KNOWN", "ports of netlink sockets", &[("NETLINK_PORT", "netlink_sock", &["portid"])]),
     (
+        "RUN_DELAY_KNOWN",
+        "when a woken thread is put on a run queue",
+        &[
+            ("TASK_RUN_DELAY", "task_struct", &["sched_info", "run_delay"]),
+            ("TASK_LAST_QUEUED", "task_struct", &["sched_info", "last_queued"]),
+            ("TASK_ARRIVALS", "task_struct", &["sched_info", "pcount"]),
+            ("CFS_RQ_RQ", "cfs_rq", &["rq"]),
+            ("RQ_CLOCK", "rq", &["clock"]),
+        ],
+    ),
+    (
         "BINPRM_KNOWN",
         "paths of execve that are not in memory yet",
         &[("BINPRM_FILENAME", "linux_binprm", &["filename"])],

@@ -10,9 +10,9 @@ use aya_ebpf::{
 };
 use tracer_common::{
     events::{
-        CONTEXT_UNKNOWN, LOST_KERNEL_STACK, NO_CALL, NO_KERNEL_STACK, SWITCH_COMPAT, SWITCH_FAULT,
-        SWITCH_FAULT_KNOWN, SWITCH_IO, SWITCH_IO_KNOWN, SWITCH_PREEMPT, SWITCH_THROTTLED,
-        SchedSwitch, SchedWaking,
+        CONTEXT_UNKNOWN, LOST_KERNEL_STACK, NO_CALL, NO_DELAY, NO_KERNEL_STACK, SWITCH_COMPAT,
+        SWITCH_FAULT, SWITCH_FAULT_KNOWN, SWITCH_IO, SWITCH_IO_KNOWN, SWITCH_PREEMPT,
+        SWITCH_THROTTLED, SchedSwitch, SchedWaking,
     },
     target::KERNEL_STACKS,
 };
@@ -36,7 +36,8 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let next = Task::new(ctx.arg::<*const c_void>(2));
     let (prev_tgid, next_tgid) = (prev.tgid(), next.tgid());
     let leaves = traced(prev_tgid);
-    if leaves.is_none() && traced(next_tgid).is_none() {
+    let arrives = traced(next_tgid);
+    if leaves.is_none() && arrives.is_none() {
         return 0;
     }
     let kernel_stack = match leaves {
@@ -50,6 +51,9 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let (flags, nr) =
         if leaves.is_some() { why(&ctx, prev, preempt, prev_state) } else { (0, NO_CALL) };
     let prev_runtime = prev.runtime();
+    let (prev_delay, prev_arrivals) =
+        leaves.and_then(|_| prev.run_delay()).unwrap_or((NO_DELAY, 0));
+    let next_delay = arrives.and_then(|_| next.run_delay_until_now()).unwrap_or(NO_DELAY);
     let next_tid = next.tid();
     let next_comm = next.comm();
     emit(|header| SchedSwitch {
@@ -62,6 +66,10 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         nr,
         kernel_stack,
         prev_runtime,
+        prev_delay,
+        next_delay,
+        prev_arrivals,
+        reserved: 0,
         next_comm,
     });
     0

@@ -16,9 +16,9 @@ use tracer_common::{
         CALL_ENTERED_WITHOUT_P, CONTEXT_INTERRUPT, CONTEXT_TASK, GoAlloc, GoAssistBegin,
         GoAssistEnd, GoCreate, GoGcBegin, GoGcEnd, GoHeap, GoHeapGoal, GoMaxProcs, GoProc,
         GoProcStop, GoStack, GoStatus, GoStwBegin, GoStwEnd, GoSweepBegin, GoSweepEnd, GoSwitch,
-        GoSyscall, GoText, GoUserLog, GoUserRegion, GoUserTask, GoUserTaskEnd, GoWorker, NO_PROC,
-        Record, SchedExec, SchedExit, SchedFork, SchedSwitch, SchedWaking, SysEnter, SysExit,
-        TEXT_WORDS,
+        GoSyscall, GoText, GoUserLog, GoUserRegion, GoUserTask, GoUserTaskEnd, GoWorker, NO_DELAY,
+        NO_PROC, Record, SchedExec, SchedExit, SchedFork, SchedSwitch, SchedWaking, SysEnter,
+        SysExit, TEXT_WORDS,
     },
 };
 use tracer_store::{FirstIds, GoroutineState, ThreadState};
@@ -157,6 +157,10 @@ fn switch(ts: u64, prev: u32, prev_state: u32, next: u32, prev_runtime: u64) -> 
         nr: u16::MAX,
         kernel_stack: -1,
         prev_runtime,
+        prev_delay: NO_DELAY,
+        next_delay: NO_DELAY,
+        prev_arrivals: 0,
+        reserved: 0,
         next_comm: *b"someone\0\0\0\0\0\0\0\0\0",
     }
 }

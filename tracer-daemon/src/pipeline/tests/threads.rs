@@ -66,6 +66,85 @@ fn a_switch_that_the_kernel_did_not_tell_is_found_by_the_time_on_the_cpu() {
     assert_eq!(bench.losses(), []);
 }
 
+/// As [`switch`], with what the kernel counts: time on run queues of who leaves and who comes, and how often who
+/// leaves got a CPU.
+fn counted(switch: SchedSwitch, prev: u64, next: u64, prev_arrivals: u32) -> SchedSwitch {
+    SchedSwitch { prev_delay: prev, next_delay: next, prev_arrivals, ..switch }
+}
+
+/// A thread that has run, and sleeps since 2_000.
+fn sleeper() -> Bench {
+    let mut bench = Bench::new();
+    bench.push(waking(1_100, PID, CONTEXT_TASK));
+    bench.push(counted(switch(1_200, 1, 1, PID, 0), NO_DELAY, 5_100, 0));
+    bench.push(counted(switch(2_000, PID, 1, 1, 800), 5_100, NO_DELAY, 7));
+    bench
+}
+
+#[test]
+fn a_wait_ends_when_the_thread_is_put_on_a_run_queue() {
+    let mut bench = sleeper();
+    bench.push(waking(2_500, PID, CONTEXT_TASK));
+    bench.push(counted(switch(2_600, 1, 1, PID, 0), NO_DELAY, 5_140, 0));
+    bench.push(counted(switch(2_700, PID, 1, 1, 900), 5_140, NO_DELAY, 8));
+    // More than there was time for: another wait is among it.
+    bench.push(waking(3_500, PID, CONTEXT_TASK));
+    bench.push(counted(switch(3_600, 1, 1, PID, 0), NO_DELAY, 9_999, 0));
+    bench.run(4_000);
+    let expected = [
+        ("sleeping", 2_000, Some(560)),
+        ("runnable", 2_560, Some(40)),
+        ("running", 2_600, Some(100)),
+        ("sleeping", 2_700, Some(800)),
+        ("runnable", 3_500, Some(100)),
+        ("running", 3_600, None),
+    ];
+    assert_eq!(bench.thread(i64::from(PID))[2..], expected);
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn a_wait_that_was_stored_already_is_not_changed() {
+    let mut bench = sleeper();
+    bench.push(waking(2_500, PID, CONTEXT_TASK));
+    bench.run(2_550);
+    bench.push(counted(switch(2_600, 1, 1, PID, 0), NO_DELAY, 5_140, 0));
+    bench.run(4_000);
+    let rows = bench.thread(i64::from(PID));
+    assert_eq!(rows[2..4], [("sleeping", 2_000, Some(500)), ("runnable", 2_500, Some(100))]);
+}
+
+#[test]
+fn a_wake_up_and_a_switch_that_the_kernel_did_not_tell_are_found_by_what_it_counts() {
+    let mut bench = sleeper();
+    // Not told: it is put on a run queue at 2_560, and gets the CPU at 2_600.
+    bench.push(counted(switch(2_700, PID, 1, 1, 900), 5_140, NO_DELAY, 8));
+    // Twice, with a wait in between.
+    bench.push(counted(switch(3_700, PID, 1, 1, 1_100), 5_200, NO_DELAY, 10));
+    bench.run(4_000);
+    let expected = [
+        ("sleeping", 2_000, Some(560)),
+        ("runnable", 2_560, Some(40)),
+        ("running", 2_600, Some(100)),
+        ("unknown", 2_700, Some(1_000)),
+        ("sleeping", 3_700, None),
+    ];
+    assert_eq!(bench.thread(i64::from(PID))[2..], expected);
+    assert_eq!(bench.losses(), [("sched_switch", "state", 1)]);
+}
+
+#[test]
+fn a_thread_that_left_and_came_back_untold_did_not_run_all_the_time() {
+    let mut bench = sleeper();
+    bench.push(waking(2_500, PID, CONTEXT_TASK));
+    bench.push(counted(switch(2_600, 1, 1, PID, 0), NO_DELAY, 5_140, 0));
+    bench.push(counted(switch(2_700, PID, 1, 1, 850), 5_150, NO_DELAY, 9));
+    bench.run(4_000);
+    let rows = bench.thread(i64::from(PID));
+    assert_eq!(rows[4..], [("unknown", 2_600, Some(100)), ("sleeping", 2_700, None)]);
+    assert_eq!(bench.losses(), [("sched_switch", "state", 1)]);
+}
+
 #[test]
 fn the_first_run_of_a_new_thread_is_found_by_its_time_on_the_cpu() {
     let mut bench = Bench::new();

@@ -597,7 +597,7 @@ impl Tracker {
 
     pub fn take_batch(&mut self, until: u64) -> Batch {
         let mut open = Streams::default();
-        self.threads.open(&mut open);
+        self.threads.open(&mut open, &mut self.closed);
         self.syscalls.open(&mut open);
         self.goroutines.open(until, &mut open, &mut self.closed, &mut self.strings);
         self.procs.open(&mut open);

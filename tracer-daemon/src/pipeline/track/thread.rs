@@ -1,11 +1,12 @@
 //! One thread: the interval that it is in, and what is known of why.
 
 use tracer_common::events::{
-    CONTEXT_INTERRUPT, CONTEXT_SOFTIRQ, CONTEXT_TASK, CONTEXT_TIMER, NO_CALL, SWITCH_FAULT,
-    SWITCH_FAULT_KNOWN, SWITCH_IO, SWITCH_IO_KNOWN, SWITCH_PREEMPT, SWITCH_THROTTLED, SchedSwitch,
+    CONTEXT_INTERRUPT, CONTEXT_SOFTIRQ, CONTEXT_TASK, CONTEXT_TIMER, NO_CALL, NO_DELAY,
+    SWITCH_FAULT, SWITCH_FAULT_KNOWN, SWITCH_IO, SWITCH_IO_KNOWN, SWITCH_PREEMPT, SWITCH_THROTTLED,
+    SchedSwitch,
 };
 use tracer_store::{
-    Interner, StrId, ThreadState,
+    Interner, StrId, Streams, ThreadState,
     words::{thread_reason as reason, thread_state as word, thread_waker},
 };
 
@@ -167,6 +168,12 @@ pub struct Track {
     pub early_wake: Option<Waker>,
     /// Time on CPUs when it left the CPU the last time (ns).
     pub runtime: Option<u64>,
+    /// Time on run queues when it got or left the CPU the last time (ns).
+    pub delay: Option<u64>,
+    /// How often it had got a CPU when it left it the last time.
+    pub arrivals: Option<u32>,
+    /// The wait that ended when it was woken, while it is not known when it was put on a run queue after that.
+    pub woken_from: Option<ThreadState>,
     /// The system call that it is in, if its beginning was seen or /proc told.
     pub call: Option<Call>,
     /// When it began to exit.
@@ -192,8 +199,44 @@ impl Track {
             first: None,
             early_wake: None,
             runtime: None,
+            delay: None,
+            arrivals: None,
+            woken_from: None,
             call: None,
             exits: None,
+        }
+    }
+
+    /// A thread that was created just now.
+    pub fn begins(self) -> Self {
+        Self { runtime: Some(0), delay: Some(0), arrivals: Some(0), ..self }
+    }
+
+    /// Takes how long it has waited on run queues in all its life ([`NO_DELAY`] if that is not known); returns for how
+    /// long since it got or left the CPU the last time (ns).
+    pub fn waited(&mut self, delay: u64) -> Option<u64> {
+        let delay = (delay != NO_DELAY).then_some(delay);
+        let before = std::mem::replace(&mut self.delay, delay);
+        delay?.checked_sub(before?)
+    }
+
+    /// Takes how often it has got a CPU, when it leaves one; returns how often since it left one the last time.
+    pub fn arrived(&mut self, event: &SchedSwitch) -> Option<u32> {
+        let arrivals = (event.prev_delay != NO_DELAY).then_some(event.prev_arrivals);
+        let before = std::mem::replace(&mut self.arrivals, arrivals);
+        Some(arrivals?.wrapping_sub(before?))
+    }
+
+    /// It gets or got the CPU at `now` (ns), after it was on a run queue for `waited`: if it had been woken, that is
+    /// when the wait ended.
+    pub fn queued(&mut self, waited: Option<u64>, now: i64, closed: &mut Streams) {
+        if let Some(wait) = self.woken_from.take()
+            && let Some((_, row)) = &mut self.open
+        {
+            // Not before it was woken: what the kernel has counted may be of two waits (docs/adr/0006).
+            row.ts =
+                waited.map_or(row.ts, |waited| row.ts.max(now.saturating_sub_unsigned(waited)));
+            closed.thread_state.push(ThreadState { dur: Some((row.ts - wait.ts).max(0)), ..wait });
         }
     }
 

@@ -84,9 +84,10 @@ impl Threads {
     /// A new thread: what was known of its tid is of another one, or was seen too late.
     pub fn forked(&mut self, event: &SchedFork, creator: i64, cx: &mut Context<'_>) {
         let listed = cx.entities.was_listed(event);
-        if let Some(track) = self.tracks.remove(&event.child_tid)
+        if let Some(mut track) = self.tracks.remove(&event.child_tid)
             && !listed
         {
+            track.queued(None, 0, cx.closed);
             self.holders.thread_ended(track.utid);
             // When it ended is not known.
             cx.drop_interval("sched_switch", event.header.ts, &track.open);
@@ -101,11 +102,7 @@ impl Threads {
         let utid = cx.entities.thread_of(event.child_tgid, event.child_tid);
         let row = State::Runnable.row(event.header.ts.cast_signed(), utid, cx.strings);
         let row = Waker::thread(creator).on(row, cx.strings);
-        let track = Track {
-            open: Some((State::Runnable, row)),
-            runtime: Some(0),
-            ..Track::new(upid, utid)
-        };
+        let track = Track { open: Some((State::Runnable, row)), ..Track::new(upid, utid).begins() };
         self.tracks.insert(event.child_tid, track);
     }
 
@@ -160,7 +157,7 @@ impl Threads {
         if cx.entities.is_traced(event.next_tgid) {
             let upid = cx.entities.process(event.next_tgid);
             let utid = cx.entities.thread(event.next_tgid, event.next_tid, &event.next_comm);
-            self.arrive(event.next_tid, (upid, utid), ts, event.header.cpu, cx);
+            self.arrive(event, (upid, utid), cx);
         }
         ended
     }
@@ -189,21 +186,28 @@ impl Threads {
             cx.closed.thread_state.push(ThreadState { dur: Some(ts - from), cpu, ..row });
         };
         let before = track.runtime.replace(event.prev_runtime);
-        match (track.open.take(), track.first.take(), before) {
-            (Some((_, row)), _, _) if self.doubt.covers(row.ts, ts) => unknown(&row, ts, cx),
-            (Some((State::Running, row)), ..) if row.cpu == cpu => close(row, ts, cx),
+        let time = before.map(|before| event.prev_runtime.saturating_sub(before).cast_signed());
+        let (waited, arrived) = (track.waited(event.prev_delay), track.arrived(event));
+        // More than one is of times that were not told.
+        let once = arrived.is_none_or(|count| count <= 1);
+        let began = time.map(|time| ts - time);
+        track.queued(waited, began.unwrap_or(ts), cx.closed);
+        match (track.open.take(), track.first.take(), began) {
+            (Some((_, row)), ..) if self.doubt.covers(row.ts, ts) => unknown(&row, ts, cx),
+            (Some((State::Running, row)), ..) if row.cpu == cpu && once => close(row, ts, cx),
             // Nothing was heard of it before, so it has been on this CPU since the beginning.
             (_, Some(first), _) => ran(first.since, cx),
             // Some kernels switch to a thread without telling the tracepoint, now and then. But
             // they account its time, and so the missing switch was that long ago.
-            (Some((other, row)), None, Some(before)) if other != State::Running => {
-                let time = event.prev_runtime.saturating_sub(before).cast_signed();
-                let began = (ts - time).max(row.ts);
-                if other.waits() {
+            (Some((other, row)), None, Some(began)) if other != State::Running && once => {
+                let began = began.max(row.ts);
+                if !other.waits() {
+                    close(row, began, cx);
+                } else if arrived.is_some() && waited.is_some() {
+                    was_queued(row, waited, began, Waker::default(), cx);
+                } else {
                     cx.drop_interval("sched_waking", event.header.ts, &(other, row));
                     unknown(&row, began, cx);
-                } else {
-                    close(row, began, cx);
                 }
                 ran(began, cx);
             }
@@ -243,24 +247,18 @@ impl Threads {
         track.open = Some((state, row));
     }
 
-    fn arrive(
-        &mut self,
-        tid: u32,
-        (upid, utid): (i64, i64),
-        ts: u64,
-        cpu: u16,
-        cx: &mut Context<'_>,
-    ) {
-        let track = self.tracks.entry(tid).or_insert_with(|| Track::new(upid, utid));
+    fn arrive(&mut self, event: &SchedSwitch, (upid, utid): (i64, i64), cx: &mut Context<'_>) {
+        let Header { ts, cpu, .. } = event.header;
+        let track = self.tracks.entry(event.next_tid).or_insert_with(|| Track::new(upid, utid));
         let now = ts.cast_signed();
+        let waited = track.waited(event.next_delay);
+        track.queued(waited, now, cx.closed);
         match (track.open.take(), track.first.take(), track.early_wake.take()) {
             (Some((_, row)), ..) if self.doubt.covers(row.ts, now) => unknown(&row, now, cx),
             (Some((State::Runnable | State::Preempted, row)), ..) => close(row, now, cx),
             // It came without a wake-up: the wake-up overtook the switch that it answers.
             (Some((state, row)), _, Some(waker)) if state.waits() => {
-                close(row, row.ts, cx);
-                let row = State::Runnable.row(row.ts, utid, cx.strings);
-                close(waker.on(row, cx.strings), now, cx);
+                was_queued(row, waited, now, waker, cx);
             }
             // Nothing was heard of it before, so it has waited for a CPU since the beginning.
             (_, Some(first), _) => {
@@ -288,7 +286,7 @@ impl Threads {
         if event.is_new != 0 && track.is_unheard() {
             // The kernel made it, for the process: it does not tell of their creation.
             cx.entities.thread_started(utid, event.header.ts);
-            track.runtime = Some(0);
+            *track = Track::new(upid, utid).begins();
         }
         match track.open.take() {
             Some((state, row)) if state.waits() => {
@@ -296,6 +294,8 @@ impl Threads {
                 // It waited already, but what was seen of it later may be the next wait.
                 if listed_later || self.doubt.covers(row.ts, ts) {
                     unknown(&row, ts, cx);
+                } else if track.delay.is_some() {
+                    track.woken_from = Some(row);
                 } else {
                     close(row, ts, cx);
                 }
@@ -391,8 +391,9 @@ impl Threads {
     /// A process is not traced any more: what its threads do is known until `ts`. Returns them, as utid and tid.
     pub fn end_process(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) -> Vec<(i64, u32)> {
         let ended = self.tracks.extract_if(|_, track| track.upid == upid);
-        let ended: Vec<_> = ended.collect();
-        for (_, track) in &ended {
+        let mut ended: Vec<_> = ended.collect();
+        for (_, track) in &mut ended {
+            track.queued(None, 0, cx.closed);
             self.holders.thread_ended(track.utid);
             if let Some((_, row)) = track.open {
                 close(row, ts.cast_signed(), cx);
@@ -401,8 +402,9 @@ impl Threads {
         ended.into_iter().map(|(tid, track)| (track.utid, tid)).collect()
     }
 
-    /// All open intervals.
-    pub fn open(&self, streams: &mut Streams) {
+    /// All open intervals, and those that are closed for the reader's sake although their end is not exact.
+    pub fn open(&mut self, streams: &mut Streams, closed: &mut Streams) {
+        self.tracks.values_mut().for_each(|track| track.queued(None, 0, closed));
         let rows = self.tracks.values().filter_map(|track| Some(track.open.as_ref()?.1));
         streams.thread_state.extend(rows);
     }
@@ -410,6 +412,20 @@ impl Threads {
 
 fn close(row: ThreadState, until: i64, cx: &mut Context<'_>) {
     cx.closed.thread_state.push(ThreadState { dur: Some((until - row.ts).max(0)), ..row });
+}
+
+/// A thread got the CPU at `now` after this wait, and after it was on a run queue for `waited` (ns).
+fn was_queued(
+    wait: ThreadState,
+    waited: Option<u64>,
+    now: i64,
+    waker: Waker,
+    cx: &mut Context<'_>,
+) {
+    let since = waited.map_or(wait.ts, |waited| wait.ts.max(now.saturating_sub_unsigned(waited)));
+    close(wait, since, cx);
+    let row = State::Runnable.row(since, wait.utid, cx.strings);
+    close(waker.on(row, cx.strings), now, cx);
 }
 
 /// What a thread did since the beginning of this interval is not known.
