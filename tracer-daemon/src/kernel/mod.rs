@@ -187,6 +187,11 @@ impl Kernel {
         let _ = self.traced.remove(&tgid);
     }
 
+    /// Whether something was said of the process `tgid` that has not ended since.
+    pub fn knows(&self, tgid: u32) -> bool {
+        self.traced.get(&tgid, 0).is_ok()
+    }
+
     /// Tells the programs of the Go runtime of a process; from now on they record what they see of it.
     ///
     /// # Errors

@@ -143,6 +143,12 @@ impl Pipeline {
         self.tracker.end_process(pid, ts, &mut self.losses);
     }
 
+    /// A process is not there any more, although it was not heard to end. `ts` (ns) is as for
+    /// [`Pipeline::end_process`].
+    pub fn process_is_gone(&mut self, pid: u32, ts: u64) {
+        self.tracker.process_is_gone(pid, ts, &mut self.losses);
+    }
+
     /// A process is traced from now on. `begins`: it begins now, so nothing of it is unknown.
     pub fn add_process(&mut self, facts: &ProcessFacts, begins: Option<u64>) {
         self.tracker.add_process(facts, begins);
@@ -282,6 +288,12 @@ impl Pipeline {
     pub fn take_whole_batch(&mut self, until: u64) -> Batch {
         self.tracker.retell();
         Batch { whole: true, ..self.take_batch(until) }
+    }
+
+    /// How much is kept of processes and threads, by what it is; nothing that is empty.
+    #[cfg(test)]
+    pub fn held(&self) -> Vec<(&'static str, usize)> {
+        self.tracker.held()
     }
 
     /// What was recorded and lost so far.

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     config::{self, Config},
+    ended::Ended,
     health::Health,
     metrics::Metrics,
     prober::{Life, Looked, Prober},
@@ -46,6 +47,7 @@ pub struct Daemon {
     pub(super) processes: Processes,
     pub(super) started: Instant,
     pub(super) health: Health,
+    pub(super) ended: Ended,
     triggers: Triggers,
     commands: mpsc::Receiver<Command>,
     server: Server,
@@ -72,12 +74,14 @@ impl Daemon {
         let rules = config.rules.clone().unwrap_or_else(|| vec![Rule::everything()]);
         // Itself it does not trace: each of its events would make another one.
         engine.kernel.trace(std::process::id(), 0)?;
+        engine.pipeline.refuse(std::process::id());
         probes.attach_tracepoints()?;
         let prober = Prober::start(probes).context("cannot start a thread")?;
         let (sender, commands) = mpsc::channel(COMMANDS);
         let server = server::start(server_config(&config), sender.clone())?;
         let mut daemon = Self {
             health: Health::new(),
+            ended: Ended::default(),
             triggers: Triggers::new(config.triggers.clone()),
             commands,
             server,
@@ -231,6 +235,7 @@ impl Daemon {
         if self.health.is_due() {
             let fill = self.engine.fill();
             self.health.update(&self.processes, &self.engine.pipeline, fill);
+            self.forget_ended();
         }
     }
 
@@ -281,6 +286,10 @@ impl Daemon {
         if let Err(error) = self.engine.kernel.trace(pid, flags) {
             process.state = State::Refused(error.to_string());
             process.options = None;
+        }
+        if !ProcessInfo::exists(pid) {
+            // Too late: the kernel program that would have taken the entry away came before it.
+            self.engine.kernel.untrace(pid);
         }
         process.lost_before = self.engine.pipeline.totals().lost;
         if let Some(options) = process.options {
@@ -378,7 +387,7 @@ impl Daemon {
         let mut process = match self.processes.get(parent) {
             Some(parent) => parent.clone(),
             // Its beginning was lost: what there is to know is in /proc.
-            None => self.look_up(parent).unwrap_or_else(|| unknown(beginning)),
+            None => self.look_up(parent).unwrap_or_else(|| began(beginning)),
         };
         process.pid = beginning.pid;
         process.since = beginning.ts;
@@ -401,8 +410,7 @@ impl Daemon {
         let cgroup = ProcessInfo::cgroup(pid)
             .or_else(|| before.map(|before| before.cgroup.clone()))
             .unwrap_or_default();
-        let mut process =
-            Process { exe, cgroup, cmdline: cmdline.to_owned(), ..unknown(beginning) };
+        let mut process = Process { exe, cgroup, cmdline: cmdline.to_owned(), ..began(beginning) };
         match before {
             // Processes that answer questions are a part of this one.
             _ if self.is_worker(&process) => {}
@@ -497,10 +505,11 @@ impl Daemon {
                 // Dealt with when it was heard of.
                 Notice::Exec { .. } => {}
                 Notice::Adopted { pid } => {
-                    // If it has ended, what is known of it stays.
-                    if let Some(process) = self.look_up(pid) {
-                        let since = self.engine.tracked_until();
-                        self.begin_or_not(process, Some(since));
+                    let since = self.engine.tracked_until();
+                    match self.look_up(pid) {
+                        Some(process) => self.begin_or_not(process, Some(since)),
+                        // It has ended: what is known of it stays. Its end may have been lost, too.
+                        None => self.replace(unknown(pid, since)),
                     }
                 }
             }
@@ -520,14 +529,23 @@ impl Daemon {
 }
 
 /// A process of which nothing is known but how it began.
-fn unknown(beginning: &Beginning) -> Process {
+fn began(beginning: &Beginning) -> Process {
     Process {
-        pid: beginning.pid,
-        since: beginning.ts,
-        exe: String::new(),
         comm: beginning.comm.clone(),
-        cmdline: String::new(),
         uid: beginning.uid,
+        ..unknown(beginning.pid, beginning.ts)
+    }
+}
+
+/// A process of which nothing is known at all.
+fn unknown(pid: u32, since: u64) -> Process {
+    Process {
+        pid,
+        since,
+        exe: String::new(),
+        comm: String::new(),
+        cmdline: String::new(),
+        uid: 0,
         cgroup: String::new(),
         by: By::Nothing,
         options: None,

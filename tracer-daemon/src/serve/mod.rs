@@ -3,6 +3,7 @@
 mod config;
 mod control;
 mod daemon;
+mod ended;
 mod flight;
 mod health;
 mod metrics;

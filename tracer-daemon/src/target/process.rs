@@ -222,6 +222,11 @@ impl ProcessInfo {
         Ok(tasks.filter_map(Result::ok).filter_map(info).collect())
     }
 
+    /// Whether it is there, be it as a zombie.
+    pub fn exists(pid: u32) -> bool {
+        std::fs::exists(format!("/proc/{pid}")).unwrap_or(true)
+    }
+
     /// Whether the process still runs.
     pub fn alive(pid: u32) -> bool {
         open(pid).is_ok_and(|p| p.stat().is_ok_and(|stat| !has_ended(&stat)))

@@ -3,6 +3,7 @@
 mod existing;
 mod goroutines;
 mod lasting;
+mod leaks;
 mod runtime;
 mod stacks;
 mod syscalls;

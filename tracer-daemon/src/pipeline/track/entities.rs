@@ -84,10 +84,36 @@ impl Entities {
         self.changed_threads.extend(self.threads.keys());
     }
 
+    /// See [`super::Tracker::held`].
+    #[cfg(test)]
+    pub fn held(&self) -> Vec<(&'static str, usize)> {
+        vec![
+            ("processes", self.processes.len()),
+            ("upid_by_pid", self.upid_by_pid.len()),
+            ("threads", self.threads.len()),
+            ("utid_by_tid", self.utid_by_tid.len()),
+            ("alive", self.alive.len()),
+            ("listed", self.listed.len()),
+        ]
+    }
+
     /// A process that is traced; what is known of it already is replaced.
     pub fn add_traced(&mut self, facts: &ProcessFacts, begins: Option<u64>) {
         let upid = self.process(facts.pid);
-        self.alive.entry(upid).or_default();
+        if !self.alive.contains_key(&upid) {
+            // Threads that were named before it was decided that the process is traced.
+            let is_its = |utid: &i64| self.threads.get(utid).is_some_and(|t| t.row.upid == upid);
+            let tids: FxHashSet<u32> = if begins.is_some() {
+                // It was created just now, with one thread.
+                let first = self.utid_by_tid.get(&facts.pid).filter(|utid| is_its(utid));
+                first.map(|_| facts.pid).into_iter().collect()
+            } else {
+                let its = self.utid_by_tid.iter().filter(|(_, utid)| is_its(utid));
+                its.map(|(&tid, _)| tid).collect()
+            };
+            let events = ProcessEvents::default();
+            self.alive.insert(upid, Alive { here: tids.clone(), tids, events });
+        }
         let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
         let Some(row) = self.processes.get_mut(&upid) else { return };
         row.exe = text(&facts.exe);
@@ -184,6 +210,32 @@ impl Entities {
     /// A process goes on without being traced.
     pub fn not_traced_any_more(&mut self, upid: i64) {
         self.alive.remove(&upid);
+    }
+
+    /// A process has ended, at `ts` (ns) or before, and with it its threads.
+    pub fn process_is_gone(&mut self, upid: i64, ts: u64) {
+        let end_ts = Some(ts.cast_signed());
+        let Self { processes, upid_by_pid, threads, utid_by_tid, listed, .. } = self;
+        for (&utid, Seen { row, .. }) in threads.iter_mut().filter(|(_, t)| t.row.upid == upid) {
+            row.end_ts = row.end_ts.or(end_ts);
+            self.changed_threads.insert(utid);
+            self.gone_threads.push(utid);
+            if let Ok(tid) = u32::try_from(row.tid)
+                && utid_by_tid.get(&tid) == Some(&utid)
+            {
+                utid_by_tid.remove(&tid);
+                listed.remove(&tid);
+            }
+        }
+        let Some(row) = processes.get_mut(&upid) else { return };
+        row.end_ts = row.end_ts.or(end_ts);
+        self.changed_processes.insert(upid);
+        self.gone_processes.push(upid);
+        if let Ok(pid) = u32::try_from(row.pid)
+            && upid_by_pid.get(&pid) == Some(&upid)
+        {
+            upid_by_pid.remove(&pid);
+        }
     }
 
     /// Process and thread of a tid that was seen before.

@@ -62,6 +62,12 @@ impl Use {
 pub struct Holders(FxHashMap<(i64, i64), i64>);
 
 impl Holders {
+    /// See [`super::Tracker::held`].
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The thread that is known to have a futex.
     pub fn of(&self, upid: i64, futex: i64) -> Option<i64> {
         self.0.get(&(upid, futex)).copied()

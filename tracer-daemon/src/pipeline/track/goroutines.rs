@@ -415,6 +415,12 @@ impl Goroutines {
         }
     }
 
+    /// See [`super::Tracker::held`].
+    #[cfg(test)]
+    pub fn held(&self) -> Vec<(&'static str, usize)> {
+        vec![("goroutines", self.processes.len()), ("ended_early", self.ended_early.len())]
+    }
+
     /// Whether a process has its runtime only since after `ts`.
     pub fn begins_after(&self, upid: i64, ts: u64) -> bool {
         self.processes.get(&upid).is_some_and(|process| process.since > ts.cast_signed())

@@ -203,6 +203,18 @@ impl Tracker {
         self.entities.not_traced_any_more(upid);
     }
 
+    /// See [`super::Pipeline::process_is_gone`].
+    pub fn process_is_gone(&mut self, pid: u32, ts: u64, losses: &mut Losses) {
+        if let Some(upid) = self.entities.traced(pid) {
+            let Self { entities, strings, stacks, closed, threads, on_thread, .. } = self;
+            let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
+            threads.process_is_gone(upid, ts, &mut cx);
+            self.end_process(pid, ts, losses);
+            self.entities.process_is_gone(upid, ts);
+        }
+        self.refused.remove(&pid);
+    }
+
     /// Whether events of this process are tracked; one of which nothing is known becomes known.
     fn is_of_interest(&mut self, pid: u32) -> bool {
         if self.entities.counted(pid) {
@@ -326,7 +338,11 @@ impl Tracker {
                 self.is_of_interest(e.next_tgid) || leaves
             }
             Event::SchedWaking(e) => self.is_of_interest(e.wakee_tgid),
-            Event::SchedFork(e) => self.is_of_interest(e.parent_tgid),
+            Event::SchedFork(e) => {
+                let decided = self.decided.get(&(e.child_tgid, e.header.ts));
+                let child = matches!(decided, Some(Some(_)));
+                self.is_of_interest(e.parent_tgid) || child
+            }
             Event::SchedExec(e) => self.begins(e.tgid, e.header.ts, false, losses),
             Event::SchedExit(e) => self.is_of_interest(e.tgid),
             Event::ThreadName(e) => self.is_of_interest(e.tgid),
@@ -338,7 +354,8 @@ impl Tracker {
         if wanted {
             self.track_wanted(event, losses);
         } else if let Event::SchedFork(e) = event {
-            self.decided.remove(&(e.child_tgid, e.header.ts));
+            // If it was decided that it is not traced, its events are not those of an unknown process.
+            self.begins(e.child_tgid, e.header.ts, true, losses);
         }
     }
 
@@ -564,6 +581,27 @@ impl Tracker {
         }
     }
 
+    /// How much is kept of processes and threads, by what it is; nothing that is empty.
+    #[cfg(test)]
+    pub fn held(&self) -> Vec<(&'static str, usize)> {
+        let mut held = vec![
+            ("decided", self.decided.len()),
+            ("refused", self.refused.len()),
+            ("on_thread", self.on_thread.len()),
+        ];
+        held.extend(self.entities.held());
+        held.extend(self.threads.held());
+        held.extend(self.syscalls.held());
+        held.extend(self.goroutines.held());
+        held.extend(self.stacks.held());
+        held.push(("procs", self.procs.held()));
+        held.push(("runtime", self.runtime.held()));
+        held.push(("sweeps", self.sweeps.held()));
+        held.push(("user", self.user.held()));
+        held.retain(|&(_, count)| count > 0);
+        held
+    }
+
     /// All events before `until` (ns) were tracked.
     pub fn advanced(&mut self, until: u64, losses: &mut Losses) {
         let Self {
@@ -581,6 +619,8 @@ impl Tracker {
         } = self;
         let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
         let ended = threads.advanced(until, &mut cx);
+        // Its event came too late.
+        self.decided.retain(|(_, ts), _| *ts >= until);
         notices.extend(ended.into_iter().map(|pid| Notice::Ended { pid, ts: until }));
         existing.settle(until, goroutines, procs, &mut cx);
         self.syscalls.advanced(until);

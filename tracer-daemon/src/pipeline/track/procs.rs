@@ -136,6 +136,12 @@ impl Process {
 }
 
 impl Procs {
+    /// See [`super::Tracker::held`].
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.processes.len() + self.calls.len()
+    }
+
     /// The Ps of a process, built with Go 1.`minor`, are traced since `since` (ns).
     pub fn add_process(&mut self, upid: i64, minor: u32, since: u64) {
         let (procs, taken) = (FxHashMap::default(), FxHashSet::default());

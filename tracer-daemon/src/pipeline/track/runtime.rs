@@ -68,6 +68,12 @@ pub struct Runtime {
 }
 
 impl Runtime {
+    /// See [`super::Tracker::held`].
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.processes.len()
+    }
+
     /// The runtime that a process has.
     pub fn add_process(&mut self, upid: i64, runtime: Arc<GoRuntime>, bias: u64) {
         let assists = FxHashMap::default();

@@ -248,6 +248,12 @@ impl Stacks {
         self.kernel.get(&id).copied().flatten()
     }
 
+    /// See [`super::Tracker::held`].
+    #[cfg(test)]
+    pub fn held(&self) -> Vec<(&'static str, usize)> {
+        vec![("stacks", self.known.len()), ("program_of", self.program_of.len())]
+    }
+
     /// Makes all rows new again, for a database that has none of them.
     pub fn retell(&mut self) {
         let Self { programs, of_kernel, new, .. } = self;

@@ -13,6 +13,12 @@ pub struct Sweeps {
 }
 
 impl Sweeps {
+    /// See [`super::Tracker::held`].
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.open.len()
+    }
+
     pub fn begins(&mut self, upid: i64, utid: i64, event: &GoSweepBegin, cx: &mut Context<'_>) {
         let row = GcSweep {
             ts: event.header.ts.cast_signed(),

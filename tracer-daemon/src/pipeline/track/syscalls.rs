@@ -71,6 +71,12 @@ impl Syscalls {
     }
 
     /// All events before `until` (ns) were tracked.
+    /// See [`super::Tracker::held`].
+    #[cfg(test)]
+    pub fn held(&self) -> Vec<(&'static str, usize)> {
+        vec![("open", self.open.len()), ("details", self.details.len())]
+    }
+
     pub fn advanced(&mut self, until: u64) {
         self.files.advanced(until);
     }

@@ -402,6 +402,28 @@ impl Threads {
         ended.into_iter().map(|(tid, track)| (track.utid, tid)).collect()
     }
 
+    /// A process has ended, nobody knows when: neither does anybody know what its threads did since they were heard of.
+    pub fn process_is_gone(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
+        for track in self.tracks.values_mut().filter(|track| track.upid == upid) {
+            track.queued(None, 0, cx.closed);
+            if let Some((_, row)) = track.open.take() {
+                cx.drop_interval("sched_switch", ts, &row);
+                unknown(&row, ts.cast_signed(), cx);
+            }
+        }
+    }
+
+    /// See [`super::Tracker::held`].
+    #[cfg(test)]
+    pub fn held(&self) -> Vec<(&'static str, usize)> {
+        vec![
+            ("tracks", self.tracks.len()),
+            ("holders", self.holders.len()),
+            ("exiting", self.exiting.len()),
+            ("headless", self.headless.len()),
+        ]
+    }
+
     /// All open intervals, and those that are closed for the reader's sake although their end is not exact.
     pub fn open(&mut self, streams: &mut Streams, closed: &mut Streams) {
         self.tracks.values_mut().for_each(|track| track.queued(None, 0, closed));

@@ -36,6 +36,12 @@ pub struct User {
 }
 
 impl User {
+    /// See [`super::Tracker::held`].
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.processes.len() + self.texts.len()
+    }
+
     /// The runtime that a process has.
     pub fn add_process(&mut self, upid: i64, runtime: Arc<GoRuntime>, bias: u64) {
         let (tasks, regions) = (FxHashMap::default(), FxHashMap::default());

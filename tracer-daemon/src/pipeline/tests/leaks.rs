@@ -1,0 +1,209 @@
+//! A daemon sees many thousand processes a day: of those that are over nothing stays.
+
+use super::*;
+
+const PARENT: u32 = 7;
+const FUTEX: u32 = 202;
+
+fn facts(pid: u32) -> ProcessFacts {
+    ProcessFacts { pid, exe: "/bin/x".to_owned(), ..ProcessFacts::default() }
+}
+
+fn fork(ts: u64, parent: u32, child: (u32, u32)) -> SchedFork {
+    SchedFork {
+        header: header::<SchedFork>(ts, parent),
+        parent_tgid: parent,
+        child_tid: child.1,
+        child_tgid: child.0,
+        uid: 0,
+        cgroup: 0,
+        child_start: ts,
+        child_comm: [0; 16],
+    }
+}
+
+/// `prev` of the process `tgid` leaves the CPU to the idle thread, or the other way round.
+fn leaves(ts: u64, (tgid, tid): (u32, u32), state: u32) -> SchedSwitch {
+    SchedSwitch { prev_tgid: tgid, next_tid: 0, next_tgid: 0, ..switch(ts, tid, state, 0, 0) }
+}
+
+fn comes(ts: u64, (tgid, tid): (u32, u32)) -> SchedSwitch {
+    SchedSwitch { prev_tgid: 0, next_tid: tid, next_tgid: tgid, ..switch(ts, 0, 0, tid, 0) }
+}
+
+fn exits(ts: u64, (tgid, tid): (u32, u32)) -> SchedExit {
+    SchedExit { header: header::<SchedExit>(ts, tid), tgid, exit_code: 0 }
+}
+
+fn enters(ts: u64, (tgid, tid): (u32, u32)) -> SysEnter {
+    // FUTEX_LOCK_PI
+    let args = [0x1000, 6, 0, 0, 0, 0];
+    SysEnter { header: header::<SysEnter>(ts, tid), tgid, nr: FUTEX, args, ..enter(ts, 0, 0) }
+}
+
+fn leaves_call(ts: u64, (tgid, tid): (u32, u32)) -> SysExit {
+    SysExit { header: header::<SysExit>(ts, tid), tgid, nr: FUTEX, ret: 0, file: 0 }
+}
+
+/// As the daemon has it.
+fn watching() -> Bench {
+    let mut pipeline = Pipeline::new(START, FirstIds::default());
+    pipeline.watch_beginnings();
+    pipeline.add_process(&facts(PARENT), None);
+    Bench { pipeline, rows: Batch::default(), strings: Vec::new() }
+}
+
+/// Nothing stays when the parent has ended, too, and it is forgotten who was only named.
+fn assert_nothing_stays(bench: &mut Bench, ts: u64) {
+    bench.pipeline.process_is_gone(PARENT, ts);
+    for n in 1..400 {
+        bench.run(ts + n);
+    }
+    assert_eq!(bench.pipeline.held(), []);
+}
+
+#[test]
+fn of_processes_that_end() {
+    let mut bench = watching();
+    let mut ts = 2_000;
+    for pid in 1_000..2_000 {
+        let (first, second) = ((pid, pid), (pid, pid + 10_000));
+        bench.push(fork(ts, PARENT, first));
+        bench.pipeline.decide(pid, ts, Some(facts(pid)));
+        let exec = SchedExec {
+            header: header::<SchedExec>(ts + 20, pid),
+            tgid: pid,
+            old_tid: pid,
+            uid: 0,
+            args_len: 0,
+            cgroup: 0,
+            start: ts,
+            comm: [0; 16],
+        };
+        bench.push(comes(ts + 10, first));
+        bench.push(exec);
+        bench.pipeline.decide(pid, ts + 20, Some(facts(pid)));
+        if pid % 10 == 0 {
+            bench.pipeline.advance(ts + 25);
+            let runtime = GoRuntime::for_tests(&[(MAIN, MAIN + 0x100, "main.work")]);
+            bench.pipeline.set_go(pid, Arc::new(runtime), 0, ts + 25);
+            bench.push(GoCreate { header: header::<GoCreate>(ts + 26, pid), ..create(ts + 26, 5) });
+            let runs = status(ts + 27, 5, 1, 2, 0);
+            bench.push(GoStatus { header: header::<GoStatus>(ts + 27, pid), ..runs });
+        }
+        bench.push(fork(ts + 30, pid, second));
+        bench.push(enters(ts + 31, first));
+        bench.push(leaves_call(ts + 32, first));
+        bench.push(enters(ts + 33, first));
+        bench.push(comes(ts + 40, second));
+        bench.push(enters(ts + 41, second));
+        bench.push(exits(ts + 50, second));
+        bench.push(leaves(ts + 51, second, 0x80));
+        bench.push(exits(ts + 60, first));
+        bench.push(leaves(ts + 61, first, 0x80));
+        ts += 100;
+    }
+    bench.run(ts);
+    assert_eq!(bench.losses(), []);
+    assert!(bench.rows.threads.len() >= 2_000);
+    assert_nothing_stays(&mut bench, ts + 100);
+}
+
+/// Events of an untraced process come, because those that it shares a CPU with are traced.
+#[test]
+fn of_processes_that_are_not_traced() {
+    let mut bench = watching();
+    bench.pipeline.refuse(8);
+    for pid in 1_000..2_000 {
+        let ts = 2_000 + u64::from(pid) * 100;
+        bench.push(fork(ts, 8, (pid, pid)));
+        bench.pipeline.decide(pid, ts, None);
+        bench.push(comes(ts + 10, (pid, pid)));
+        bench.push(leaves(ts + 20, (pid, pid), 0x80));
+    }
+    bench.run(300_000);
+    assert_eq!(bench.pipeline.take_notices(), []);
+    assert!(bench.rows.closed.thread_state.is_empty());
+    for pid in 1_000..2_000 {
+        bench.pipeline.process_is_gone(pid, 300_000);
+    }
+    bench.pipeline.process_is_gone(8, 300_000);
+    assert_nothing_stays(&mut bench, 300_100);
+}
+
+#[test]
+fn of_processes_whose_end_was_lost() {
+    let mut bench = watching();
+    for pid in 1_000..1_100 {
+        let ts = 2_000 + u64::from(pid) * 100;
+        bench.push(fork(ts, PARENT, (pid, pid)));
+        bench.pipeline.decide(pid, ts, Some(facts(pid)));
+        bench.push(comes(ts + 10, (pid, pid)));
+        bench.push(leaves(ts + 20, (pid, pid), 1));
+    }
+    bench.run(300_000);
+    for pid in 1_000..1_100 {
+        bench.pipeline.process_is_gone(pid, 300_000);
+    }
+    bench.run(300_001);
+    let rows = &bench.rows;
+    let ended = rows.threads.iter().filter(|row| row.end_ts == Some(300_000)).count();
+    assert_eq!(ended, 100);
+    let unknown = rows.closed.thread_state.iter().filter(|row| bench.text(row.state) == "unknown");
+    assert_eq!(unknown.filter(|row| row.ts + row.dur.unwrap_or(0) == 300_000).count(), 100);
+    assert_eq!(bench.losses(), [("sched_switch", "state", 100)]);
+    assert_nothing_stays(&mut bench, 300_100);
+}
+
+#[test]
+fn a_process_is_traced_although_its_parent_is_not() {
+    let mut bench = watching();
+    bench.pipeline.refuse(8);
+    bench.push(fork(2_000, 8, (1_000, 1_000)));
+    bench.pipeline.decide(1_000, 2_000, Some(facts(1_000)));
+    bench.push(comes(2_010, (1_000, 1_000)));
+    bench.run(3_000);
+    let rows = bench.thread(1_000);
+    assert_eq!(rows, [("runnable", 2_000, Some(10)), ("running", 2_010, None)]);
+    assert_eq!(bench.pipeline.take_notices(), []);
+}
+
+/// The first thread was named by the event that created it, before it was decided that the process is traced.
+#[test]
+fn a_process_goes_on_when_all_threads_but_the_first_have_ended() {
+    let mut bench = watching();
+    let (first, second) = ((1_000, 1_000), (1_000, 1_001));
+    bench.push(fork(2_000, PARENT, first));
+    bench.pipeline.decide(1_000, 2_000, Some(facts(1_000)));
+    bench.push(fork(2_030, 1_000, second));
+    bench.push(exits(2_050, second));
+    bench.push(leaves(2_051, second, 0x80));
+    bench.push(comes(2_100, first));
+    bench.run(3_000);
+    assert_eq!(bench.pipeline.take_notices(), []);
+    let upids = bench.rows.threads.iter().filter(|row| row.tid == 1_000).map(|row| row.upid);
+    let mut upids: Vec<_> = upids.collect();
+    upids.dedup();
+    assert_eq!(upids.len(), 1);
+    assert!(bench.rows.processes.iter().all(|row| row.end_ts.is_none()));
+}
+
+/// It was a stranger to whom a traced thread gave its CPU, and is attached to then.
+#[test]
+fn an_attached_process_goes_on_when_a_new_thread_has_ended() {
+    let mut bench = watching();
+    bench.pipeline.refuse(1_000);
+    let gives =
+        SchedSwitch { prev_tgid: PARENT, next_tgid: 1_000, ..switch(2_000, PARENT, 1, 1_000, 0) };
+    bench.push(gives);
+    bench.run(2_500);
+    bench.pipeline.add_process(&facts(1_000), None);
+    bench.pipeline.add_thread(1_000, 1_000, "main", 'S', (2_500, 2_600));
+    let second = (1_000, 1_001);
+    bench.push(fork(3_000, 1_000, second));
+    bench.push(exits(3_050, second));
+    bench.push(leaves(3_051, second, 0x80));
+    bench.run(4_000);
+    assert_eq!(bench.pipeline.take_notices(), []);
+    assert!(bench.rows.processes.iter().all(|row| row.end_ts.is_none()));
+}
