@@ -15,16 +15,19 @@ use std::{
 
 use rustc_hash::FxHashMap;
 use tracer_protocol::ProbeFile;
+use tracing::info;
 
 use crate::{
     kernel::{HitCosts, Level, Probes, Scope, Uprobes},
     record::go::{self, Attachable, Inspected},
-    target::ProcessInfo,
+    target::{Lease, ProcessInfo},
 };
 
 /// How long probes stay in a file that no traced process runs any more: a service that is started again finds
 /// them there.
 const LINGER: Duration = Duration::from_secs(10);
+/// How often to look whether somebody waits to write into a file with probes.
+const WRITERS: Duration = Duration::from_millis(20);
 /// When the costs of a hit are measured for the first time, how often after that, and for how long each time.
 const FIRST_MEASURE: Duration = Duration::from_secs(2);
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
@@ -164,10 +167,22 @@ struct KnownFile {
     inspected: Inspected,
     path: PathBuf,
     uprobes: Uprobes,
+    /// Nobody writes into the file while it has probes: where they sit, there would be something else. None if
+    /// that cannot be had.
+    lease: Option<Lease>,
     /// The highest level whose probes are in place.
     level: Level,
     users: usize,
     idle_since: Instant,
+}
+
+impl KnownFile {
+    /// Whether its probes must go.
+    fn is_over(&self) -> bool {
+        let linger = if self.lease.is_some() { LINGER } else { Duration::ZERO };
+        let idle = self.users == 0 && self.idle_since.elapsed() >= linger;
+        idle || self.lease.as_ref().is_some_and(Lease::is_wanted)
+    }
 }
 
 struct Work {
@@ -201,15 +216,18 @@ impl Work {
             self.show();
         }
         self.probes.detach_tracepoints();
-        let all = self.files.into_values().map(|file| file.uprobes);
-        all.reduce(Uprobes::and).unwrap_or_default().detach();
+        let (uprobes, leases): (Vec<_>, Vec<_>) =
+            self.files.into_values().map(|file| (file.uprobes, file.lease)).unzip();
+        uprobes.into_iter().reduce(Uprobes::and).unwrap_or_default().detach();
+        drop(leases);
     }
 
     fn until_next(&self) -> Duration {
         let now = Instant::now();
         let next = self.later.iter().map(|(at, ..)| *at).min();
         let next = next.map_or(self.measure_at, |next| next.min(self.measure_at));
-        next.saturating_duration_since(now).min(LINGER)
+        let leases = self.files.values().any(|file| file.lease.is_some());
+        next.saturating_duration_since(now).min(if leases { WRITERS } else { LINGER })
     }
 
     fn look(&mut self, life: Life, level: Level, tried: usize) {
@@ -282,7 +300,12 @@ impl Work {
         let meta = inspected.file().metadata().map_err(|e| e.to_string())?;
         let id = FileId::of(&meta);
         let go = inspected.go.clone();
+        let lease = match &go {
+            Some(Ok(_)) => self.hold(&inspected)?,
+            _ => None,
+        };
         let file = KnownFile {
+            lease,
             inspected,
             path,
             uprobes: Uprobes::default(),
@@ -298,6 +321,17 @@ impl Work {
             }
         }
         Ok((id, go))
+    }
+
+    /// Sees to it that what was found in a file stays true.
+    fn hold(&self, inspected: &Inspected) -> Result<Option<Lease>, String> {
+        let lease = Lease::take(inspected.file());
+        // Nobody can write into what a process runs: it did so from before the first look until the lease.
+        if !inspected.is_current() {
+            return Err("it has ended, or runs another program now".to_owned());
+        }
+        let unheld = |error: &io::Error| info!("probes do not stay in a file: {error}");
+        Ok(lease.inspect_err(unheld).ok())
     }
 
     /// Makes sure that the probes of a level are in a file.
@@ -335,13 +369,11 @@ impl Work {
         }
     }
 
-    /// Forgets files that nobody has run for a while.
+    /// Forgets files that nobody has run for a while, or that somebody wants to write.
     fn clear_files(&mut self) {
-        let idle = |_: &FileId, file: &mut KnownFile| {
-            file.users == 0 && file.idle_since.elapsed() >= LINGER
-        };
-        for (_, file) in self.files.extract_if(idle) {
+        for (_, file) in self.files.extract_if(|_, file| file.is_over()) {
             file.uprobes.detach();
+            drop(file.lease);
         }
     }
 

@@ -3,9 +3,11 @@
 
 mod elf;
 pub mod go;
+mod lease;
 pub mod memory;
 mod process;
 pub mod program;
 
 pub use elf::{ElfError, ElfFile, Executable};
+pub use lease::Lease;
 pub use process::{ProcessError, ProcessInfo};
