@@ -345,6 +345,12 @@ fn a_thread_that_replaces_the_program_gets_another_tid_before_that_is_told() {
         assert_eq!(first.end_ts, Some(end));
         assert_eq!(rows(1), [("running", 1_010, Some(end - 1_010)), ("dead", end, Some(0))]);
         assert_eq!(bench.losses(), []);
+        // The process ends with it, and is not waited for in vain.
+        bench.push(ends(2_100, PID));
+        bench.push(gone(2_200, PID));
+        bench.run(3_000);
+        let ended = Notice::Ended { pid: PID, ts: 2_200 };
+        assert!(bench.pipeline.take_notices().contains(&ended), "late: {late}");
     }
 }
 

@@ -298,9 +298,13 @@ impl Entities {
             if let Some(alive) = self.alive.get_mut(&row.upid) {
                 alive.tids.remove(&tid);
                 alive.tids.insert(pid);
+                if first.is_none() {
+                    alive.here.remove(&tid);
+                }
+                alive.here.insert(pid);
             }
         }
-        // It has still to leave the CPU for good, and both tids are still of threads that are here.
+        // If it is known, it has still to leave the CPU for good, and both tids are still of threads that are here.
         self.utid_by_tid.extend(first.map(|utid| (tid, utid)));
     }
 
