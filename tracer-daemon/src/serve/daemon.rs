@@ -73,7 +73,8 @@ impl Daemon {
         engine.pipeline.watch_beginnings();
         let rules = config.rules.clone().unwrap_or_else(|| vec![Rule::everything()]);
         // Itself it does not trace: each of its events would make another one.
-        engine.kernel.trace(std::process::id(), 0)?;
+        // Nor the processes that it starts, until they run another program.
+        engine.kernel.trace(std::process::id(), INHERIT)?;
         engine.pipeline.refuse(std::process::id());
         probes.attach_tracepoints()?;
         let prober = Prober::start(probes).context("cannot start a thread")?;
@@ -507,7 +508,12 @@ impl Daemon {
                 Notice::Adopted { pid } => {
                     let since = self.engine.tracked_until();
                     match self.look_up(pid) {
-                        Some(process) => self.begin_or_not(process, Some(since)),
+                        Some(process) => {
+                            if process.options.is_none() {
+                                self.engine.pipeline.end_process(pid, since);
+                            }
+                            self.begin_or_not(process, Some(since));
+                        }
                         // It has ended: what is known of it stays. Its end may have been lost, too.
                         None => self.replace(unknown(pid, since)),
                     }
