@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tracer_store::{Batch, FirstIds};
+use tracer_store::{Batch, Clock, FirstIds};
 
 use super::clock;
 use crate::{
@@ -35,6 +35,9 @@ pub struct Engine {
     until: u64,
     last_flush: Instant,
     last_clock: Instant,
+    watch: clock::Watch,
+    /// Pairs of clocks around moments at which one was set, to be stored.
+    steps: Vec<Clock>,
     /// Most that was in the ring at once, bytes, since somebody asked.
     most: usize,
 }
@@ -53,6 +56,8 @@ impl Engine {
             until: ts,
             last_flush,
             last_clock,
+            watch: clock::Watch::new(),
+            steps: Vec::new(),
             most: 0,
         }
     }
@@ -73,6 +78,7 @@ impl Engine {
     pub fn take(&mut self) -> bool {
         // Taken before the ring is read: whatever is older is then in the pipeline.
         let until = clock::monotonic().saturating_sub(HOLD.as_nanos() as u64);
+        self.steps.extend(self.watch.look().into_iter().flatten());
         let mut bytes = 0;
         let taken = self.ring.drain(BURST, |record| {
             bytes += record.len();
@@ -154,6 +160,7 @@ impl Engine {
     }
 
     fn with_clocks(&mut self, mut batch: Batch) -> Batch {
+        batch.clocks.append(&mut self.steps);
         if self.last_clock.elapsed() >= CLOCK {
             batch.clocks.push(clock::pair());
             self.last_clock = Instant::now();
