@@ -32,8 +32,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACERD_EBPF_OBJECT"));
 pub const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
 /// include/uapi/linux/bpf.h: change an entry, but make none.
 const BPF_EXIST: u64 = 2;
-/// Smallest ring for the records of which there are few.
-const PRIORITY_BYTES: u32 = 64 << 10;
+/// Smallest ring for the records of which there are few: ten seconds of 100 short programs each second, whose beginnings
+/// and ends take 1.2 KB.
+const PRIORITY_BYTES: u32 = 2 << 20;
 
 /// Why the kernel's side could not be set up.
 #[derive(Debug, Error)]
@@ -106,7 +107,7 @@ pub struct Loaded {
 }
 
 /// Loads the programs on tracepoints, with rings of `ring_bytes` (rounded up to a power of two) for the records
-/// of which there are many, and an eighth of it for the others.
+/// of which there are many, and an eighth of it, or 2 MiB, for the others.
 ///
 /// # Errors
 /// Missing rights, a kernel without BTF or without a field that is read, or the verifier's
@@ -123,9 +124,6 @@ fn load_with(ring_bytes: u32, offsets: &btf::KernelOffsets) -> Result<Loaded, Ke
     let page_faults = symbols::page_faults();
     let page_faults_known = u32::from(page_faults.is_some());
     let page_faults = page_faults.unwrap_or_default();
-    if page_faults_known == 0 {
-        warn!("this kernel hides its addresses: waits in page faults are not told from others");
-    }
     let wake_at = ring_bytes / 4;
     let priority_bytes = (ring_bytes / 8).max(PRIORITY_BYTES);
 
@@ -143,6 +141,13 @@ fn load_with(ring_bytes: u32, offsets: &btf::KernelOffsets) -> Result<Loaded, Ke
         .override_global("PAGE_FAULTS", &page_faults, true)
         .override_global("WAKE_AT", &wake_at, true);
     let mut ebpf = loader.load(OBJECT).map_err(|e| refused("object", &e))?;
+    // Who lacks more than that is told only what is needed.
+    if page_faults_known == 0 {
+        warn!(
+            "this kernel hides its addresses (it shows them with CAP_SYSLOG): waits in page faults are not told from \
+             others, and its stacks have no names"
+        );
+    }
 
     let logger = EbpfLogger::init(&mut ebpf)
         .inspect_err(|e| debug!("no log of the kernel programs: {e}"))
