@@ -156,6 +156,7 @@ impl Daemon {
             stage: stage.to_owned(),
             count,
         });
+        let sink = self.sink.status();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -163,13 +164,13 @@ impl Daemon {
             config: self.file.clone(),
             database: self.config.store.path.clone(),
             events: events.collect(),
-            losses: losses.collect(),
+            losses: losses.chain(sink.losses.iter().cloned()).collect(),
             ring_fill_percent: self.health.ring_fill * 100.0,
             cpu_percent: self.health.cpu_share * 100.0,
             rss_bytes: health::resident(),
             targets: self.processes.traced().count() as u64,
             probes: self.prober.shown().files,
-            ..self.sink.status()
+            ..sink
         }
     }
 

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tracer_protocol::{Reason, Refusal, Reply, Status};
-use tracer_store::{Background, Batch, Clock, Fired, FirstIds, LastingWriter, Limits, NewSession};
+use tracer_protocol::{Loss, Reason, Refusal, Reply, Status};
+use tracer_store::{
+    Background, Batch, Clock, Fired, FirstIds, LastingWriter, Limits, NewSession, words::loss_stage,
+};
 use tracing::{info, warn};
 
 use super::{
@@ -134,7 +136,20 @@ impl Sink {
         match self {
             Self::Store(writer) => {
                 let state = writer.state();
+                // Of which kinds they are is in the table `loss`.
+                let dropped = [
+                    (loss_stage::QUEUE, state.dropped_queue),
+                    (loss_stage::STORE, state.dropped_store),
+                ];
+                let lost = dropped.into_iter().filter(|(_, count)| *count > 0);
                 Status {
+                    losses: lost
+                        .map(|(stage, count)| Loss {
+                            kind: "rows".into(),
+                            stage: stage.into(),
+                            count,
+                        })
+                        .collect(),
                     database_bytes: state.bytes,
                     kept_since: state.kept_since.map(wall),
                     queue_bytes: state.waiting as u64,
