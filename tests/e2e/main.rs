@@ -11,6 +11,7 @@ mod disk_full;
 mod dump;
 mod etcd;
 mod export;
+mod faults;
 mod kernel_stacks;
 mod kill9;
 mod loss;

@@ -6,6 +6,7 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -97,8 +98,44 @@ impl Ended {
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    stdout: Option<JoinHandle<String>>,
-    stderr: Option<JoinHandle<String>>,
+    stdout: Output,
+    stderr: Output,
+}
+
+/// What a process prints.
+#[derive(Debug, Default)]
+struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Output {
+    fn read(mut pipe: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let of_thread = Arc::clone(&bytes);
+        let thread = thread::spawn(move || {
+            let mut part = [0; 4096];
+            // What came before a read error is what there is to show.
+            while let Ok(count @ 1..) = pipe.read(&mut part) {
+                of_thread.lock().unwrap_or_else(PoisonError::into_inner).extend(&part[..count]);
+            }
+        });
+        Self { bytes, thread: Some(thread) }
+    }
+
+    fn so_far(&self) -> String {
+        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// All of it, when the process has ended.
+    fn whole(&mut self) -> String {
+        if let Some(thread) = self.thread.take() {
+            // It does not panic.
+            let _ = thread.join();
+        }
+        self.so_far()
+    }
 }
 
 impl Process {
@@ -113,8 +150,8 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot run {command:?}"))?;
-        let stdout = child.stdout.take().map(read_all);
-        let stderr = child.stderr.take().map(read_all);
+        let stdout = child.stdout.take().map(Output::read).unwrap_or_default();
+        let stderr = child.stderr.take().map(Output::read).unwrap_or_default();
         Ok(Self { child, stdout, stderr })
     }
 
@@ -157,11 +194,13 @@ impl Process {
         Ok(Ended { status, stdout, stderr })
     }
 
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.so_far()
+    }
+
     fn output(&mut self) -> (String, String) {
-        let join = |reader: Option<JoinHandle<String>>| {
-            reader.and_then(|thread| thread.join().ok()).unwrap_or_default()
-        };
-        (join(self.stdout.take()), join(self.stderr.take()))
+        (self.stdout.whole(), self.stderr.whole())
     }
 }
 
@@ -171,15 +210,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn read_all(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What came before a read error is what there is to show.
-        let _ = pipe.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
 }
 
 /// Runs a command to its end, whatever that is.

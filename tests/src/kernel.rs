@@ -1,6 +1,14 @@
 //! Which BPF objects the kernel has.
 
-use std::{collections::BTreeSet, fs, process::Command, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -53,6 +61,88 @@ impl BpfObjects {
             waited += STEP;
         }
     }
+}
+
+/// The BPF programs and links that a process holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnObjects {
+    programs: BTreeSet<i64>,
+    links: BTreeSet<i64>,
+}
+
+impl OwnObjects {
+    /// Those that it has open now.
+    ///
+    /// # Errors
+    /// When it has none, or is gone.
+    pub fn of(pid: i32) -> Result<Self> {
+        let (mut programs, mut links) = (BTreeSet::new(), BTreeSet::new());
+        for file in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+            // It may be closed meanwhile.
+            let text = fs::read_to_string(file?.path()).unwrap_or_default();
+            let number = |key: &str| -> Option<i64> {
+                text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+            };
+            programs.extend(number("prog_id:"));
+            links.extend(number("link_id:"));
+        }
+        ensure!(!programs.is_empty() && !links.is_empty(), "process {pid} has no BPF programs");
+        Ok(Self { programs, links })
+    }
+
+    /// Waits until the kernel has none of them any more.
+    ///
+    /// # Errors
+    /// When it still has some after the limit; it names them.
+    pub fn wait_until_gone(&self, limit: Duration) -> Result<()> {
+        let left = |kind, own: &BTreeSet<i64>| -> Result<BTreeSet<i64>> {
+            let now = show(kind)?;
+            Ok(now.iter().filter_map(|o| o["id"].as_i64()).filter(|id| own.contains(id)).collect())
+        };
+        let start = Instant::now();
+        loop {
+            let (programs, links) = (left("prog", &self.programs)?, left("link", &self.links)?);
+            if programs.is_empty() && links.is_empty() {
+                return Ok(());
+            }
+            ensure!(start.elapsed() < limit, "left: programs {programs:?}, links {links:?}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Whether the code of a process is that of its executable's file: uprobes change it.
+///
+/// # Errors
+/// When the process is gone, or its executable is not an ELF file with code at fixed addresses of 64 bits.
+pub fn code_is_unchanged(pid: i32) -> Result<bool> {
+    let exe = fs::read_link(format!("/proc/{pid}/exe"))?;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    // start-end r-xp offset device inode path
+    let code = maps
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words[1].contains('x') && words.get(5).is_some_and(|p| exe == Path::new(p)))
+        .with_context(|| format!("{} has no code", exe.display()))?;
+    let (start, end) = code[0].split_once('-').context("no range")?;
+    let (start, end) = (u64::from_str_radix(start, 16)?, u64::from_str_radix(end, 16)?);
+    let offset = u64::from_str_radix(code[2], 16)?;
+    let read = |path: &Path, at: u64| -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(end - start)?];
+        let file = fs::File::open(path)?;
+        let mut filled = 0;
+        // The last page of a file is not whole.
+        while let count @ 1.. = file.read_at(&mut bytes[filled..], at + filled as u64)? {
+            filled += count;
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    };
+    let loaded = read(Path::new(&format!("/proc/{pid}/mem")), start)?;
+    let file = read(&exe, offset)?;
+    let length = loaded.len().min(file.len());
+    ensure!(length > 0, "there is no code");
+    Ok(loaded[..length] == file[..length])
 }
 
 fn show(kind: &str) -> Result<Vec<Value>> {

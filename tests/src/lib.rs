@@ -1,7 +1,8 @@
 //! What the end-to-end tests share: the built commands ([`harness`]), the Go programs that they
 //! trace ([`go`]) and the toolchains for them ([`toolchains`]), the Go runtime's own trace of the same run as an oracle ([`oracle`]), and what
 //! the kernel says of BPF programs and threads ([`kernel`]). [`cc`] builds the programs in C, [`lifetimes`] checks that
-//! nothing is missing of any thread.
+//! nothing is missing of any thread, [`serving`] runs the daemon,
+//! [`ticks`] a program that makes known calls.
 //!
 //! The tests are in `e2e/`. They need root, a BTF kernel and what `cargo xtask setup` installs.
 
@@ -11,5 +12,7 @@ pub mod harness;
 pub mod kernel;
 pub mod lifetimes;
 pub mod oracle;
+pub mod serving;
 pub mod strace;
+pub mod ticks;
 pub mod toolchains;

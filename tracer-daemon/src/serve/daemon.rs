@@ -68,6 +68,9 @@ impl Daemon {
         ProcessInfo::check_namespace()?;
         let ring_size = u32::try_from(config.limits.ring_size.0).unwrap_or(u32::MAX);
         let Loaded { kernel, mut probes, ring } = kernel::load(ring_size)?;
+        // Before the database: where another daemon serves, none is begun. Who asks waits until the loop runs.
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let server = server::start(server_config(&config), sender.clone())?;
         let (sink, ids) = Sink::open(&config, session::begin())?;
         let mut engine = Engine::new(kernel, ring, ids);
         engine.pipeline.watch_beginnings();
@@ -78,8 +81,6 @@ impl Daemon {
         engine.pipeline.refuse(std::process::id());
         probes.attach_tracepoints()?;
         let prober = Prober::start(probes).context("cannot start a thread")?;
-        let (sender, commands) = mpsc::channel(COMMANDS);
-        let server = server::start(server_config(&config), sender.clone())?;
         let mut daemon = Self {
             health: Health::new(),
             ended: Ended::default(),

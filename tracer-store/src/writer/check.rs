@@ -95,7 +95,13 @@ fn expected_schema() -> Result<Objects> {
 fn quick_check(conn: &Connection, what: &str) -> Result<()> {
     let sql = format!("PRAGMA quick_check({what})");
     let answer: String = conn.query_row(&sql, [], |row| row.get(0))?;
-    if answer == "ok" { Ok(()) } else { Err(StoreError::Corrupt(answer)) }
+    if answer == "ok" { Ok(()) } else { Err(StoreError::Corrupt(in_one_line(&answer))) }
+}
+
+/// An answer of SQLite's check without its headings (`*** in database main ***`).
+fn in_one_line(answer: &str) -> String {
+    let lines = answer.lines().map(str::trim).filter(|line| !line.starts_with("***"));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 const PAGE: usize = 4096;
@@ -168,6 +174,13 @@ fn free_pages(file: &File, bytes: u64) -> std::result::Result<(), &'static str> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_is_one_line() {
+        let answer = "*** in database main ***\nTree 11 page 11: btreeInitPage() returns error code 11";
+        assert_eq!(in_one_line(answer), "Tree 11 page 11: btreeInitPage() returns error code 11");
+        assert_eq!(in_one_line("wrong\nworse"), "wrong; worse");
+    }
 
     /// A database with free pages, as its file has it.
     fn made(path: &Path) -> Vec<u8> {
