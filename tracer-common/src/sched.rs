@@ -15,6 +15,11 @@ pub const SWITCH_FAULT: u16 = 32;
 /// Bit of `SchedSwitch::flags`: `nr` is of the 32-bit interface (int 0x80).
 pub const SWITCH_COMPAT: u16 = 64;
 
+/// Bit of `SchedSwitch::flags`: the thread that leaves is traced.
+pub const SWITCH_FROM_TRACED: u16 = 128;
+/// Bit of `SchedSwitch::flags`: the thread that gets the CPU is traced.
+pub const SWITCH_TO_TRACED: u16 = 256;
+
 /// `SchedSwitch::prev_delay` and `next_delay`: not known.
 pub const NO_DELAY: u64 = u64::MAX;
 

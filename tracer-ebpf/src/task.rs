@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::pt_regs,
     helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, generated::bpf_task_pt_regs},
 };
-use tracer_common::events::COMM_LEN;
+use tracer_common::events::{COMM_LEN, NO_DELAY};
 
 use crate::globals;
 
@@ -52,34 +52,31 @@ impl Task {
         self.read(globals::task_runtime())
     }
 
-    /// Time on run queues since it was created, in ns, and how often it got a CPU, of a thread that has one; none if
-    /// the kernel does not tell.
+    /// Time on run queues since it was created, in ns, and how often it got a CPU, of a thread that has one;
+    /// [`NO_DELAY`] if the kernel does not tell.
     #[inline(always)]
-    pub fn run_delay(self) -> Option<(u64, u32)> {
+    pub fn run_delay(self) -> (u64, u32) {
         if globals::run_delay_known() == 0 {
-            return None;
+            return (NO_DELAY, 0);
         }
-        Some((
-            self.read(globals::task_run_delay()),
-            self.read::<u64>(globals::task_arrivals()) as u32,
-        ))
+        let arrivals: u64 = self.read(globals::task_arrivals());
+        (self.read(globals::task_run_delay()), arrivals as u32)
     }
 
-    /// Likewise, of a thread that gets a CPU now, with the time until now; none if the kernel does not tell.
+    /// Likewise, of a thread that gets a CPU now, with the time until now.
     #[inline(always)]
-    pub fn run_delay_until_now(self) -> Option<u64> {
+    pub fn run_delay_until_now(self) -> u64 {
         let group = globals::task_cfs_rq();
-        if group == globals::ABSENT {
-            return None;
+        if globals::run_delay_known() == 0 || group == globals::ABSENT {
+            return NO_DELAY;
         }
-        let (before, _) = self.run_delay()?;
+        let before: u64 = self.read(globals::task_run_delay());
         // kernel/sched/stats.h, sched_info_arrive: 0 if it was not queued; what was before is added only after the
         // tracepoint of the switch.
         let queued: u64 = self.read(globals::task_last_queued());
         let queue = Self(self.read(group));
         let clock: u64 = Self(queue.read(globals::cfs_rq_rq())).read(globals::rq_clock());
-        let waits = if queued == 0 { 0 } else { clock.saturating_sub(queued) };
-        Some(before + waits)
+        before + if queued == 0 { 0 } else { clock.saturating_sub(queued) }
     }
 
     /// Whether it is in a system call of the 32-bit interface.

@@ -11,8 +11,8 @@ use aya_ebpf::{
 use tracer_common::{
     events::{
         CONTEXT_UNKNOWN, LOST_KERNEL_STACK, NO_CALL, NO_DELAY, NO_KERNEL_STACK, SWITCH_COMPAT,
-        SWITCH_FAULT, SWITCH_FAULT_KNOWN, SWITCH_IO, SWITCH_IO_KNOWN, SWITCH_PREEMPT,
-        SWITCH_THROTTLED, SchedSwitch, SchedWaking,
+        SWITCH_FAULT, SWITCH_FAULT_KNOWN, SWITCH_FROM_TRACED, SWITCH_IO, SWITCH_IO_KNOWN,
+        SWITCH_PREEMPT, SWITCH_THROTTLED, SWITCH_TO_TRACED, SchedSwitch, SchedWaking,
     },
     target::KERNEL_STACKS,
 };
@@ -35,25 +35,30 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let prev = Task::new(ctx.arg::<*const c_void>(1));
     let next = Task::new(ctx.arg::<*const c_void>(2));
     let (prev_tgid, next_tgid) = (prev.tgid(), next.tgid());
-    let leaves = traced(prev_tgid);
-    let arrives = traced(next_tgid);
-    if leaves.is_none() && arrives.is_none() {
+    // 0 for one that is not traced. (No `Option`: the verifier would see its content being looked at where there is none.)
+    let (leaves, arrives) = (traced(prev_tgid).unwrap_or(0), traced(next_tgid).unwrap_or(0));
+    if leaves | arrives == 0 {
         return 0;
     }
-    let kernel_stack = match leaves {
-        Some(flags) if flags & KERNEL_STACKS != 0 => {
-            ctx.get_stackid(&KERNEL_STACKS_SEEN, 0).map_or(LOST_KERNEL_STACK, |id| id as i32)
-        }
-        _ => NO_KERNEL_STACK,
+    let kernel_stack = if leaves & KERNEL_STACKS != 0 {
+        ctx.get_stackid(&KERNEL_STACKS_SEEN, 0).map_or(LOST_KERNEL_STACK, |id| id as i32)
+    } else {
+        NO_KERNEL_STACK
     };
     let preempt = ctx.arg::<u64>(0) & 1 != 0;
     let prev_state = ctx.arg::<u64>(3) as u32;
-    let (flags, nr) =
-        if leaves.is_some() { why(&ctx, prev, preempt, prev_state) } else { (0, NO_CALL) };
+    let (mut flags, mut nr) = (0, NO_CALL);
+    let (mut prev_delay, mut prev_arrivals, mut next_delay) = (NO_DELAY, 0, NO_DELAY);
+    if leaves != 0 {
+        (flags, nr) = why(&ctx, prev, preempt, prev_state);
+        flags |= SWITCH_FROM_TRACED;
+        (prev_delay, prev_arrivals) = prev.run_delay();
+    }
+    if arrives != 0 {
+        flags |= SWITCH_TO_TRACED;
+        next_delay = next.run_delay_until_now();
+    }
     let prev_runtime = prev.runtime();
-    let (prev_delay, prev_arrivals) =
-        leaves.and_then(|_| prev.run_delay()).unwrap_or((NO_DELAY, 0));
-    let next_delay = arrives.and_then(|_| next.run_delay_until_now()).unwrap_or(NO_DELAY);
     let next_tid = next.tid();
     let next_comm = next.comm();
     emit(|header| SchedSwitch {

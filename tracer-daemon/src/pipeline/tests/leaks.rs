@@ -1,5 +1,7 @@
 //! A daemon sees many thousand processes a day: of those that are over nothing stays.
 
+use tracer_common::events::{SWITCH_FROM_TRACED, SWITCH_TO_TRACED};
+
 use super::*;
 
 const PARENT: u32 = 7;
@@ -24,11 +26,23 @@ fn fork(ts: u64, parent: u32, child: (u32, u32)) -> SchedFork {
 
 /// `prev` of the process `tgid` leaves the CPU to the idle thread, or the other way round.
 fn leaves(ts: u64, (tgid, tid): (u32, u32), state: u32) -> SchedSwitch {
-    SchedSwitch { prev_tgid: tgid, next_tid: 0, next_tgid: 0, ..switch(ts, tid, state, 0, 0) }
+    SchedSwitch {
+        prev_tgid: tgid,
+        next_tid: 0,
+        next_tgid: 0,
+        flags: SWITCH_FROM_TRACED,
+        ..switch(ts, tid, state, 0, 0)
+    }
 }
 
 fn comes(ts: u64, (tgid, tid): (u32, u32)) -> SchedSwitch {
-    SchedSwitch { prev_tgid: 0, next_tid: tid, next_tgid: tgid, ..switch(ts, 0, 0, tid, 0) }
+    SchedSwitch {
+        prev_tgid: 0,
+        next_tid: tid,
+        next_tgid: tgid,
+        flags: SWITCH_TO_TRACED,
+        ..switch(ts, 0, 0, tid, 0)
+    }
 }
 
 fn exits(ts: u64, (tgid, tid): (u32, u32)) -> SchedExit {
@@ -109,7 +123,22 @@ fn of_processes_that_end() {
     assert_nothing_stays(&mut bench, ts + 100);
 }
 
-/// Events of an untraced process come, because those that it shares a CPU with are traced.
+/// A process of which nothing was heard has the CPU before and after one that is traced.
+#[test]
+fn a_neighbour_that_is_not_traced_is_not_taken_for_one_that_is() {
+    for traced in [false, true] {
+        let mut bench = watching();
+        let flags = if traced { SWITCH_FROM_TRACED | SWITCH_TO_TRACED } else { SWITCH_TO_TRACED };
+        let switch = switch(2_000, 900, 1, PARENT, 0);
+        bench.push(SchedSwitch { prev_tgid: 900, next_tgid: PARENT, flags, ..switch });
+        bench.run(3_000);
+        let adopted = traced.then_some(Notice::Adopted { pid: 900 });
+        assert_eq!(bench.pipeline.take_notices(), Vec::from_iter(adopted));
+        assert_eq!(bench.thread(PARENT.into()), [("running", 2_000, None)]);
+    }
+}
+
+/// They have a CPU before it is decided.
 #[test]
 fn of_processes_that_are_not_traced() {
     let mut bench = watching();

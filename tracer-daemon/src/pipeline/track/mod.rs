@@ -31,7 +31,10 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
     Event, EventKind,
-    events::{CALL_LEFT, GoStack, GoText, NO_KERNEL_STACK, NO_PROC, SchedFork, SysFile, SysText},
+    events::{
+        CALL_LEFT, GoStack, GoText, NO_KERNEL_STACK, NO_PROC, SWITCH_FROM_TRACED, SWITCH_TO_TRACED,
+        SchedFork, SysFile, SysText,
+    },
     goroutine_status::SYSCALL,
 };
 use tracer_store::{Alloc, Batch, FirstIds, Interner, Streams, words::loss_stage};
@@ -333,9 +336,13 @@ impl Tracker {
     pub fn track(&mut self, event: &Event, losses: &mut Losses) {
         let wanted = match event {
             Event::SchedSwitch(e) => {
-                // Either may be of interest: both become known.
-                let leaves = self.is_of_interest(e.prev_tgid);
-                self.is_of_interest(e.next_tgid) || leaves
+                // Of an untraced one that is next to a traced one nothing is to become known but its name.
+                let is_wanted = |tracker: &mut Self, pid, traced| match e.flags & traced {
+                    0 => tracker.entities.counted(pid),
+                    _ => tracker.is_of_interest(pid),
+                };
+                let leaves = is_wanted(self, e.prev_tgid, SWITCH_FROM_TRACED);
+                is_wanted(self, e.next_tgid, SWITCH_TO_TRACED) || leaves
             }
             Event::SchedWaking(e) => self.is_of_interest(e.wakee_tgid),
             Event::SchedFork(e) => {
