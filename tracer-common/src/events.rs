@@ -2,6 +2,7 @@
 //! table of probes, one test.
 
 use crate::calls::{ARGUMENT_WORDS, FILE_WORDS};
+pub use crate::numbers::*;
 pub use crate::record::Record;
 pub use crate::sched::*;
 
@@ -9,71 +10,6 @@ use crate::record::{DecodeError, EventDef, FieldDef, HEADER_SIZE, Header, events
 
 /// Kind numbers are below this; the kernel's counters are arrays of this length.
 pub const KIND_LIMIT: usize = 64;
-
-/// Length of a thread's name in the kernel, in bytes, with its terminating zero.
-pub const COMM_LEN: usize = 16;
-
-/// Most program counters of a stack that are recorded; the outermost ones of a deeper stack are cut off.
-/// As many as Go's tracer takes (runtime/mprof.go, makeProfStackFP: 128 and the most that are skipped), and
-/// the second one is 0 unless the frames do not lead to it.
-pub const MAX_FRAMES: usize = 135;
-
-/// Bit of `GoStack::skip`: there are more than [`MAX_FRAMES`], and they are of the main goroutine, of which
-/// Go shows one less.
-pub const CUT_OF_MAIN: u32 = 1 << 31;
-
-/// `GoStatus::reason` of a goroutine that ran and is runnable: it gave its P away of its own accord.
-pub const STOP_YIELDS: u8 = 1;
-/// Likewise: it had to.
-pub const STOP_PREEMPTED: u8 = 2;
-
-/// Most of a text of a traced process that is recorded, in words of 8 bytes.
-pub const TEXT_WORDS: usize = 25;
-
-impl EventKind {
-    /// Whether events of this kind have a ring of their own, in which those of which there are many cannot
-    /// take their room: without them, much else cannot be understood.
-    pub const fn has_priority(self) -> bool {
-        matches!(
-            self,
-            Self::SchedFork
-                | Self::SchedExec
-                | Self::SchedExit
-                | Self::ThreadName
-                | Self::GoMaxProcs
-                | Self::GoStwBegin
-                | Self::GoStwEnd
-                | Self::GoGcBegin
-                | Self::GoGcEnd
-                | Self::GoHeapGoal
-        )
-    }
-}
-
-/// Bytes of the file that execve was told, behind a `SchedExec`.
-pub const EXEC_FILE: usize = 256;
-/// Bytes of the arguments of a program, behind those.
-pub const EXEC_ARGS: usize = 512;
-/// All of what follows a `SchedExec`, in words of 8 bytes.
-pub const EXEC_WORDS: usize = (EXEC_FILE + EXEC_ARGS) / 8;
-
-/// `GoStatus::proc` when the thread holds no P.
-pub const NO_PROC: i32 = -1;
-
-/// `GoSyscall::change`: the goroutine enters a call.
-pub const CALL_ENTERED: u32 = 0;
-/// `GoSyscall::change`: the goroutine leaves a call.
-pub const CALL_LEFT: u32 = 1;
-/// `GoSyscall::change`: the goroutine gives its P up and enters a call.
-pub const CALL_ENTERED_WITHOUT_P: u32 = 2;
-
-/// Bit of `SysEnter::nr`: a call of the 32-bit interface (int 0x80), with that one's number.
-pub const COMPAT_CALL: u32 = 1 << 31;
-
-/// `SchedSwitch::kernel_stack`: it was not asked for.
-pub const NO_KERNEL_STACK: i32 = -1;
-/// `SchedSwitch::kernel_stack`: the map of kernel stacks had no room for it.
-pub const LOST_KERNEL_STACK: i32 = -2;
 
 events! {
     /// A CPU switched from one thread to another, and at least one of them is traced.

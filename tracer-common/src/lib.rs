@@ -6,6 +6,7 @@
 pub mod calls;
 pub mod events;
 pub mod goroutine_status;
+mod numbers;
 mod record;
 mod sched;
 pub mod target;

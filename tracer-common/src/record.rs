@@ -32,6 +32,26 @@ pub struct Counters {
     pub produced: [u64; KIND_LIMIT],
 }
 
+impl crate::EventKind {
+    /// Whether events of this kind have a ring of their own, in which those of which there are many cannot
+    /// take their room: without them, much else cannot be understood.
+    pub const fn has_priority(self) -> bool {
+        matches!(
+            self,
+            Self::SchedFork
+                | Self::SchedExec
+                | Self::SchedExit
+                | Self::ThreadName
+                | Self::GoMaxProcs
+                | Self::GoStwBegin
+                | Self::GoStwEnd
+                | Self::GoGcBegin
+                | Self::GoGcEnd
+                | Self::GoHeapGoal
+        )
+    }
+}
+
 /// Why bytes are not an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {

@@ -36,7 +36,12 @@ fn who_never_reads_holds_up_nobody() -> Result<()> {
     // Each has more to read than a socket holds, and is stopped before it has read all of it.
     let mut readers = Vec::new();
     for _ in 0..2 {
-        let mut query = place.tracer(&["sql", "select * from thread_state, (select 1 union select 2)", "-o", "json"])?;
+        let mut query = place.tracer(&[
+            "sql",
+            "select * from thread_state, (select 1 union select 2)",
+            "-o",
+            "json",
+        ])?;
         let reader = Process::start(&mut query)?;
         thread::sleep(Duration::from_millis(50));
         reader.signal(Signal::SIGSTOP)?;
@@ -72,8 +77,11 @@ fn two_hundred_at_once_are_answered_or_told_why_not() -> Result<()> {
     let daemon = place.serve("[limits]\nring_size = \"256 MiB\"\n[[rule]]\nlevel = \"sched\"\n")?;
     wait_until("a tick", SOON, || place.ask(&recorded()).is_ok_and(|rows| !rows.is_empty()))?;
     let from = monotonic_ns();
-    let questions: [&[&str]; 3] =
-        [&["ls"], &["status"], &["sql", "select count(*) from thread_state where state = 'running'"]];
+    let questions: [&[&str]; 3] = [
+        &["ls"],
+        &["status"],
+        &["sql", "select count(*) from thread_state where state = 'running'"],
+    ];
     let clients: Result<Vec<_>> = (0..MANY)
         .map(|n| Process::start(&mut place.tracer(questions[n % questions.len()])?))
         .collect();

@@ -100,8 +100,11 @@ fn at_random_moments_costs_a_second_at_most_and_nothing_else() -> Result<()> {
     let beside: BTreeSet<_> = fs::read_dir(disk.path())?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<_>>()?;
-    assert!(beside.iter().all(|name| ["trace.db", "trace.db-wal", "trace.db-shm", "trace.db.lock"]
-        .contains(&name.as_str())), "{beside:?}");
+    assert!(
+        beside.iter().all(|name| ["trace.db", "trace.db-wal", "trace.db-shm", "trace.db.lock"]
+            .contains(&name.as_str())),
+        "{beside:?}"
+    );
     let daemon = place.serve(&config)?;
     let ended = stop(daemon)?;
     assert!(ended.stderr.contains("going on with"), "{ended:?}");
@@ -115,7 +118,8 @@ fn at_random_moments_costs_a_second_at_most_and_nothing_else() -> Result<()> {
         );
         assert_eq!(place.number(&again)?, 0, "{table}");
     }
-    let of_others = "select count(*) from thread_state s join thread using (utid) join process using (upid)
+    let of_others =
+        "select count(*) from thread_state s join thread using (utid) join process using (upid)
         join session using (session_id) where s.ts < started_ts";
     assert_eq!(place.number(of_others)?, 0);
 

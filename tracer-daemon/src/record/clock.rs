@@ -91,7 +91,8 @@ mod tests {
         assert_eq!(watch.step(at(10_020_000_000, 6_000_000), 0), None);
         // Read with an interruption in between.
         assert_eq!(watch.step(at(10_030_000_000, 9_000_000), 4_000_000), None);
-        let (before, after) = (at(10_030_000_000, 9_000_000), at(10_040_000_000, 3_600_000_000_000));
+        let (before, after) =
+            (at(10_030_000_000, 9_000_000), at(10_040_000_000, 3_600_000_000_000));
         assert_eq!(watch.step(after.clone(), 0), Some([before, after.clone()]));
         let back = at(10_050_000_000, 9_000_000);
         assert_eq!(watch.step(back.clone(), 0), Some([after, back]));

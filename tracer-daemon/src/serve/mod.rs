@@ -6,6 +6,7 @@ mod daemon;
 mod ended;
 mod flight;
 mod health;
+mod judge;
 mod metrics;
 mod prober;
 mod processes;

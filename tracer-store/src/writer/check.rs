@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_one_line() {
-        let answer = "*** in database main ***\nTree 11 page 11: btreeInitPage() returns error code 11";
+        let answer =
+            "*** in database main ***\nTree 11 page 11: btreeInitPage() returns error code 11";
         assert_eq!(in_one_line(answer), "Tree 11 page 11: btreeInitPage() returns error code 11");
         assert_eq!(in_one_line("wrong\nworse"), "wrong; worse");
     }

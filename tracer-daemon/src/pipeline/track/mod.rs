@@ -13,10 +13,12 @@ mod existing;
 mod file_name;
 mod files;
 mod futexes;
+mod go_events;
 mod goroutine;
 mod goroutine_procs;
 mod goroutine_syscalls;
 mod goroutines;
+mod interest;
 mod procs;
 mod runtime;
 mod stacks;
@@ -32,12 +34,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
     Event, EventKind,
     events::{
-        CALL_LEFT, GoStack, GoText, NO_KERNEL_STACK, NO_PROC, SWITCH_FROM_TRACED, SWITCH_TO_TRACED,
-        SchedFork, SysFile, SysText,
+        GoStack, GoText, NO_KERNEL_STACK, SWITCH_FROM_TRACED, SWITCH_TO_TRACED, SysFile, SysText,
     },
     goroutine_status::SYSCALL,
 };
-use tracer_store::{Alloc, Batch, FirstIds, Interner, Streams, words::loss_stage};
+use tracer_store::{Batch, FirstIds, Interner, Streams, words::loss_stage};
 
 use super::{ProcessFacts, losses::Losses};
 use crate::{
@@ -48,7 +49,7 @@ use entities::Entities;
 pub use entities::ProcessEvents;
 use existing::Existing;
 use goroutines::{Goroutines, SYSCALL_SETTLES};
-use procs::{Held, Procs};
+use procs::Procs;
 use runtime::Runtime;
 use stacks::Stacks;
 use sweep::Sweeps;
@@ -166,85 +167,6 @@ impl Tracker {
             decided: FxHashMap::default(),
             adopts: false,
             refused: FxHashSet::default(),
-        }
-    }
-
-    /// See [`super::Pipeline::adopt_unknown`].
-    pub fn adopt_unknown(&mut self) {
-        self.adopts = true;
-    }
-
-    /// See [`super::Pipeline::decide`].
-    pub fn decide(&mut self, pid: u32, ts: u64, facts: Option<ProcessFacts>) {
-        self.decided.insert((pid, ts), facts);
-    }
-
-    /// How many events of a process were tracked.
-    pub fn events_of(&self, pid: u32) -> ProcessEvents {
-        self.entities.events_of(pid)
-    }
-
-    /// See [`super::Pipeline::refuse`].
-    pub fn refuse(&mut self, pid: u32) {
-        self.refused.insert(pid);
-    }
-
-    /// See [`super::Pipeline::end_process`].
-    pub fn end_process(&mut self, pid: u32, ts: u64, losses: &mut Losses) {
-        self.refused.insert(pid);
-        let Some(upid) = self.entities.traced(pid) else { return };
-        let Self {
-            entities, strings, stacks, closed, threads, syscalls, sweeps, on_thread, ..
-        } = self;
-        let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
-        for (utid, tid) in threads.end_process(upid, ts, &mut cx) {
-            syscalls.thread_ended(utid, tid, ts, &mut cx);
-            sweeps.thread_ended(utid, &mut cx);
-        }
-        let go = (&mut self.goroutines, &mut self.procs, &mut self.runtime, &mut self.user);
-        program_ended(upid, ts, go, &mut cx);
-        self.entities.not_traced_any_more(upid);
-    }
-
-    /// See [`super::Pipeline::process_is_gone`].
-    pub fn process_is_gone(&mut self, pid: u32, ts: u64, losses: &mut Losses) {
-        if let Some(upid) = self.entities.traced(pid) {
-            let Self { entities, strings, stacks, closed, threads, on_thread, .. } = self;
-            let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
-            threads.process_is_gone(upid, ts, &mut cx);
-            self.end_process(pid, ts, losses);
-            self.entities.process_is_gone(upid, ts);
-        }
-        self.refused.remove(&pid);
-    }
-
-    /// Whether events of this process are tracked; one of which nothing is known becomes known.
-    fn is_of_interest(&mut self, pid: u32) -> bool {
-        if self.entities.counted(pid) {
-            return true;
-        }
-        if !self.adopts || pid == 0 || self.refused.contains(&pid) {
-            return false;
-        }
-        self.entities.add_traced(&ProcessFacts { pid, ..ProcessFacts::default() }, None);
-        self.notices.push(Notice::Adopted { pid });
-        true
-    }
-
-    /// A process begins, or begins another program: whether it is traced from now on.
-    fn begins(&mut self, pid: u32, ts: u64, created: bool, losses: &mut Losses) -> bool {
-        match self.decided.remove(&(pid, ts)) {
-            Some(Some(facts)) => {
-                self.refused.remove(&pid);
-                self.entities.add_traced(&facts, created.then_some(ts));
-                true
-            }
-            Some(None) => {
-                self.end_process(pid, ts, losses);
-                false
-            }
-            // Nobody decides, so it stays as it was.
-            None => !created && self.is_of_interest(pid),
         }
     }
 
@@ -464,127 +386,6 @@ impl Tracker {
                 };
                 self.track_go(event, upid, utid, losses);
             }
-        }
-    }
-
-    /// A traced process creates a thread or a process.
-    fn forked(&mut self, event: &SchedFork, losses: &mut Losses) {
-        let creator = self.entities.thread_of(event.parent_tgid, event.header.tid);
-        let is_process = event.child_tgid != event.parent_tgid;
-        self.entities.forked(event, creator);
-        if is_process {
-            self.begins(event.child_tgid, event.header.ts, true, losses);
-        }
-        let Self { entities, strings, stacks, closed, threads, on_thread, .. } = self;
-        let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
-        threads.forked(event, creator, &mut cx);
-    }
-
-    /// An event of the Go runtime, on a thread that is known.
-    fn track_go(&mut self, event: &Event, upid: i64, utid: i64, losses: &mut Losses) {
-        self.entities.counted_of_runtime(upid);
-        let Self {
-            entities,
-            strings,
-            stacks,
-            closed,
-            goroutines,
-            procs,
-            runtime,
-            user,
-            on_thread,
-            ..
-        } = self;
-        let cx = &mut Context { entities, strings, stacks, closed, losses, on_thread };
-        let ts = event.header().ts;
-        let (proc, tick) = match event {
-            // In a call it has none that it could use.
-            Event::GoStatus(e) if e.old != SYSCALL => (e.proc, e.tick),
-            Event::GoSwitch(e) => (e.proc, e.tick),
-            // On the way out of a call it may still lose its P.
-            Event::GoSyscall(e) if e.change != CALL_LEFT => (e.proc, e.tick),
-            _ => (NO_PROC, 0),
-        };
-        match event {
-            Event::GoStatus(_) | Event::GoCreate(_) | Event::GoSwitch(_) | Event::GoSyscall(_) => {
-                goroutines.is_back(utid, cx);
-            }
-            Event::GoProcStop(e) if e.taken == 0 => goroutines.gave_up_proc(utid),
-            _ => {}
-        }
-        if matches!(event, Event::GoStatus(e) if goroutines::borrows(e)) {
-            procs.borrowed(utid, ts);
-        } else if let Some(ts) = procs.seen(upid, utid, Held { proc, tick }, ts, cx) {
-            goroutines.took_proc(upid, utid, proc, ts, cx);
-        }
-        match event {
-            Event::GoStatus(e) => goroutines.status(upid, utid, e, cx),
-            Event::GoCreate(e) => goroutines.created(upid, utid, e, cx),
-            Event::GoSwitch(e) => goroutines.switch(upid, utid, e, cx),
-            Event::GoProc(e) => {
-                goroutines.got_proc(upid, utid, e, cx);
-                procs.started(upid, utid, e, cx);
-            }
-            Event::GoProcStop(e) => procs.stopped(upid, utid, e, cx),
-            Event::GoMaxProcs(e) => {
-                procs.counted(upid, utid, e, runtime.stopped_since(upid), cx);
-                goroutines.lost_proc(upid, utid, e, cx);
-            }
-            Event::GoStwBegin(e) => {
-                runtime.stw_begins(upid, utid, goroutines.ugid(upid, e.goid), e, cx);
-            }
-            Event::GoStwEnd(_) => runtime.stw_ends(upid, ts, cx),
-            Event::GoGcBegin(e) => {
-                runtime.gc_begins(upid, utid, goroutines.ugid(upid, e.goid), e, cx);
-            }
-            Event::GoGcEnd(_) => runtime.gc_ends(upid, ts, cx),
-            Event::GoAssistBegin(e) => {
-                runtime.assist_begins(upid, utid, goroutines.ugid(upid, e.goid), e, cx);
-            }
-            Event::GoAssistEnd(e) => runtime.assist_ends(upid, e, cx),
-            Event::GoHeap(e) => runtime.heap(upid, utid, e, cx),
-            Event::GoHeapGoal(e) => runtime.heap_goal(upid, utid, e, cx),
-            Event::GoSweepBegin(e) => self.sweeps.begins(upid, utid, e, cx),
-            Event::GoSweepEnd(e) => self.sweeps.ends(utid, e, cx),
-            Event::GoUserTask(e) => {
-                user.task_begins(upid, goroutines.ugid(upid, e.goid), e, cx);
-            }
-            Event::GoUserTaskEnd(e) => {
-                user.task_ends(upid, goroutines.ugid(upid, e.goid), e, cx);
-            }
-            Event::GoUserRegion(e) => {
-                user.region(upid, goroutines.ugid(upid, e.goid), e, cx);
-            }
-            Event::GoUserLog(e) => user.log(upid, goroutines.ugid(upid, e.goid), e, cx),
-            Event::GoAlloc(e) => {
-                let stack_id = cx.stack(upid, e.stack);
-                cx.closed.alloc.push(Alloc {
-                    ts: ts.cast_signed(),
-                    ugid: goroutines.ugid(upid, e.goid),
-                    utid,
-                    size: e.size.cast_signed(),
-                    address: e.address.cast_signed(),
-                    stack_id,
-                });
-            }
-            Event::GoSyscall(e) => {
-                goroutines.syscall(upid, utid, e, cx);
-                procs.syscall(utid, e);
-            }
-            Event::GoWorker(e) => goroutines.is_worker(upid, e, cx),
-            Event::SchedSwitch(_)
-            | Event::SchedWaking(_)
-            | Event::SchedFork(_)
-            | Event::SchedExec(_)
-            | Event::SchedExit(_)
-            | Event::ThreadName(_)
-            | Event::SysEnter(_)
-            | Event::SysExit(_)
-            | Event::SysFile(_)
-            | Event::SysText(_)
-            | Event::SysFd(_)
-            | Event::GoStack(_)
-            | Event::GoText(_) => {}
         }
     }
 

@@ -1,0 +1,244 @@
+//! Who is traced and how: rules are applied to processes that run, that are created and that run another program.
+
+use tracer_common::target::INHERIT;
+use tracer_protocol::State;
+use tracing::warn;
+
+use super::{
+    daemon::Daemon,
+    processes::{By, Process},
+    rules,
+};
+use crate::{
+    kernel::Level,
+    pipeline::{Beginning, Begins},
+    record::{Options, clock},
+    server,
+    target::ProcessInfo,
+};
+
+impl Daemon {
+    /// A process as /proc shows it, judged by the rules.
+    pub(super) fn look_up(&self, pid: u32) -> Option<Process> {
+        if pid == std::process::id() {
+            return None;
+        }
+        let info = ProcessInfo::of_any(pid).ok()?;
+        let mut process = Process {
+            pid,
+            since: clock::monotonic(),
+            exe: info.exe,
+            comm: info.comm,
+            cmdline: info.cmdline,
+            uid: info.uid,
+            cgroup: info.cgroup,
+            by: By::Nothing,
+            options: None,
+            state: State::Tracing,
+            lost_before: 0,
+        };
+        self.judge(&mut process);
+        Some(process)
+    }
+
+    /// Applies the rules to a process.
+    pub(super) fn judge(&self, process: &mut Process) {
+        match rules::first(&self.rules, &process.subject()) {
+            Some((index, rule)) => {
+                let name = rule.name.clone().unwrap_or_else(|| (index + 1).to_string());
+                process.by = By::Rule(name);
+                process.options = rule.options();
+            }
+            None => {
+                process.by = By::Nothing;
+                process.options = None;
+            }
+        }
+    }
+
+    /// Begins to trace a process that runs already, if that was decided; events of it come since `since` (ns), if
+    /// they do already.
+    pub(super) fn begin_or_not(&mut self, mut process: Process, since: Option<u64>) {
+        let pid = process.pid;
+        let flags = flags(&process);
+        process.since = since.unwrap_or_else(clock::monotonic);
+        if let Err(error) = self.engine.kernel.trace(pid, flags) {
+            process.state = State::Refused(error.to_string());
+            process.options = None;
+        }
+        if !ProcessInfo::exists(pid) {
+            // Too late: the kernel program that would have taken the entry away came before it.
+            self.engine.kernel.untrace(pid);
+        }
+        process.lost_before = self.engine.pipeline.totals().lost;
+        if let Some(options) = process.options {
+            self.engine.pipeline.add_process(&process.facts(), None);
+            let threads = ProcessInfo::threads(pid).unwrap_or_default();
+            let listed = clock::monotonic();
+            for thread in threads {
+                let (tid, at) = (thread.tid, (process.since, listed));
+                self.engine.pipeline.add_thread(pid, tid, &thread.name, thread.state, at);
+                if let Some((nr, args)) = thread.call {
+                    self.engine.pipeline.add_call(tid, nr, &args);
+                }
+            }
+            if options.level > Level::Sched {
+                self.prober.look((pid, process.since), options.level);
+            }
+        } else {
+            self.engine.pipeline.refuse(pid);
+        }
+        self.replace(process);
+    }
+
+    /// Puts a process into the place of what was known of its pid.
+    pub(super) fn replace(&mut self, process: Process) {
+        let (pid, since) = (process.pid, process.since);
+        if let Some(before) = self.processes.set(process)
+            && before.since != since
+        {
+            self.prober.release((pid, before.since));
+        }
+    }
+
+    /// More is recorded of a process that is traced.
+    pub(super) fn raise(&mut self, pid: u32, options: Options) {
+        let Some(process) = self.processes.get_mut(pid) else { return };
+        process.options = Some(options);
+        let (life, flags) = ((pid, process.since), flags(process));
+        self.engine.kernel.trace_if_there(pid, flags);
+        self.prober.look(life, options.level);
+    }
+
+    /// Tracing of a process that goes on ends now, to begin again in another way if `then` says so.
+    pub(super) fn end(&mut self, pid: u32, then: Option<Options>) {
+        let Some(process) = self.processes.get_mut(pid) else { return };
+        process.options = None;
+        let before = process.since;
+        process.since = clock::monotonic();
+        let life = (pid, process.since);
+        let flags = flags(process);
+        self.engine.kernel.remove_target(pid);
+        if let Err(error) = self.engine.kernel.trace(pid, flags) {
+            warn!("{error}");
+        }
+        self.prober.release((pid, before));
+        self.ending.push((life, then));
+    }
+
+    /// What was not traced any more at a time that is tracked by now.
+    pub(super) fn end_processes(&mut self) {
+        let until = self.engine.tracked_until();
+        let due: Vec<_> = self.ending.extract_if(.., |((_, ts), _)| *ts <= until).collect();
+        for ((pid, ts), then) in due {
+            self.engine.pipeline.end_process(pid, ts);
+            let same = self.processes.get(pid).filter(|process| process.since == ts);
+            if let Some(process) = same.cloned()
+                && then.is_some()
+            {
+                self.begin_or_not(Process { options: then, ..process }, None);
+            }
+        }
+    }
+
+    /// Decides of processes that began since the last time, before their events are tracked.
+    pub(super) fn judge_beginnings(&mut self) {
+        for beginning in self.engine.pipeline.take_beginnings() {
+            let process = match &beginning.what {
+                Begins::Process { parent } => self.created(&beginning, *parent),
+                Begins::Program { file, cmdline } => self.executes(&beginning, file, cmdline),
+            };
+            let facts = process.options.map(|_| process.facts());
+            self.engine.pipeline.decide(process.pid, beginning.ts, facts);
+            // Without an entry it has ended.
+            self.engine.kernel.trace_if_there(process.pid, flags(&process));
+            if let Some(options) = process.options
+                && options.level > Level::Sched
+            {
+                self.prober.look((process.pid, process.since), options.level);
+            }
+            self.replace(process);
+        }
+    }
+
+    /// A process that is a copy of another one.
+    fn created(&self, beginning: &Beginning, parent: u32) -> Process {
+        let mut process = match self.processes.get(parent) {
+            Some(parent) => parent.clone(),
+            // Its beginning was lost: what there is to know is in /proc.
+            None => self.look_up(parent).unwrap_or_else(|| began(beginning)),
+        };
+        process.pid = beginning.pid;
+        process.since = beginning.ts;
+        process.comm.clone_from(&beginning.comm);
+        process.uid = beginning.uid;
+        process.state = State::Tracing;
+        // What somebody asked for is that one process.
+        if process.by == By::Hand {
+            self.judge(&mut process);
+        }
+        process
+    }
+
+    /// A process that runs another program from now on.
+    fn executes(&self, beginning: &Beginning, file: &str, cmdline: &str) -> Process {
+        let pid = beginning.pid;
+        let before = self.processes.get(pid);
+        // The path that the program gave may be a relative one, or that of a script.
+        let exe = ProcessInfo::exe(pid).unwrap_or_else(|| file.to_owned());
+        let cgroup = ProcessInfo::cgroup(pid)
+            .or_else(|| before.map(|before| before.cgroup.clone()))
+            .unwrap_or_default();
+        let mut process = Process { exe, cgroup, cmdline: cmdline.to_owned(), ..began(beginning) };
+        match before {
+            // Processes that answer questions are a part of this one.
+            _ if self.is_worker(&process) => {}
+            // It stays as somebody asked for.
+            Some(before) if before.by == By::Hand => {
+                process.by = By::Hand;
+                process.options = before.options;
+            }
+            _ => self.judge(&mut process),
+        }
+        process
+    }
+
+    /// Whether a process is one of those that answer questions for this one.
+    fn is_worker(&self, process: &Process) -> bool {
+        let is_asked = process.cmdline.split(' ').nth(1) == Some(server::worker::COMMAND);
+        is_asked && self.own_exe.as_deref() == Some(process.exe.as_str())
+    }
+}
+
+/// A process of which nothing is known but how it began.
+fn began(beginning: &Beginning) -> Process {
+    Process {
+        comm: beginning.comm.clone(),
+        uid: beginning.uid,
+        ..unknown(beginning.pid, beginning.ts)
+    }
+}
+
+/// A process of which nothing is known at all.
+pub(super) fn unknown(pid: u32, since: u64) -> Process {
+    Process {
+        pid,
+        since,
+        exe: String::new(),
+        comm: String::new(),
+        cmdline: String::new(),
+        uid: 0,
+        cgroup: String::new(),
+        by: By::Nothing,
+        options: None,
+        state: State::Tracing,
+        lost_before: 0,
+    }
+}
+
+/// Flags of a process for the kernel programs. The children of one that somebody asked for are judged by
+/// themselves.
+fn flags(process: &Process) -> u32 {
+    let inherit = if process.by == By::Hand { 0 } else { INHERIT };
+    process.options.map_or(0, Options::flags) | inherit
+}
