@@ -1,14 +1,25 @@
 //! The two clocks.
 
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
 use nix::{
-    sys::time::TimeSpec,
+    sys::{
+        time::TimeSpec,
+        timerfd::{self, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+    },
     time::{ClockId, clock_gettime},
 };
 use tracer_store::Clock;
+use tracing::warn;
 
 /// How far the clocks may go apart between two looks (ns). A clock that is corrected bit by bit takes a second for half
 /// of that (adjtimex(2)).
 const STEP: u64 = 1_000_000;
+/// How often to look at a clock that nobody sets (s).
+const LOOK: i64 = 1;
 /// How often both clocks are read to have one pair without an interruption in between.
 const TRIES: usize = 5;
 
@@ -46,29 +57,59 @@ fn measure_once() -> (Clock, u64) {
 
 /// Notices when somebody sets CLOCK_REALTIME.
 pub struct Watch {
-    last: Clock,
+    steps: Arc<Mutex<Vec<Clock>>>,
 }
 
 impl Watch {
-    /// From now on.
-    pub fn new() -> Self {
-        Self { last: pair() }
+    /// From now on, on a thread of its own: whoever is busy is told too late.
+    pub fn start() -> Self {
+        let steps = Arc::<Mutex<Vec<Clock>>>::default();
+        let of_thread = Arc::clone(&steps);
+        let watch = move || {
+            if let Err(error) = watch(&of_thread) {
+                warn!("times of day are wrong for a while after the clock is set: {error}");
+            }
+        };
+        // It waits until the process ends.
+        if let Err(error) = thread::Builder::new().name("clock".to_owned()).spawn(watch) {
+            warn!("cannot start a thread: {error}");
+        }
+        Self { steps }
     }
 
-    /// The last pair before the clock was set and the first one after it, if it was set since the last call.
-    pub fn look(&mut self) -> Option<[Clock; 2]> {
+    /// Pairs of clocks from just before and just after each time that it was set since the last call.
+    pub fn take(&self) -> Vec<Clock> {
+        std::mem::take(&mut *self.steps.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn watch(steps: &Mutex<Vec<Clock>>) -> nix::Result<()> {
+    let timer = TimerFd::new(timerfd::ClockId::CLOCK_REALTIME, TimerFlags::TFD_CLOEXEC)?;
+    let mut last = pair();
+    loop {
+        let soon =
+            Expiration::OneShot(clock_gettime(ClockId::CLOCK_REALTIME)? + TimeSpec::new(LOOK, 0));
+        let until_set =
+            TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
+        timer.set(soon, until_set)?;
+        // Whoever sets the clock from here on ends the wait.
         let (now, apart) = measure();
-        self.step(now, apart)
+        if let Some(step) = step(&last, &now, apart) {
+            steps.lock().unwrap_or_else(PoisonError::into_inner).extend(step);
+        }
+        last = now;
+        timer.wait()?;
     }
+}
 
-    fn step(&mut self, now: Clock, apart: u64) -> Option<[Clock; 2]> {
-        let last = std::mem::replace(&mut self.last, now.clone());
-        let offset = |clock: &Clock| clock.realtime - clock.ts;
-        // Who looks rarely sees more of a slow correction.
-        let slow = now.ts.abs_diff(last.ts) / 1000;
-        let set = offset(&now).abs_diff(offset(&last)) > STEP + slow + apart;
-        set.then_some([last, now])
-    }
+/// What both clocks showed until `now`, and show from then on, if the clock was set since `last`.
+fn step(last: &Clock, now: &Clock, apart: u64) -> Option<[Clock; 2]> {
+    let offset = |clock: &Clock| clock.realtime - clock.ts;
+    // Who looks rarely sees more of a slow correction.
+    let slow = now.ts.abs_diff(last.ts) / 1000;
+    let set = offset(now).abs_diff(offset(last)) > STEP + slow + apart;
+    let ts = now.ts - 1;
+    set.then(|| [Clock { ts, realtime: ts + offset(last) }, now.clone()])
 }
 
 fn read(clock: ClockId) -> i64 {
@@ -84,18 +125,16 @@ mod tests {
     #[test]
     fn only_a_clock_that_was_set_is_noticed() {
         let at = |ts, offset| Clock { ts, realtime: ts + offset };
-        let mut watch = Watch { last: at(0, 1_000_000) };
-        assert_eq!(watch.step(at(10_000_000, 1_000_000), 0), None);
+        let last = at(0, 1_000_000);
+        assert_eq!(step(&last, &at(10_000_000, 1_000_000), 0), None);
         // Corrected slowly, also while nobody looked for ten seconds.
-        assert_eq!(watch.step(at(20_000_000, 1_005_000), 0), None);
-        assert_eq!(watch.step(at(10_020_000_000, 6_000_000), 0), None);
+        assert_eq!(step(&last, &at(20_000_000, 1_005_000), 0), None);
+        assert_eq!(step(&last, &at(10_000_000_000, 6_000_000), 0), None);
         // Read with an interruption in between.
-        assert_eq!(watch.step(at(10_030_000_000, 9_000_000), 4_000_000), None);
-        let (before, after) =
-            (at(10_030_000_000, 9_000_000), at(10_040_000_000, 3_600_000_000_000));
-        assert_eq!(watch.step(after.clone(), 0), Some([before, after.clone()]));
-        let back = at(10_050_000_000, 9_000_000);
-        assert_eq!(watch.step(back.clone(), 0), Some([after, back]));
-        assert_eq!(watch.step(at(10_060_000_000, 9_000_000), 0), None);
+        assert_eq!(step(&last, &at(10_000_000, 4_000_000), 4_000_000), None);
+        for offset in [3_600_000_000_000, -3_600_000_000_000] {
+            let now = at(700_000_000, offset);
+            assert_eq!(step(&last, &now, 0), Some([at(699_999_999, 1_000_000), now]));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tracer_store::{Batch, Clock, FirstIds};
+use tracer_store::{Batch, FirstIds};
 
 use super::clock;
 use crate::{
@@ -36,8 +36,6 @@ pub struct Engine {
     last_flush: Instant,
     last_clock: Instant,
     watch: clock::Watch,
-    /// Pairs of clocks around moments at which one was set, to be stored.
-    steps: Vec<Clock>,
     /// Most that was in the ring at once, bytes, since somebody asked.
     most: usize,
 }
@@ -56,8 +54,7 @@ impl Engine {
             until: ts,
             last_flush,
             last_clock,
-            watch: clock::Watch::new(),
-            steps: Vec::new(),
+            watch: clock::Watch::start(),
             most: 0,
         }
     }
@@ -78,7 +75,6 @@ impl Engine {
     pub fn take(&mut self) -> bool {
         // Taken before the ring is read: whatever is older is then in the pipeline.
         let until = clock::monotonic().saturating_sub(HOLD.as_nanos() as u64);
-        self.steps.extend(self.watch.look().into_iter().flatten());
         let mut bytes = 0;
         let taken = self.ring.drain(BURST, |record| {
             bytes += record.len();
@@ -160,7 +156,7 @@ impl Engine {
     }
 
     fn with_clocks(&mut self, mut batch: Batch) -> Batch {
-        batch.clocks.append(&mut self.steps);
+        batch.clocks.extend(self.watch.take());
         if self.last_clock.elapsed() >= CLOCK {
             batch.clocks.push(clock::pair());
             self.last_clock = Instant::now();
