@@ -44,6 +44,11 @@ impl Daemon {
     /// Applies the rules to a process.
     pub(super) fn judge(&self, process: &mut Process) {
         match rules::first(&self.rules, &process.subject()) {
+            // Processes that answer questions are a part of this one.
+            Some(_) if self.is_worker(process) => {
+                process.by = By::Nothing;
+                process.options = None;
+            }
             Some((index, rule)) => {
                 let name = rule.name.clone().unwrap_or_else(|| (index + 1).to_string());
                 process.by = By::Rule(name);
@@ -191,8 +196,6 @@ impl Daemon {
             .unwrap_or_default();
         let mut process = Process { exe, cgroup, cmdline: cmdline.to_owned(), ..began(beginning) };
         match before {
-            // Processes that answer questions are a part of this one.
-            _ if self.is_worker(&process) => {}
             // It stays as somebody asked for.
             Some(before) if before.by == By::Hand => {
                 process.by = By::Hand;

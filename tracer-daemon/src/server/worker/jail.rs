@@ -26,6 +26,8 @@ pub fn become_nobody(parent: u32) -> Result<()> {
     close_descriptors();
     // The daemon's mask was inherited.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    // If memory runs out, the kernel shall end this process and not another one.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
     prctl::set_no_new_privs().context("no_new_privs")?;
     let needs = "tracerd needs CAP_SETUID and CAP_SETGID for it";
     setgroups(&[]).with_context(|| format!("setgroups ({needs})"))?;
