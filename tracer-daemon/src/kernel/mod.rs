@@ -32,9 +32,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACERD_EBPF_OBJECT"));
 pub const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
 /// include/uapi/linux/bpf.h: change an entry, but make none.
 const BPF_EXIST: u64 = 2;
-/// Smallest ring for the records of which there are few: ten seconds of 100 short programs each second, whose beginnings
+/// Smallest ring for the records of which there are few: ten seconds of 600 short programs each second, whose beginnings
 /// and ends take 1.2 KB.
-const PRIORITY_BYTES: u32 = 2 << 20;
+const PRIORITY_BYTES: u32 = 8 << 20;
 
 /// Why the kernel's side could not be set up.
 #[derive(Debug, Error)]
@@ -42,6 +42,9 @@ pub enum KernelError {
     /// Missing capabilities.
     #[error("needs root or CAP_BPF+CAP_PERFMON: run with sudo")]
     Permission,
+    /// What some kernels want for uprobes beside the capabilities that are there.
+    #[error("this kernel lets nobody place uprobes without CAP_SYS_ADMIN")]
+    UprobePermission,
     /// The kernel has no BTF, or one that lacks what is read from it.
     #[error(
         "{0}: this kernel is not supported (it needs CONFIG_DEBUG_INFO_BTF=y and Linux 5.15 or newer)"
@@ -107,7 +110,7 @@ pub struct Loaded {
 }
 
 /// Loads the programs on tracepoints, with rings of `ring_bytes` (rounded up to a power of two) for the records
-/// of which there are many, and an eighth of it, or 2 MiB, for the others.
+/// of which there are many, and an eighth of it, or 8 MiB, for the others.
 ///
 /// # Errors
 /// Missing rights, a kernel without BTF or without a field that is read, or the verifier's

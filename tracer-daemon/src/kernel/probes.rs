@@ -147,7 +147,11 @@ impl Probes {
         executable: &Path,
         scope: Scope,
     ) -> Result<UProbeLink, KernelError> {
-        let failed = |e: ProgramError| attach_error(name, &e);
+        let failed = |e: ProgramError| match attach_error(name, &e) {
+            // Without the others no program would be loaded.
+            KernelError::Permission => KernelError::UprobePermission,
+            other => other,
+        };
         let scope = match scope {
             Scope::File => UProbeScope::AllProcesses,
             Scope::Process(tgid) => {
