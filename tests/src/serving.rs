@@ -184,3 +184,36 @@ pub fn stop(daemon: Process) -> Result<Ended> {
     daemon.signal(Signal::SIGTERM)?;
     daemon.wait(SOON)?.ok()
 }
+
+/// Runs short programs, each of which says in its arguments which it is, and returns their PIDs.
+///
+/// # Errors
+/// When one fails.
+pub fn run_programs(name: &str, count: usize) -> Result<Vec<i32>> {
+    (0..count)
+        .map(|n| {
+            let mut command = Command::new("sh");
+            let program = Process::start(command.args(["-c", "exit 7", &format!("{name}-{n}")]))?;
+            let pid = program.pid();
+            let code = program.wait(SOON)?.code();
+            ensure!(code == 7, "{name}-{n} ended with {code}");
+            Ok(pid)
+        })
+        .collect()
+}
+
+/// All of these programs have their rows, from beginning to end.
+///
+/// # Errors
+/// When one has not.
+pub fn programs_are_there(place: &Place, name: &str, pids: &[i32]) -> Result<()> {
+    for (n, pid) in pids.iter().enumerate() {
+        let rows = place.rows(&format!(
+            "select * from process where pid = {pid} and cmdline like '%{name}-{n}'
+             and start_ts is not null and end_ts > start_ts and exit_code = 7"
+        ))?;
+        let all = || place.rows(&format!("select * from process where pid = {pid}"));
+        ensure!(rows.len() == 1, "{name}-{n}, PID {pid}: {:?}", all()?);
+    }
+    Ok(())
+}

@@ -33,7 +33,7 @@ impl Ticks {
         Self::start_as(dir, "steady")
     }
 
-    /// As many calls as it can make.
+    /// Some 100,000 calls a second, on a CPU of its own.
     ///
     /// # Errors
     /// When it cannot be built or started.
@@ -87,12 +87,14 @@ impl Ticks {
         );
         Ok(count)
     }
-}
 
-/// The numbers of the calls that are recorded, in order, by an SQL query.
-pub fn recorded() -> String {
-    format!(
-        "select cast(json_extract(args, '$[0]') as integer) - {FIRST} as n from syscall
-         where name = 'getpgid' and json_extract(args, '$[0]') >= {FIRST} order by 1"
-    )
+    /// An SQL query for the numbers of its calls that are recorded, in order.
+    pub fn recorded(&self) -> String {
+        format!(
+            "select cast(json_extract(args, '$[0]') as integer) - {FIRST} as n
+             from syscall join thread using (utid) join process p using (upid)
+             where syscall.name = 'getpgid' and p.pid = {} order by 1",
+            self.process.pid()
+        )
+    }
 }

@@ -8,7 +8,7 @@ use tracer_tests::{
     go::Go,
     harness::{Process, SOON, is_alive, monotonic_ns, wait_until},
     serving::{Place, stop},
-    ticks::{Ticks, recorded},
+    ticks::Ticks,
 };
 
 /// Events that were lost, but for what docs/adr/0006 is about.
@@ -63,7 +63,7 @@ fn who_never_reads_holds_up_nobody() -> Result<()> {
     let until = monotonic_ns();
     stop(daemon)?;
     assert_eq!(place.number(LOST)?, 0, "{:?}", place.rows("select * from loss")?);
-    let rows = place.rows(&recorded())?;
+    let rows = place.rows(&ticks.recorded())?;
     let numbers: Vec<_> = rows.iter().filter_map(|row| row["n"].as_i64()).collect();
     assert!(ticks.all_in(&numbers, from, until)? > 50);
     place.is_sound()
@@ -75,7 +75,7 @@ fn two_hundred_at_once_are_answered_or_told_why_not() -> Result<()> {
     let ticks = Ticks::start(place.dir())?;
     // The clients are a load of their own.
     let daemon = place.serve("[limits]\nring_size = \"256 MiB\"\n[[rule]]\nlevel = \"sched\"\n")?;
-    wait_until("a tick", SOON, || place.ask(&recorded()).is_ok_and(|rows| !rows.is_empty()))?;
+    wait_until("a tick", SOON, || place.ask(&ticks.recorded()).is_ok_and(|rows| !rows.is_empty()))?;
     let from = monotonic_ns();
     let questions: [&[&str]; 3] = [
         &["ls"],
@@ -98,7 +98,7 @@ fn two_hundred_at_once_are_answered_or_told_why_not() -> Result<()> {
     let until = monotonic_ns();
     stop(daemon)?;
     assert_eq!(place.number(LOST)?, 0, "{:?}", place.rows("select * from loss")?);
-    let rows = place.rows(&recorded())?;
+    let rows = place.rows(&ticks.recorded())?;
     let numbers: Vec<_> = rows.iter().filter_map(|row| row["n"].as_i64()).collect();
     assert!(ticks.all_in(&numbers, from, until)? > 0);
     place.is_sound()

@@ -15,7 +15,7 @@ use tracer_tests::{
     harness::{Process, SOON, Tmpfs, field, monotonic_ns, wait_until},
     kernel::{OwnObjects, code_is_unchanged},
     serving::{Place, stop},
-    ticks::{Ticks, recorded},
+    ticks::Ticks,
 };
 
 /// How much a kill may cost (ns).
@@ -36,7 +36,7 @@ fn run_queue_wait(pid: i32) -> Result<i64> {
 fn random(most: Duration) -> Result<Duration> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     // Any digits that nobody chooses.
-    Ok(most * (now.subsec_nanos() / 1000 % 1000) / 1000)
+    Ok(most * (now.subsec_micros() % 1000) / 1000)
 }
 
 /// `TRACER_KILLS` says how often.
@@ -52,7 +52,7 @@ fn at_random_moments_costs_a_second_at_most_and_nothing_else() -> Result<()> {
         program.display()
     );
     let ticks = Ticks::start(place.dir())?;
-    let load = Process::start(&mut Command::new(&program))?;
+    let load = Process::start(Command::new(&program).args(["-pause", "1ms"]))?;
     let (mut checked, mut probed, mut sessions) = (0, 0, 0);
     for kill in 0..kills {
         let before = monotonic_ns();
@@ -82,7 +82,7 @@ fn at_random_moments_costs_a_second_at_most_and_nothing_else() -> Result<()> {
 
             objects.wait_until_gone(SOON)?;
             place.is_sound()?;
-            let rows = place.rows(&recorded())?;
+            let rows = place.rows(&ticks.recorded())?;
             let numbers: Vec<_> = rows.iter().filter_map(|row| row["n"].as_i64()).collect();
             checked += ticks.all_in(&numbers, from, killed - MAY_MISS - waited)?;
             // It was the session of this run.

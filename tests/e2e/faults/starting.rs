@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use tracer_tests::{
     harness::{Process, SOON, is_alive, wait_until},
     serving::{Place, stop},
-    ticks::{Ticks, recorded},
+    ticks::Ticks,
 };
 
 const EVERYTHING: &str = "[[rule]]\nlevel = \"sched\"\n";
@@ -29,7 +29,9 @@ fn a_damaged_database_is_kept_aside() -> Result<()> {
     for (signal, damage, from) in
         [(Signal::SIGTERM, vec![0x5a; 64 << 10], 4096), (Signal::SIGKILL, vec![0; 64 << 10], 0)]
     {
-        wait_until("ticks", SOON, || place.ask(&recorded()).is_ok_and(|rows| rows.len() > 100))?;
+        wait_until("ticks", SOON, || {
+            place.ask(&ticks.recorded()).is_ok_and(|rows| rows.len() > 100)
+        })?;
         daemon.signal(signal)?;
         daemon.wait(SOON)?;
         place.is_sound()?;
@@ -53,7 +55,7 @@ fn a_damaged_database_is_kept_aside() -> Result<()> {
         assert_eq!(place.ask_number("select count(*) from session")?, 1);
         assert_eq!(place.ask_number("select min(upid) from process")?, 1);
     }
-    wait_until("ticks", SOON, || place.ask(&recorded()).is_ok_and(|rows| rows.len() > 100))?;
+    wait_until("ticks", SOON, || place.ask(&ticks.recorded()).is_ok_and(|rows| rows.len() > 100))?;
     stop(daemon)?;
     place.is_sound()?;
     assert!(is_alive(ticks.process.pid()));

@@ -1,4 +1,4 @@
-// Makes a call that is known every 10 ms (`ticks FILE`), or as often as it can (`ticks FILE busy`):
+// Makes a call that is known every 10 ms (`ticks FILE`), or one call after another with some work in between (`ticks FILE busy`):
 // getpgid(FIRST + n), which fails. FILE is an array of times, one before the call of each number n, and 0 for those that
 // were not made yet; that of a busy one begins with how many were made.
 
@@ -33,6 +33,8 @@ int main(int argc, char **argv) {
 	if (argc > 2 && strcmp(argv[2], "busy") == 0) {
 		for (;; times[0]++) {
 			getpgid(FIRST);
+			for (volatile int work = 0; work < 10000; work++) {
+			}
 		}
 	}
 	for (int n = 0; n < MOST - 1; n++) {
