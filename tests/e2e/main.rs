@@ -18,6 +18,7 @@ mod loss;
 mod oracle;
 mod reasons;
 mod schedstat;
+mod serve;
 mod soak;
 mod socket;
 mod syscalls_decoded;

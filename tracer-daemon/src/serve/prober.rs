@@ -371,9 +371,16 @@ impl Work {
 
     /// Forgets files that nobody has run for a while, or that somebody wants to write.
     fn clear_files(&mut self) {
-        for (_, file) in self.files.extract_if(|_, file| file.is_over()) {
-            file.uprobes.detach();
-            drop(file.lease);
+        let over = self.files.extract_if(|_, file| file.is_over());
+        let leases: Vec<_> = over
+            .map(|(_, file)| {
+                file.uprobes.detach();
+                file.lease
+            })
+            .collect();
+        if !leases.is_empty() {
+            // Whoever wants to write goes on when the lease is given back: by then it is told that they are gone.
+            self.show();
         }
     }
 

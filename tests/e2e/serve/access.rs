@@ -1,0 +1,249 @@
+//! What users may do who are not root.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context as _, Result, anyhow};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tracer_tests::{
+    daemon::{Daemon, User, as_user, open_dir},
+    go::Go,
+    harness::{Process, SOON, rows, run, tracer, wait_until},
+};
+
+use super::SOMEBODY;
+
+const NOBODY_ELSE: User<'_> = User { id: SOMEBODY, groups: &[] };
+
+/// Everything is traced; the group is one that every system has.
+const CONFIG: &str = "[access]\ngroup = \"daemon\"\nquery_timeout = \"60s\"\nquery_memory = \"96 MiB\"\n\
+                      [[rule]]\nname = \"all\"\ncomm = \"service-*\"\nlevel = \"go\"\n";
+/// What the secrets of others begin with.
+const SECRET: &str = "the-secret";
+
+/// A daemon that traces a program of the user and one of root.
+fn start(config: &str) -> Result<(Daemon, [Process; 2])> {
+    let dir = open_dir()?;
+    let program = dir.path().join("service-a");
+    fs::copy(Go::find()?.build("mutex")?, &program)?;
+    let others = dir.path().join("service-b");
+    fs::copy(Go::find()?.build("httpload")?, &others)?;
+    let daemon = Daemon::start_in(dir, config)?;
+    let mut own = Command::new(program);
+    let own = Process::start(as_user(own.args(["-rounds", "100000000"]), NOBODY_ELSE))?;
+    let secret = format!("-addr=127.0.0.1:0 -pause=1ms -trace=/{SECRET}/in/a/path");
+    let others = Process::start(Command::new(others).args(secret.split(' ').take(2)))?;
+    let states = |process: &Process| {
+        format!(
+            "select count(*) from goroutine_state join goroutine using (ugid)
+             join process using (upid) where pid = {}",
+            process.pid()
+        )
+    };
+    daemon.wait_for(&states(&own), 200)?;
+    daemon.wait_for(&states(&others), 200)?;
+    // A path and arguments that nobody else should know.
+    run(
+        Command::new("sh")
+            .args(["-c", "cp /bin/cat $0/service-c; exec $0/service-c $1 $0"])
+            .arg(daemon.dir())
+            .arg(format!("/{SECRET}/in/a/path")),
+        SOON,
+    )?;
+    daemon.wait_for(&format!("select count(*) from syscall where path like '/{SECRET}%'"), 1)?;
+    daemon.wait_for(&format!("select count(*) from process where cmdline like '%{SECRET}%'"), 1)?;
+    Ok((daemon, [own, others]))
+}
+
+/// The rows that he gets.
+fn his_rows(daemon: &Daemon, sql: &str) -> Result<Vec<Value>> {
+    let ended = daemon.tracer_as(NOBODY_ELSE, &["sql", sql, "-o", "json"])?.ok();
+    rows(&ended.with_context(|| sql.to_owned())?.stdout)
+}
+
+#[test]
+fn a_user_sees_only_his_own_processes() -> Result<()> {
+    let (daemon, [own, others]) = start(CONFIG)?;
+    let pid = others.pid().to_string();
+    let his = |args: &[&str]| daemon.tracer_as(NOBODY_ELSE, args);
+
+    // What there is by now is enough.
+    own.signal(Signal::SIGSTOP)?;
+    others.signal(Signal::SIGSTOP)?;
+
+    // What he may not do.
+    for args in [
+        &["attach", &pid][..],
+        &["attach", &own.pid().to_string()],
+        &["detach", &pid],
+        &["detach", &own.pid().to_string()],
+        &["status"],
+        &["snapshot"],
+    ] {
+        let ended = his(args)?;
+        assert_eq!(ended.code(), 1, "{args:?}: {ended:?}");
+        assert!(ended.stderr.contains("group daemon"), "{args:?}: {ended:?}");
+    }
+    assert!(daemon.traced(others.pid())?.is_some() && daemon.traced(own.pid())?.is_some());
+
+    // What he sees.
+    let list = his(&["ls", "-o", "json"])?.ok()?.stdout;
+    let list: Vec<Value> = serde_json::from_str(&list)?;
+    assert!(list.iter().all(|row| row["uid"] == SOMEBODY) && !list.is_empty(), "{list:?}");
+    let processes = his_rows(&daemon, "select upid, pid, uid, exe from process")?;
+    // His commands may be there for the moment before it was known that no rule names them.
+    assert!(processes.iter().all(|row| row["uid"] == SOMEBODY), "{processes:?}");
+    assert!(processes.iter().any(|row| row["pid"] == own.pid()), "{processes:?}");
+    // In every table, whatever it is called, there is something of his and nothing of others.
+    let mut tables: Vec<Value> =
+        serde_json::from_str(&run(&mut tracer(&["schema", "-o", "json"])?, SOON)?.ok()?.stdout)?;
+    assert!(tables.len() > 20, "{tables:?}");
+    for internal in ["segment", "string", "next_id", "sqlite_schema", "sqlite_temp_schema"] {
+        tables.push(serde_json::json!({ "name": internal }));
+    }
+    for table in &tables {
+        let table = table["name"].as_str().unwrap_or_default();
+        let ended = his(&["sql", &format!("select * from \"{table}\" limit 2000"), "-o", "json"])?;
+        if ended.code() != 0 {
+            // It is not there for him, or may not be read.
+            assert_eq!(ended.code(), 1, "{table}: {ended:?}");
+            continue;
+        }
+        for secret in [SECRET, "service-b", "service-c", "net/http", "main.client"] {
+            assert!(!ended.stdout.contains(secret), "{table} has {secret}");
+        }
+        let found = rows(&ended.stdout)?;
+        let is_his = |row: &Value| {
+            let own = |upid: &Value| processes.iter().any(|process| process["upid"] == *upid);
+            row.get("upid").is_none_or(|upid| upid.is_null() || own(upid))
+        };
+        assert!(found.iter().all(is_his), "{table}");
+    }
+    for table in ["thread_state", "goroutine_state", "syscall", "goroutine_wait", "stack", "frame"]
+    {
+        assert!(
+            !his_rows(&daemon, &format!("select 1 from {table} limit 1"))?.is_empty(),
+            "{table}"
+        );
+    }
+    let goroutines = his(&["goroutines"])?.ok()?.stdout;
+    assert!(goroutines.contains("main.work") && !goroutines.contains("net/http"), "{goroutines}");
+    let waits = his(&["waits"])?.ok()?.stdout;
+    assert!(waits.contains("main.work") && !waits.contains("net/http"), "{waits}");
+    let trace = daemon.dir().join("his.trace");
+    let file = fs::File::create(&trace)?;
+    std::os::unix::fs::fchown(&file, Some(SOMEBODY), None)?;
+    let path = trace.to_str().context("an odd path")?;
+    let ended = his(&["export", "--format", "gotrace", "-o", path, "--pid", &pid])?;
+    assert_eq!(ended.code(), 1, "{ended:?}");
+
+    // Ways around.
+    for sql in [
+        format!("select * from syscall where path like '/{SECRET}%'"),
+        "select * from segment".to_owned(),
+        "select * from main.string".to_owned(),
+        "select sql from sqlite_master where sql like '%service-b%'".to_owned(),
+        format!(
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 200)
+                 select * from n join process on upid = i where uid != {SOMEBODY}"
+        ),
+        format!("select * from process where uid != {SOMEBODY} or exe like '%service-b'"),
+        "select * from thread where upid not in (select upid from process)".to_owned(),
+        "select * from (select * from goroutine union all select * from goroutine)
+         where start_func like 'net/http%'"
+            .to_owned(),
+        format!("attach '{}' as x", daemon.database().path().display()),
+        "select * from dbstat where name = 'segment'".to_owned(),
+        "select load_extension('/lib/x86_64-linux-gnu/libc.so.6')".to_owned(),
+        "select readfile('/etc/shadow')".to_owned(),
+        format!("select * from pragma_database_list where file like '%{}%'", "trace"),
+        "pragma writable_schema = on".to_owned(),
+        "vacuum into '/tmp/out.db'".to_owned(),
+        "create temp table x as select 1".to_owned(),
+        "create virtual table temp.x using process".to_owned(),
+    ] {
+        let ended = his(&["sql", &sql, "-o", "json"])?;
+        let nothing = ended.code() == 1 || rows(&ended.stdout).is_ok_and(|rows| rows.is_empty());
+        assert!(nothing, "{sql}: {ended:?}");
+        assert!(!ended.stderr.contains("panicked"), "{sql}: {ended:?}");
+    }
+    daemon.end()?;
+    Ok(())
+}
+
+/// Memory and processor of the daemon are not his.
+#[test]
+fn a_user_cannot_exhaust_it() -> Result<()> {
+    let (daemon, [own, _others]) = start(&CONFIG.replace("60s", "3s"))?;
+    // Alone, so that nobody else is being started while the command is copied.
+    daemon.tracer_as(NOBODY_ELSE, &["ls"])?.ok()?;
+    let before = daemon.status()?;
+    let rss = |status: &Value| status["rss_bytes"].as_u64().unwrap_or_default();
+    let endless = "with recursive n(i) as (select 1 union all select i + 1 from n)";
+    let questions = [
+        format!("{endless} select max(i) from n"),
+        format!("{endless} select group_concat(hex(zeroblob(100000))) from n"),
+        "select hex(zeroblob(1000000000))".to_owned(),
+        format!(
+            "{endless}, m as materialized (select randomblob(100000) as b from n) select sum(length(b)) from m"
+        ),
+        "select count(*) from syscall a, syscall b, syscall c, thread_state d".to_owned(),
+        format!("{endless} select i, randomblob(1000) from n order by 2"),
+    ];
+    // All at once, and more than may be answered at once.
+    let states = "select count(*) from goroutine_state";
+    let ask = |sql: &str| daemon.tracer_as(NOBODY_ELSE, &["sql", sql]);
+    std::thread::scope(|scope| -> Result<()> {
+        let both = questions.iter().chain(&questions);
+        let asked: Vec<_> = both.map(|sql| (sql, scope.spawn(|| ask(sql)))).collect();
+        // Meanwhile it records, and answers what takes no query.
+        let events = |status: &Value| status["events"].to_string();
+        let first = events(&daemon.status()?);
+        wait_until("events", SOON, || daemon.status().is_ok_and(|now| events(&now) != first))?;
+        for (sql, thread) in asked {
+            let ended = thread.join().map_err(|_| anyhow!("a panic"))??;
+            assert_eq!(ended.code(), 1, "{sql}: {ended:?}");
+        }
+        Ok(())
+    })?;
+    let after = daemon.status()?;
+    // Those who answered had the memory, not the daemon.
+    assert!(rss(&after) < rss(&before) + (96 << 20), "{before} {after}");
+    let n = daemon.number(states)?;
+    daemon.wait_for(states, n + 100)?;
+    assert!(daemon.traced(own.pid())?.is_some());
+    let (_, log) = daemon.end()?;
+    assert!(!log.contains("panicked"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn the_group_may_do_everything_and_others_nothing_if_so_said() -> Result<()> {
+    let gid = nix::unistd::Group::from_name("daemon")?.context("no group daemon")?.gid.as_raw();
+    let member = User { id: SOMEBODY, groups: &[gid] };
+    let daemon = Daemon::start("rule = []\n[access]\ngroup = \"daemon\"\nothers = \"nothing\"\n")?;
+    let sleeper = Process::start(Command::new("sleep").arg("300"))?;
+    let pid = sleeper.pid().to_string();
+    daemon.tracer_as(member, &["attach", &pid])?.ok()?;
+    daemon.tracer_as(member, &["status"])?.ok()?;
+    let sql = format!("select count(*) from process where pid = {pid}");
+    daemon.wait_for(&sql, 1)?;
+    let ended = daemon.tracer_as(member, &["sql", &sql, "-o", "csv"])?.ok()?;
+    assert!(ended.stdout.ends_with("\n1\n"), "{ended:?}");
+    for args in [&["ls"][..], &["sql", "select 1"], &["goroutines"], &["waits"], &["attach", &pid]]
+    {
+        let ended = daemon.tracer_as(NOBODY_ELSE, args)?;
+        assert_eq!(ended.code(), 1, "{args:?}: {ended:?}");
+        assert!(ended.stdout.is_empty(), "{args:?}: {ended:?}");
+    }
+    daemon.tracer_as(member, &["detach", &pid])?.ok()?;
+    let (_, log) = daemon.end()?;
+    for what in ["attach", "detach", "sql"] {
+        let line = log.lines().find(|line| line.contains("uid=4712") && line.contains(what));
+        assert!(
+            line.is_some_and(|line| line.contains("\"done\"") || line.contains("\"answered\"")),
+            "{what}: {log}"
+        );
+    }
+    Ok(())
+}

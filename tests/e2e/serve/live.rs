@@ -1,0 +1,117 @@
+//! Answers while it records.
+
+use std::{fs, process::Command, thread, time::Duration};
+
+use anyhow::{Context as _, Result};
+use tracer_tests::{
+    daemon::{Daemon, open_dir},
+    go::Go,
+    harness::{Process, SOON, monotonic_ns, run},
+};
+
+/// What is older than a second is in an answer, over the socket and from the file.
+#[test]
+fn answers_have_what_is_older_than_a_second() -> Result<()> {
+    let daemon = Daemon::start("[[rule]]\nname = \"all\"\nlevel = \"sched\"\n")?;
+    let mut missed = Vec::new();
+    for round in 0..6 {
+        let marker = daemon.dir().join(format!("marker-{round}"));
+        run(Command::new("touch").arg(&marker), SOON)?.ok()?;
+        thread::sleep(Duration::from_secs(1));
+        let asked = monotonic_ns();
+        let sql = format!(
+            "select count(*) as n, coalesce(max(ts + dur), 0) as ts from syscall
+             where path = '{}' and name = 'openat'",
+            marker.display()
+        );
+        let rows = if round % 2 == 0 { daemon.sql(&sql)? } else { daemon.database().sql(&sql)? };
+        let row = rows.first().context("no row")?;
+        if row["n"] == 0 {
+            missed.push((round, asked));
+            // But not for long.
+            daemon.wait_for(&sql, 1)?;
+        }
+    }
+    // On a machine with much else to do, threads of tracerd may wait, too.
+    assert!(missed.len() < 3, "not there after a second: {missed:?}; {}", daemon.log());
+    daemon.end()?;
+    Ok(())
+}
+
+/// What ends with a detach ends then: not before, and nothing is later.
+#[test]
+fn a_detach_ends_rows() -> Result<()> {
+    let dir = open_dir()?;
+    let service = dir.path().join("service");
+    fs::copy(Go::find()?.build("mutex")?, &service)?;
+    let daemon = Daemon::start_in(dir, "rule = []\n")?;
+    let process = Process::start(Command::new(&service).args(["-rounds", "100000000"]))?;
+    let pid = process.pid();
+    let states = format!(
+        "select count(*) from goroutine_state join goroutine using (ugid) join process using (upid)
+         where pid = {pid}"
+    );
+    let (mut times, mut seen) = (Vec::new(), 0);
+    for _ in 0..3 {
+        let before = monotonic_ns();
+        daemon.tracer(&["attach", &pid.to_string()])?.ok()?;
+        daemon.wait_for(&states, seen + 200)?;
+        let asked = monotonic_ns();
+        let ended = daemon.tracer(&["detach", &pid.to_string()])?.ok()?;
+        assert!(ended.stderr.contains("detached after"), "{ended:?}");
+        times.push((before, asked, monotonic_ns()));
+        // It goes on, unseen.
+        thread::sleep(Duration::from_millis(300));
+        seen = daemon.number(&states)?;
+    }
+    drop(process);
+    let (database, _) = daemon.end()?;
+    // It is one process, and goes on.
+    let processes = format!("select count(*) from process where pid = {pid} and end_ts is null");
+    assert_eq!(database.number(&processes)?, 1);
+    let ends = [i64::MAX].into_iter().chain(times.iter().skip(1).map(|(before, ..)| *before).rev());
+    for ((_, asked, done), next) in times.iter().rev().zip(ends) {
+        for table in
+            ["thread_state join thread using (utid)", "goroutine_state join goroutine using (ugid)"]
+        {
+            let of = format!("from {table} join process using (upid) where pid = {pid}");
+            let last = database.number(&format!("select max(ts + dur) {of} and ts < {done}"))?;
+            assert!((*asked..=*done).contains(&last), "{table}: {asked} {last} {done}");
+            let between = format!("select count(*) {of} and ts >= {done} and ts < {next}");
+            assert_eq!(database.number(&between)?, 0, "{table}");
+            let across = format!(
+                "select count(*) {of} and ts < {done} and (dur is null or ts + dur > {done})"
+            );
+            assert_eq!(database.number(&across)?, 0, "{table}");
+        }
+    }
+    Ok(())
+}
+
+/// Of a process that is gone before anybody can look, there is what the kernel told.
+#[test]
+fn processes_that_live_for_a_moment_are_recorded() -> Result<()> {
+    let dir = open_dir()?;
+    for (program, name) in [("sh", "moment-sh"), ("true", "moment")] {
+        fs::copy(format!("/bin/{program}"), dir.path().join(name))?;
+    }
+    let daemon = Daemon::start_in(dir, "[[rule]]\ncomm = \"moment*\"\nlevel = \"go\"\n")?;
+    let runs = 200;
+    let script = format!("i=0; while [ $i -lt {runs} ]; do ./moment an-argument; i=$((i+1)); done");
+    let mark = monotonic_ns();
+    let mut shell = Command::new("./moment-sh");
+    run(shell.args(["-c", &script]).current_dir(daemon.dir()), 2 * SOON)?.ok()?;
+    let sql = format!(
+        "select count(*) from process where cmdline = './moment an-argument' and exit_code = 0
+         and exe like '%/moment' and start_ts > {mark} and end_ts > start_ts and parent_upid is not null"
+    );
+    daemon.wait_for(&sql, runs)?;
+    let (database, _) = daemon.end()?;
+    assert_eq!(database.number(&sql)?, runs);
+    // Each made its system calls, among them the last one.
+    let calls = "select count(distinct utid) from syscall join thread using (utid) join process using (upid)
+         where cmdline = './moment an-argument' and syscall.name = 'exit_group'";
+    assert_eq!(database.number(calls)?, runs);
+    tracer_tests::lifetimes::check(&database)?;
+    Ok(())
+}
