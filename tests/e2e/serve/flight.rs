@@ -76,7 +76,7 @@ fn a_trigger_writes_what_led_to_it() -> Result<()> {
     let (daemon, folder) = start()?;
     sleeps("0.1")?;
     thread::sleep(Duration::from_secs(1));
-    assert_eq!(snapshots(&folder), [PathBuf::new(); 0], "nothing happened");
+    assert!(snapshots(&folder).is_empty(), "nothing happened");
     sleeps("0.4")?;
     let file = newer_than(&[], &folder)?;
     let one = "select count(*) from trigger_fired f join process p using (upid)
