@@ -6,6 +6,7 @@
 mod anywhere;
 mod bad_input;
 mod command_line;
+mod crowds;
 mod daisy;
 mod disk_full;
 mod dump;
@@ -23,6 +24,7 @@ mod soak;
 mod socket;
 mod syscalls_decoded;
 mod syscalls_vs_strace;
+mod system_wide;
 mod targets;
 mod thread_lives;
 mod thread_waits;

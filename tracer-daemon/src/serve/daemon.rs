@@ -161,10 +161,13 @@ impl Daemon {
     }
 
     fn finish(self, stop: Signal) -> Result<()> {
-        let Self { mut engine, mut sink, prober, server, .. } = self;
+        let Self { mut engine, mut sink, prober, server, processes, .. } = self;
         drop(server);
         kick::every_cpu();
         let ended = clock::pair();
+        // Detaching takes seconds on a busy machine, in which nobody empties the ring.
+        engine.kernel.set(Settings::default())?;
+        processes.all().for_each(|process| engine.kernel.untrace(process.pid));
         engine.take_all();
         prober.stop();
         engine.take_all();

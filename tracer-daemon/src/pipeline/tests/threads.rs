@@ -66,6 +66,27 @@ fn a_switch_that_the_kernel_did_not_tell_is_found_by_the_time_on_the_cpu() {
     assert_eq!(bench.losses(), []);
 }
 
+/// The kernel programs may record all processes before they are listed.
+#[test]
+fn what_was_heard_before_a_thread_was_listed_is_not_contradicted() {
+    type Push = fn(&mut Bench);
+    let cases: [(Push, &[(&str, i64, Option<i64>)]); 3] = [
+        (|b| b.push(switch(1_500, 1, 1, PID, 0)), &[("running", 1_500, Some(1_000))]),
+        (|b| b.push(switch(1_500, PID, 2, 1, 0)), &[("uninterruptible", 1_500, Some(1_000))]),
+        (|b| b.push(waking(1_500, PID, CONTEXT_TASK)), &[("runnable", 1_500, Some(1_000))]),
+    ];
+    for (push, expected) in cases {
+        let mut bench = Bench::new();
+        bench.pipeline.add_thread(PID, PID, "main", 'S', (2_000, 2_100));
+        push(&mut bench);
+        bench.pipeline.advance(2_500);
+        bench.pipeline.end_process(PID, 2_500);
+        bench.run(3_000);
+        assert_eq!(bench.thread(i64::from(PID)), expected);
+        assert_eq!(bench.losses(), []);
+    }
+}
+
 /// As [`switch`], with what the kernel counts: time on run queues of who leaves and who comes, and how often who
 /// leaves got a CPU.
 fn counted(switch: SchedSwitch, prev: u64, next: u64, prev_arrivals: u32) -> SchedSwitch {

@@ -207,6 +207,13 @@ impl Track {
         }
     }
 
+    /// An event of it comes: what it did when it was listed is of no interest if that was later.
+    pub fn heard(&mut self, ts: i64) {
+        if self.first.is_some_and(|first| ts < first.since) {
+            (self.open, self.first) = (None, None);
+        }
+    }
+
     /// A thread that was created just now.
     pub fn begins(self) -> Self {
         Self { runtime: Some(0), delay: Some(0), arrivals: Some(0), ..self }

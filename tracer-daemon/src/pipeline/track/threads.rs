@@ -180,6 +180,7 @@ impl Threads {
             return;
         };
         let (ts, utid) = (event.header.ts.cast_signed(), track.utid);
+        track.heard(ts);
         let cpu = Some(i64::from(event.header.cpu));
         let ran = |from, cx: &mut Context<'_>| {
             let row = State::Running.row(from, utid, cx.strings);
@@ -251,6 +252,7 @@ impl Threads {
         let Header { ts, cpu, .. } = event.header;
         let track = self.tracks.entry(event.next_tid).or_insert_with(|| Track::new(upid, utid));
         let now = ts.cast_signed();
+        track.heard(now);
         let waited = track.waited(event.next_delay);
         track.queued(waited, now, cx.closed);
         match (track.open.take(), track.first.take(), track.early_wake.take()) {
@@ -288,6 +290,7 @@ impl Threads {
             cx.entities.thread_started(utid, event.header.ts);
             *track = Track::new(upid, utid).begins();
         }
+        track.heard(ts);
         match track.open.take() {
             Some((state, row)) if state.waits() => {
                 let listed_later = track.first.take().is_some_and(|f| event.header.ts < f.listed);
