@@ -334,11 +334,17 @@ mod tests {
         assert_eq!(ring.drain(usize::MAX, |_| {}), 0, "no process is traced, so nothing comes");
     }
 
-    /// On a kernel before 6.18, on one without quotas, and on one without iowait.
+    /// On a kernel before 6.18, on one without quotas, on one without iowait, and without CONFIG_SCHED_INFO.
     #[test]
     fn fields_that_a_kernel_does_not_have_are_not_needed() {
         let mut offsets = btf::KernelOffsets::read().expect("this kernel has BTF");
-        for field in ["TASK_THROTTLED", "CFS_RQ_THROTTLE_COUNT", "TASK_CFS_RQ", "TASK_IN_IOWAIT"] {
+        for field in [
+            "TASK_THROTTLED",
+            "CFS_RQ_THROTTLE_COUNT",
+            "TASK_CFS_RQ",
+            "TASK_IN_IOWAIT",
+            "RUN_DELAY_KNOWN",
+        ] {
             offsets = offsets.without(field);
             load_with(*RING_BYTES.start(), &offsets).expect("loads");
         }

@@ -190,7 +190,10 @@ impl Daemon {
         let pid = beginning.pid;
         let before = self.processes.get(pid);
         // The path that the program gave may be a relative one, or that of a script.
-        let exe = ProcessInfo::exe(pid).unwrap_or_else(|| file.to_owned());
+        let exe = ProcessInfo::exe(pid).unwrap_or_else(|| match before {
+            Some(before) if file == "/proc/self/exe" => before.exe.clone(),
+            _ => file.to_owned(),
+        });
         let cgroup = ProcessInfo::cgroup(pid)
             .or_else(|| before.map(|before| before.cgroup.clone()))
             .unwrap_or_default();

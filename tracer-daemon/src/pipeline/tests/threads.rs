@@ -70,10 +70,10 @@ fn a_switch_that_the_kernel_did_not_tell_is_found_by_the_time_on_the_cpu() {
 #[test]
 fn what_was_heard_before_a_thread_was_listed_is_not_contradicted() {
     type Push = fn(&mut Bench);
-    let cases: [(Push, &[(&str, i64, Option<i64>)]); 3] = [
-        (|b| b.push(switch(1_500, 1, 1, PID, 0)), &[("running", 1_500, Some(1_000))]),
-        (|b| b.push(switch(1_500, PID, 2, 1, 0)), &[("uninterruptible", 1_500, Some(1_000))]),
-        (|b| b.push(waking(1_500, PID, CONTEXT_TASK)), &[("runnable", 1_500, Some(1_000))]),
+    let cases: [(Push, _); 3] = [
+        (|b| b.push(switch(1_500, 1, 1, PID, 0)), ("running", 1_500, Some(1_000))),
+        (|b| b.push(switch(1_500, PID, 2, 1, 0)), ("uninterruptible", 1_500, Some(1_000))),
+        (|b| b.push(waking(1_500, PID, CONTEXT_TASK)), ("runnable", 1_500, Some(1_000))),
     ];
     for (push, expected) in cases {
         let mut bench = Bench::new();
@@ -82,7 +82,7 @@ fn what_was_heard_before_a_thread_was_listed_is_not_contradicted() {
         bench.pipeline.advance(2_500);
         bench.pipeline.end_process(PID, 2_500);
         bench.run(3_000);
-        assert_eq!(bench.thread(i64::from(PID)), expected);
+        assert_eq!(bench.thread(i64::from(PID)), [expected]);
         assert_eq!(bench.losses(), []);
     }
 }
