@@ -466,6 +466,7 @@ runtime.gcBgMarkWorker,true,1,blocked,GC worker (idle),,99000000
 ");
     let json: serde_json::Value =
         serde_json::from_str(&fixture.answer(&["waits", "-o", "json"])).unwrap();
+    let json = &json["rows"];
     for function in json.as_array().unwrap() {
         let causes = function["causes"].as_array().unwrap();
         let sum: i64 = causes.iter().map(|cause| cause["dur"].as_i64().unwrap()).sum();

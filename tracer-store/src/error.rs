@@ -164,7 +164,11 @@ pub enum StoreError {
 impl StoreError {
     /// Whether there was too little memory.
     pub fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::OutOfMemory))
+        match self {
+            Self::TooBig(_) => true,
+            Self::Sqlite(e) => e.sqlite_error_code() == Some(rusqlite::ErrorCode::OutOfMemory),
+            _ => false,
+        }
     }
 
     /// Whether an answer could not be written because its reader is gone.

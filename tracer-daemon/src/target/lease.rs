@@ -59,19 +59,26 @@ mod tests {
 
     #[test]
     fn who_writes_waits_until_the_lease_is_given_back() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "before").unwrap();
-        let lease = Lease::take(&File::open(file.path()).unwrap()).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        fs::write(&file, "before").unwrap();
+        let reader = File::open(&file).unwrap();
+        // A process that another test starts may have the descriptor of the writing end for a moment.
+        let lease = (0..1_000)
+            .find_map(|_| {
+                thread::sleep(Duration::from_millis(1));
+                Lease::take(&reader).ok()
+            })
+            .expect("nobody writes");
         assert!(!lease.is_wanted());
-        let path = file.path().to_owned();
+        let path = file.to_path_buf();
         let writer = thread::spawn(move || fs::write(path, "after"));
         while !lease.is_wanted() {
             thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(fs::read(file.path()).unwrap(), b"before");
+        assert_eq!(fs::read(&file).unwrap(), b"before");
         drop(lease);
         writer.join().unwrap().unwrap();
-        assert_eq!(fs::read(file.path()).unwrap(), b"after");
+        assert_eq!(fs::read(&file).unwrap(), b"after");
     }
 
     #[test]
@@ -80,7 +87,11 @@ mod tests {
         let reader = File::open(file.path()).unwrap();
         assert!(Lease::take(&reader).is_err(), "the other end is open to write");
         let path = file.into_temp_path();
-        assert!(Lease::take(&reader).is_ok());
+        let taken = (0..1_000).any(|_| {
+            thread::sleep(Duration::from_millis(1));
+            Lease::take(&reader).is_ok()
+        });
+        assert!(taken);
         drop(path);
     }
 }
