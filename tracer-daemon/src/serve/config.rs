@@ -77,12 +77,34 @@ pub struct Config {
 pub struct Store {
     /// The database.
     pub path: PathBuf,
-    /// The oldest events give way when the database, with the files beside it, would be larger.
+    /// The oldest events give way when the database, with the files beside it, would be larger; at least
+    /// [`Store::LEAST`].
+    #[serde(deserialize_with = "bound")]
     pub max_size: Size,
     /// Events older than this give way.
     pub max_age: Time,
     /// Whether events are stored, or kept in memory until something happens.
     pub mode: Mode,
+}
+
+impl Store {
+    /// The smallest bound that is kept: what is written at once must fit into a part of it.
+    pub const LEAST: Size = Size(8 << 20);
+
+    /// Whether a bound is large enough.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_bound(bound: Size) -> Result<Size, String> {
+        if bound.0 < Self::LEAST.0 {
+            return Err("a database of less than 8 MiB holds too little to be of use".to_owned());
+        }
+        Ok(bound)
+    }
+}
+
+fn bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Size, D::Error> {
+    Store::check_bound(Size::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
 impl Default for Store {
@@ -439,6 +461,10 @@ mod tests {
         assert_eq!(
             error("[store]\n\nmax_size = \"a lot\"\n"),
             "c.toml:3: max_size: `a lot` is not a size such as \"64 MiB\""
+        );
+        assert_eq!(
+            error("[store]\nmax_size = \"1 MiB\"\n"),
+            "c.toml:2: max_size: a database of less than 8 MiB holds too little to be of use"
         );
         let text = "[[rule]]\nlevel = \"go\"\n[[rule]]\nexe = \"/usr/[\"\nlevel = \"sched\"\n";
         assert!(error(text).starts_with("c.toml:4: exe: "), "{}", error(text));

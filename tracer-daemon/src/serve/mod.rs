@@ -17,7 +17,7 @@ mod triggers;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -67,6 +67,8 @@ fn settings(args: &Serve) -> Result<(Config, Option<PathBuf>)> {
     let store = &mut config.store;
     store.path = args.db.clone().unwrap_or_else(|| store.path.clone());
     store.max_size = args.max_size.unwrap_or(store.max_size);
+    config::Store::check_bound(store.max_size)
+        .map_err(|why| anyhow!("--max-size (or TRACERD_MAX_SIZE): {why}"))?;
     store.max_age = args.max_age.unwrap_or(store.max_age);
     store.mode = if args.flight { config::Mode::Flight } else { store.mode };
     config.limits.memory = args.memory.unwrap_or(config.limits.memory);
