@@ -47,7 +47,7 @@ fn sql_that_needs_too_much_ends_and_the_daemon_does_not_grow() {
     assert_eq!(refusal.reason, Reason::Memory, "{refusal}");
     // SQLite answers NULL to this one.
     let longest = sql(&mut client, "select length(printf('%.*c', 900000000, 'x'))").unwrap();
-    assert_eq!(longest.rows, [[tracer_store::Value::Null]]);
+    assert_eq!(longest.rows, [[Value::Null]]);
     // Rows without end go through the daemon, and do not stay in it.
     let endless = format!("{numbers} select printf('%.*c', 100000, 'x') from n");
     struct Count(u64);
