@@ -84,25 +84,11 @@ unsafe impl<'vtab> VTab<'vtab> for StreamTable {
             if !constraint.is_usable() || constraint.column() != 0 {
                 continue;
             }
-            plan.push(match constraint.operator() {
-                IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_EQ => '=',
-                IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_LT => '<',
-                IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_LE => 'l',
-                IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_GT => '>',
-                IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_GE => 'g',
-                _ => continue,
-            });
+            let Some(letter) = limit_letter(&constraint.operator()) else { continue };
+            plan.push(letter);
             usage.set_argv_index(plan.len() as c_int);
         }
-        let from = plan.contains(['>', 'g']);
-        let to = plan.contains(['<', 'l']);
-        let share = match (plan.contains('='), from, to) {
-            (true, _, _) => 1000,
-            (_, true, true) => 16,
-            (_, true, false) | (_, false, true) => 3,
-            (_, false, false) => 1,
-        };
-        let rows = self.rows.max(1000) / share;
+        let rows = self.rows.max(1000) / one_in(&plan);
         info.set_estimated_rows(rows);
         // At least one segment is decoded.
         info.set_estimated_cost(rows as f64 + MAX_ROWS as f64 / 4.0);
@@ -349,6 +335,28 @@ unsafe impl VTabCursor for Cursor {
         }
         let id = self.current.as_ref().map_or(0, |loaded| loaded.id);
         Ok((id << MAX_ROWS.ilog2()) | self.row as i64)
+    }
+}
+
+/// How an operator limits `ts`, as a letter of a plan; none if it does not.
+pub(crate) fn limit_letter(operator: &IndexConstraintOp) -> Option<char> {
+    match operator {
+        IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_EQ => Some('='),
+        IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_LT => Some('<'),
+        IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_LE => Some('l'),
+        IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_GT => Some('>'),
+        IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_GE => Some('g'),
+        _ => None,
+    }
+}
+
+/// One row in so many is within the limits of a plan, by estimate.
+pub(crate) fn one_in(plan: &str) -> i64 {
+    match (plan.contains('='), plan.contains(['>', 'g']), plan.contains(['<', 'l'])) {
+        (true, _, _) => 1000,
+        (_, true, true) => 16,
+        (_, true, false) | (_, false, true) => 3,
+        (_, false, false) => 1,
     }
 }
 

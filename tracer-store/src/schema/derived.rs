@@ -1,14 +1,14 @@
 //! Tables that are stored nowhere: they are computed from streams when they are asked for.
 
 use super::words::{goroutine_state, goroutine_wait_part};
-use super::{ColumnDef, ColumnKind, TableDef, TableKind};
+use super::{ColumnDef, ColumnKind, TableDef, TableKind, column};
 
-const fn column(name: &'static str, kind: ColumnKind, doc: &'static str) -> ColumnDef {
-    ColumnDef { name, kind, unit: None, words: &[], doc }
+const fn plain(name: &'static str, kind: ColumnKind, doc: &'static str) -> ColumnDef {
+    column(name, kind, None, doc)
 }
 
 const fn ns(name: &'static str, doc: &'static str) -> ColumnDef {
-    ColumnDef { name, kind: ColumnKind::Int, unit: Some("ns"), words: &[], doc }
+    column(name, ColumnKind::Int, Some("ns"), doc)
 }
 
 const STATE: ColumnDef = ColumnDef {
@@ -27,17 +27,17 @@ const PART: ColumnDef = ColumnDef {
     doc: "Where the time went.",
 };
 
-const UGID: ColumnDef = column("ugid", ColumnKind::Int, "The goroutine, see `goroutine`.");
-const UPID: ColumnDef = column("upid", ColumnKind::OptInt, "The process, see `process`.");
-const GOID: ColumnDef = column("goid", ColumnKind::OptInt, "Go's number of the goroutine.");
+const UGID: ColumnDef = plain("ugid", ColumnKind::Int, "The goroutine, see `goroutine`.");
+const UPID: ColumnDef = plain("upid", ColumnKind::OptInt, "The process, see `process`.");
+const GOID: ColumnDef = plain("goid", ColumnKind::OptInt, "Go's number of the goroutine.");
 const REASON: ColumnDef =
-    column("reason", ColumnKind::OptText, "The reason that `goroutine_state` has for it.");
-const UTID: ColumnDef = column(
+    plain("reason", ColumnKind::OptText, "The reason that `goroutine_state` has for it.");
+const UTID: ColumnDef = plain(
     "utid",
     ColumnKind::OptInt,
     "The thread that it was on, while running or in a system call.",
 );
-const PROC: ColumnDef = column("proc", ColumnKind::OptInt, "The P that it ran on, by Go's number.");
+const PROC: ColumnDef = plain("proc", ColumnKind::OptInt, "The P that it ran on, by Go's number.");
 const OFF_CPU_BY: &str = "Who had the CPU instead of the thread, for most of its time off the CPU: name and PID. \
      Of threads that are not recorded, whoever got the CPU last counts. NULL when that is not known, and for the wait that follows a wake-up.";
 
@@ -52,7 +52,7 @@ pub(crate) static GOROUTINE_WAIT: TableDef = TableDef {
             "dur",
             "Its length; of an open interval, up to the newest stored time of its recording.",
         ),
-        column("is_open", ColumnKind::Int, "1 if it is still open, 0 else."),
+        plain("is_open", ColumnKind::Int, "1 if it is still open, 0 else."),
         UGID,
         UPID,
         GOID,
@@ -79,8 +79,8 @@ pub(crate) static GOROUTINE_WAIT: TableDef = TableDef {
             "Not known what the thread did: events were lost, or the thread is not known.",
         ),
         ns("cpu", "CPU time of the interval, whatever part it is in. Not a part itself."),
-        column("by_utid", ColumnKind::OptInt, "The thread of `off_cpu_by`, see `thread`."),
-        column("off_cpu_by", ColumnKind::OptText, OFF_CPU_BY),
+        plain("by_utid", ColumnKind::OptInt, "The thread of `off_cpu_by`, see `thread`."),
+        plain("off_cpu_by", ColumnKind::OptText, OFF_CPU_BY),
     ],
     session_at: None,
     doc: "Where the time of goroutines went: each interval of `goroutine_state`, with the time that each part took. \
@@ -107,9 +107,9 @@ pub(crate) static GOROUTINE_WAIT_PART: TableDef = TableDef {
         REASON,
         UTID,
         PROC,
-        column("on_cpu", ColumnKind::Int, "1 if the thread was on a CPU, 0 else."),
-        column("by_utid", ColumnKind::OptInt, "The thread of `off_cpu_by`, see `thread`."),
-        column(
+        plain("on_cpu", ColumnKind::Int, "1 if the thread was on a CPU, 0 else."),
+        plain("by_utid", ColumnKind::OptInt, "The thread of `off_cpu_by`, see `thread`."),
+        plain(
             "off_cpu_by",
             ColumnKind::OptText,
             "While off the CPU that the thread was taken off: who had that CPU, name and PID. NULL when that is not known.",

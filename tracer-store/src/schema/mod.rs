@@ -130,6 +130,16 @@ const SESSION_ID: ColumnDef = ColumnDef {
     doc: "The recording, see `session`.",
 };
 
+/// A column without words of its own.
+const fn column(
+    name: &'static str,
+    kind: ColumnKind,
+    unit: Option<&'static str>,
+    doc: &'static str,
+) -> ColumnDef {
+    ColumnDef { name, kind, unit, words: &[], doc }
+}
+
 impl TableDef {
     /// What a row means, in Markdown.
     pub fn doc(&self) -> &'static str {

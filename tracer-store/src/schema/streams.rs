@@ -8,7 +8,7 @@ use crate::strings::StrId;
 
 use super::tables::tables;
 use super::words::{goroutine_state, proc_state, thread_reason, thread_state, thread_waker};
-use super::{ColumnDef, ColumnKind, TableDef, TableKind};
+use super::{ColumnKind, TableDef, TableKind, column};
 
 tables! {
     /// What each thread did, one row per interval between two scheduler events. The rows of a thread follow one
@@ -321,15 +321,6 @@ tables! {
         /// Where it was made, see `stack`.
         stack_id: Option<i64>;
     }
-}
-
-const fn column(
-    name: &'static str,
-    kind: ColumnKind,
-    unit: Option<&'static str>,
-    doc: &'static str,
-) -> ColumnDef {
-    ColumnDef { name, kind, unit, words: &[], doc }
 }
 
 /// The view that shows all streams in one shape.

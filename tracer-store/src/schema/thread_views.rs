@@ -1,15 +1,6 @@
 //! Views over thread_state: waits with all that is known of them, and migrations.
 
-use super::{ColumnDef, ColumnKind, TableDef, TableKind};
-
-const fn column(
-    name: &'static str,
-    kind: ColumnKind,
-    unit: Option<&'static str>,
-    doc: &'static str,
-) -> ColumnDef {
-    ColumnDef { name, kind, unit, words: &[], doc }
-}
+use super::{ColumnDef, ColumnKind, TableDef, TableKind, column};
 
 const fn view(
     name: &'static str,

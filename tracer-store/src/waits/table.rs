@@ -21,7 +21,7 @@ use crate::schema::derived::{GOROUTINE_WAIT, GOROUTINE_WAIT_PART};
 use crate::schema::{ColumnDef, TableDef};
 use crate::shared::Shared;
 use crate::strings::StrId;
-use crate::vtab::{limits, module_error};
+use crate::vtab::{limit_letter, limits, module_error, one_in};
 
 /// Makes the tables known to a connection.
 pub(crate) fn register(conn: &Connection, shared: &Arc<Shared>) -> rusqlite::Result<()> {
@@ -88,26 +88,18 @@ unsafe impl<'vtab> VTab<'vtab> for WaitTable {
             if !constraint.is_usable() {
                 continue;
             }
-            plan.push(match (constraint.column(), constraint.operator()) {
-                (0, IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_EQ) => '=',
-                (0, IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_LT) => '<',
-                (0, IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_LE) => 'l',
-                (0, IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_GT) => '>',
-                (0, IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_GE) => 'g',
-                (at, IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_EQ) if at == self.ugid_at => 'u',
-                _ => continue,
-            });
+            let letter = match (constraint.column(), constraint.operator()) {
+                (0, operator) => limit_letter(&operator),
+                (at, IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_EQ) if at == self.ugid_at => {
+                    Some('u')
+                }
+                _ => None,
+            };
+            let Some(letter) = letter else { continue };
+            plan.push(letter);
             usage.set_argv_index(plan.len() as c_int);
         }
-        let from = plan.contains(['>', 'g']);
-        let to = plan.contains(['<', 'l']);
-        let share = match (plan.contains('='), from, to) {
-            (true, _, _) => 1000,
-            (_, true, true) => 16,
-            (_, true, false) | (_, false, true) => 3,
-            (_, false, false) => 1,
-        };
-        let read = self.rows.max(1000) / share;
+        let read = self.rows.max(1000) / one_in(&plan);
         let found = if plan.contains('u') { (read / 100).max(1) } else { read };
         info.set_estimated_rows(found);
         // All intervals of the time are read for those of one goroutine; the beginning is dear, so that a join
