@@ -33,6 +33,11 @@ pub fn pair() -> Clock {
     measure().0
 }
 
+/// A time of CLOCK_MONOTONIC as one since 1970-01-01 00:00:00 UTC, by what both clocks are `now` (ns).
+pub fn wall(now: &Clock, ts: i64) -> i64 {
+    now.realtime - (now.ts - ts)
+}
+
 /// A pair of clocks, and how far (ns) its times may be apart.
 fn measure() -> (Clock, u64) {
     let mut best = measure_once();

@@ -289,6 +289,13 @@ impl When {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
 
+impl Size {
+    /// As a size of memory.
+    pub fn memory(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
 impl std::str::FromStr for Size {
     type Err = String;
 
@@ -349,6 +356,11 @@ fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketA
 }
 
 impl Config {
+    /// The rules that hold.
+    pub fn rules(&self) -> Vec<Rule> {
+        self.rules.clone().unwrap_or_else(|| vec![Rule::everything()])
+    }
+
     /// Reads a config file; `None` stands for the default place, where there need not be one. Returns which file
     /// was read, too.
     ///

@@ -9,7 +9,6 @@ use super::{
     daemon::Daemon,
     health,
     processes::{By, Process},
-    rules::Rule,
     settings,
 };
 use crate::{
@@ -121,6 +120,7 @@ impl Daemon {
         let tracepoint = costs.tracepoint.unwrap_or(TRACEPOINT_NS);
         let uprobe = costs.uprobe.unwrap_or(UPROBE_NS) + TRAP_NS;
         let lost = self.engine.pipeline.totals().lost;
+        let now = clock::pair();
         let row = |process: &Process| {
             let ProcessEvents { kernel, runtime } = self.engine.pipeline.events_of(process.pid);
             let rate = self.health.rate(process.pid);
@@ -130,7 +130,7 @@ impl Daemon {
                 exe: process.exe.clone(),
                 uid: process.uid,
                 level: process.options.map_or_else(Default::default, |o| level_of(o.level)),
-                since: wall(process.since),
+                since: clock::wall(&now, process.since.cast_signed()),
                 rule: match &process.by {
                     By::Rule(name) => Some(name.clone()),
                     By::Hand | By::Nothing => None,
@@ -177,7 +177,7 @@ impl Daemon {
     /// Reads the config file again, and applies its rules to all processes that run.
     pub(super) fn read_again(&mut self) -> Result<String> {
         let (config, file) = settings(&self.args)?;
-        self.rules = config.rules.clone().unwrap_or_else(|| vec![Rule::everything()]);
+        self.rules = config.rules();
         self.config = config;
         self.file = file;
         self.apply_config()?;
@@ -250,10 +250,4 @@ fn level_of(level: Level) -> tracer_protocol::Level {
         Level::Go => tracer_protocol::Level::Go,
         Level::Full => tracer_protocol::Level::Full,
     }
-}
-
-/// A time of CLOCK_MONOTONIC (ns) as ns since 1970-01-01 00:00:00 UTC.
-fn wall(ts: u64) -> i64 {
-    let now = clock::pair();
-    now.realtime - (now.ts - ts.cast_signed())
 }

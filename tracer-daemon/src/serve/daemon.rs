@@ -75,7 +75,7 @@ impl Daemon {
         let (sink, ids) = Sink::open(&config, session::begin())?;
         let mut engine = Engine::new(kernel, ring, ids);
         engine.pipeline.watch_beginnings();
-        let rules = config.rules.clone().unwrap_or_else(|| vec![Rule::everything()]);
+        let rules = config.rules();
         // Itself it does not trace: each of its events would make another one.
         // Nor the processes that it starts, until they run another program.
         engine.kernel.trace(std::process::id(), INHERIT)?;
@@ -266,16 +266,10 @@ impl Daemon {
             self.prober.release(looked.life);
             return;
         };
-        let told: Vec<_> = looked
-            .missing
-            .iter()
-            .cloned()
-            .chain(looked.go.as_ref().and_then(|go| Some(go.as_ref().ok()?.note()?.to_owned())))
-            .collect();
         process.state = match &looked.go {
             Some(Err(why)) => State::Partly(format!("goroutines cannot be traced: {why}")),
-            _ if told.is_empty() => State::Tracing,
-            _ => State::Partly(format!("not traced: {}", told.join(", "))),
+            _ if looked.missing.is_empty() => State::Tracing,
+            _ => State::Partly(format!("not traced: {}", looked.missing.join(", "))),
         };
         let begun = match &looked.go {
             Some(Ok(go)) => self.engine.kernel.set_target(pid, go.target(options)),

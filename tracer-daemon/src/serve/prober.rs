@@ -64,7 +64,7 @@ pub struct Looked {
     pub go_version: Option<String>,
     /// Its Go runtime with probes in place; why goroutines cannot be traced; or none: it is no Go program.
     pub go: Option<Result<Attachable, String>>,
-    /// What cannot be traced although the rest is.
+    /// What cannot be traced although the rest is, and what else there is to say of it.
     pub missing: Vec<String>,
 }
 
@@ -246,7 +246,7 @@ impl Work {
                     return;
                 }
                 let missing = match &go {
-                    Some(Ok(go)) => go.missing(level).map(str::to_owned).collect(),
+                    Some(Ok(go)) => go.missing(level).chain(go.note()).map(str::to_owned).collect(),
                     _ => Vec::new(),
                 };
                 let looked = Looked {

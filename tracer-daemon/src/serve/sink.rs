@@ -39,9 +39,8 @@ impl Sink {
             Mode::Store => Self::open_store(config, session),
             Mode::Flight => {
                 let Config { flight, store, .. } = config;
-                let memory = usize::try_from(flight.memory.0).unwrap_or(usize::MAX);
                 let recorder = Recorder {
-                    flight: Flight::new(flight.keep.0, memory, session.started_ts),
+                    flight: Flight::new(flight.keep.0, flight.memory.memory(), session.started_ts),
                     snapshots: Snapshots::new(&flight.folder, flight.snapshots, &store.path),
                     next: None,
                 };
@@ -76,8 +75,7 @@ impl Sink {
             Self::Store(writer) => writer.set_limits(limits(config)),
             Self::Flight(recorder) => {
                 let flight = &config.flight;
-                let memory = usize::try_from(flight.memory.0).unwrap_or(usize::MAX);
-                recorder.flight.set_limits(flight.keep.0, memory);
+                recorder.flight.set_limits(flight.keep.0, flight.memory.memory());
                 recorder.snapshots.set_limits(&flight.folder, flight.snapshots);
             }
         }
@@ -132,7 +130,7 @@ impl Sink {
 
     pub fn status(&self) -> Status {
         let now = clock::pair();
-        let wall = |ts: i64| now.realtime - (now.ts - ts);
+        let wall = |ts| clock::wall(&now, ts);
         match self {
             Self::Store(writer) => {
                 let state = writer.state();
@@ -208,6 +206,6 @@ fn limits(config: &Config) -> Limits {
     Limits {
         max_bytes: Some(config.store.max_size.0),
         max_age: Some(config.store.max_age.0),
-        memory: usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX),
+        memory: config.limits.memory.memory(),
     }
 }
