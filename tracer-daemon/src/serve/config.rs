@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use thiserror::Error;
 
 use super::rules::{Limit, Rule};
+use crate::server::Others;
 
 /// Where the config file is if nothing else is said. If it is not there, defaults hold.
 pub const DEFAULT_PATH: &str = "/etc/tracerd/config.toml";
@@ -177,17 +178,6 @@ impl Default for Access {
             clients: 256,
         }
     }
-}
-
-/// What users may do who are neither root nor in the group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Others {
-    /// See and query processes of their own uid.
-    #[default]
-    Own,
-    /// Nothing.
-    Nothing,
 }
 
 /// Figures for Prometheus.

@@ -12,7 +12,7 @@ use tracer_store::Batch;
 use tracing::{info, warn};
 
 use super::{
-    config::{self, Config},
+    config::Config,
     ended::Ended,
     health::Health,
     judge::unknown,
@@ -28,7 +28,7 @@ use crate::{
     kernel::{self, Loaded},
     pipeline::{Notice, ProcessFacts},
     record::{Options, clock, engine::Engine, kick, session, signals::Signals, tell},
-    server::{self, Command, Others, Server, ServerConfig},
+    server::{self, Command, Server, ServerConfig},
     target::{ProcessInfo, go::snapshot},
 };
 
@@ -347,10 +347,7 @@ fn server_config(config: &Config) -> ServerConfig {
     let access = &config.access;
     ServerConfig {
         group: access.group.clone(),
-        others: match access.others {
-            config::Others::Own => Others::OwnProcesses,
-            config::Others::Nothing => Others::Nothing,
-        },
+        others: access.others,
         max_clients: access.clients,
         max_queries: access.queries,
         query_timeout: access.query_timeout.0,

@@ -28,6 +28,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{Semaphore, mpsc, oneshot},
@@ -37,9 +38,12 @@ use tracer_protocol::{Control, Reason, Refusal, Reply, SocketCounts};
 pub use access::Peer;
 
 /// What users may do who are neither root nor in the group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Others {
     /// See and query processes of their own uid.
+    #[default]
+    #[serde(rename = "own")]
     OwnProcesses,
     /// Nothing.
     Nothing,
