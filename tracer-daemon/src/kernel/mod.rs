@@ -19,7 +19,7 @@ use thiserror::Error;
 use tracer_common::target::{Settings, Target, Traced};
 use tracing::{debug, warn};
 
-use crate::counts::Counts;
+use crate::{counts::Counts, target::ProcessInfo};
 pub use probes::{HitCosts, Probes, Scope, Uprobes};
 pub use programs::{GoProbe, Level, Place, Site};
 pub use ring::Ring;
@@ -195,6 +195,22 @@ impl Kernel {
         let _ = self.traced.remove(&tgid);
     }
 
+    /// Entries of processes that are not there any more, by tgid and [`Traced::start`]: the program that takes them away
+    /// is not told of each end (docs/adr/0006).
+    pub fn left_over(&self) -> Vec<(u32, u64)> {
+        let entries = self.traced.iter().filter_map(Result::ok);
+        let gone = entries.filter(|(tgid, _)| !ProcessInfo::exists(*tgid));
+        gone.map(|(tgid, Value(traced))| (tgid, traced.start)).collect()
+    }
+
+    /// Takes such an entry away, unless it is another process's by now.
+    pub fn clear(&mut self, (tgid, start): (u32, u64)) {
+        if self.traced.get(&tgid, 0).is_ok_and(|Value(traced)| traced.start == start) {
+            self.untrace(tgid);
+            self.remove_target(tgid);
+        }
+    }
+
     /// Whether something was said of the process `tgid` that has not ended since.
     pub fn knows(&self, tgid: u32) -> bool {
         self.traced.get(&tgid, 0).is_ok()
@@ -348,6 +364,21 @@ mod tests {
             offsets = offsets.without(field);
             load_with(*RING_BYTES.start(), &offsets).expect("loads");
         }
+    }
+
+    #[test]
+    fn entries_of_processes_that_have_ended_are_found() {
+        let Loaded { mut kernel, probes: _, .. } = load(*RING_BYTES.start()).expect("loads");
+        let mut child = std::process::Command::new("true").spawn().expect("runs");
+        let (ended, me) = (child.id(), std::process::id());
+        child.wait().expect("ends");
+        kernel.trace(ended, TRACED).expect("has room");
+        kernel.trace(me, TRACED).expect("has room");
+        assert_eq!(kernel.left_over(), [(ended, 0)]);
+        kernel.clear((ended, 7));
+        assert!(kernel.knows(ended), "of another process");
+        kernel.clear((ended, 0));
+        assert!(!kernel.knows(ended) && kernel.knows(me));
     }
 
     #[test]
