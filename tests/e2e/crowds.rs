@@ -43,8 +43,8 @@ fn is_back(daemon: &Everything, before: Usage) -> Result<Usage> {
             && usage.threads <= before.threads
             && usage.traced <= processes.count() + before.traced / 4 + 8
     };
-    let what = format!("as before, {before:?}");
-    wait_until(&what, SOON, || daemon.usage().is_ok_and(|usage| back(&usage)))?;
+    wait_until("as before", SOON, || daemon.usage().is_ok_and(|usage| back(&usage)))
+        .with_context(|| format!("{before:?}, then {:?}", daemon.usage()))?;
     daemon.usage()
 }
 

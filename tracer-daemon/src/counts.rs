@@ -41,3 +41,25 @@ impl Counts {
         self.0.iter().map(KindCounts::submitted).sum()
     }
 }
+
+/// How many records were submitted on each CPU, or taken from the rings, by whether they have priority.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arrivals(Vec<[u64; 2]>);
+
+impl Arrivals {
+    /// Counts `count` more of a kind and a CPU.
+    pub fn add(&mut self, cpu: usize, kind: EventKind, count: u64) {
+        if self.0.len() <= cpu {
+            self.0.resize(cpu + 1, [0; 2]);
+        }
+        self.0[cpu][usize::from(kind.has_priority())] += count;
+    }
+
+    /// Whether there are as many of each CPU as in `other`, or more.
+    pub fn include(&self, other: &Self) -> bool {
+        other.0.iter().enumerate().all(|(cpu, [bulk, priority])| {
+            let [own_bulk, own_priority] = self.0.get(cpu).copied().unwrap_or_default();
+            own_bulk >= *bulk && own_priority >= *priority
+        })
+    }
+}

@@ -35,8 +35,27 @@ pub fn emit<R: Record>(fill: impl FnOnce(Header) -> R) {
 /// Submits the record that `fill` makes of a header with the time `ts`, or else that of its submission.
 #[inline(always)]
 pub fn emit_at<R: Record>(ts: Option<u64>, fill: impl FnOnce(Header) -> R) {
-    const { assert!(R::TAIL == 0) };
     count::<R>(Counter::Produced);
+    submit(ts, fill);
+}
+
+/// The time of a record that [`emit_begun`] is to submit, which it must. It is counted before that: until the record is in
+/// the ring, user space knows that one of this time is missing.
+#[inline(always)]
+pub fn begin<R: Record>() -> u64 {
+    count::<R>(Counter::Produced);
+    now()
+}
+
+/// Submits the record that `fill` makes of a header with a time of [`begin`].
+#[inline(always)]
+pub fn emit_begun<R: Record>(ts: u64, fill: impl FnOnce(Header) -> R) {
+    submit(Some(ts), fill);
+}
+
+#[inline(always)]
+fn submit<R: Record>(ts: Option<u64>, fill: impl FnOnce(Header) -> R) {
+    const { assert!(R::TAIL == 0) };
     let Some(mut entry) = reserve::<R, R>() else {
         count::<R>(Counter::NoRoom);
         return;
@@ -64,8 +83,8 @@ pub fn try_emit_tail<R: Record, T: 'static>(
     fill: impl FnOnce(Header, *mut R, *mut T) -> bool,
 ) -> Option<bool> {
     const { assert!(R::TAIL == size_of::<T>() && align_of::<T>() <= 8) };
+    count::<R>(Counter::Produced);
     let Some(mut entry) = reserve::<R, WithTail<R, T>>() else {
-        count::<R>(Counter::Produced);
         count::<R>(Counter::NoRoom);
         return None;
     };
@@ -75,9 +94,9 @@ pub fn try_emit_tail<R: Record, T: 'static>(
         fill(header::<R>(ts), addr_of_mut!((*whole).record), addr_of_mut!((*whole).tail))
     };
     if filled {
-        count::<R>(Counter::Produced);
         entry.submit(wake_flags::<R>());
     } else {
+        uncount::<R>();
         entry.discard(u64::from(BPF_RB_NO_WAKEUP));
     }
     Some(filled)
@@ -145,6 +164,17 @@ enum Counter {
 /// Counts one more, and returns where that was counted.
 #[inline(always)]
 fn count<R: Record>(which: Counter) -> Option<*mut u64> {
+    add::<R>(which, 1)
+}
+
+/// Something that was counted did not happen.
+#[inline(always)]
+fn uncount<R: Record>() {
+    add::<R>(Counter::Produced, -1);
+}
+
+#[inline(always)]
+fn add<R: Record>(which: Counter, number: i64) -> Option<*mut u64> {
     let counters = COUNTERS.get_ptr_mut(0)?;
     let kind = R::KIND as usize;
     // SAFETY: a valid, aligned slot of the map that is only ever changed like this.
@@ -156,7 +186,7 @@ fn count<R: Record>(which: Counter) -> Option<*mut u64> {
         };
         // Atomic, because a probe can be preempted by another one on the same CPU. In assembly,
         // because core has no atomic read-modify-write for this target.
-        asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64);
+        asm!("lock *(u64 *)({counter} + 0) += {number}", counter = in(reg) counter, number = in(reg) number);
         Some(counter)
     }
 }

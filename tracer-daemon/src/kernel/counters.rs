@@ -7,7 +7,7 @@ use aya::{
 use tracer_common::{Counters as Raw, EventKind};
 
 use super::{KernelError, take_map};
-use crate::counts::Counts;
+use crate::counts::{Arrivals, Counts, KindCounts};
 
 const MAP: &str = "COUNTERS";
 
@@ -27,17 +27,25 @@ impl Counters {
     }
 
     /// All of them in one system call: they are read often.
-    pub(super) fn read(&self) -> Result<Counts, KernelError> {
-        let mut counts = Counts::default();
-        for CountersValue(cpu) in self.0.get(&0, 0).map_err(|e| failed(&e))?.iter() {
-            for kind in EventKind::ALL.iter().map(|&kind| kind as usize) {
-                let sum = &mut counts.0[kind];
-                sum.no_room += cpu.no_room[kind];
-                sum.unreadable += cpu.unreadable[kind];
-                sum.produced += cpu.produced[kind];
+    pub(super) fn read(&self) -> Result<(Counts, Arrivals), KernelError> {
+        let (mut counts, mut submitted) = (Counts::default(), Arrivals::default());
+        let cpus = self.0.get(&0, 0).map_err(|e| failed(&e))?;
+        for (number, CountersValue(cpu)) in cpus.iter().enumerate() {
+            for &kind in EventKind::ALL {
+                let index = kind as usize;
+                let of_cpu = KindCounts {
+                    produced: cpu.produced[index],
+                    no_room: cpu.no_room[index],
+                    unreadable: cpu.unreadable[index],
+                };
+                let sum = &mut counts.0[index];
+                sum.produced += of_cpu.produced;
+                sum.no_room += of_cpu.no_room;
+                sum.unreadable += of_cpu.unreadable;
+                submitted.add(number, kind, of_cpu.submitted());
             }
         }
-        Ok(counts)
+        Ok((counts, submitted))
     }
 }
 

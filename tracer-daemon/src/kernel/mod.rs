@@ -19,7 +19,10 @@ use thiserror::Error;
 use tracer_common::target::{Settings, Target, Traced};
 use tracing::{debug, warn};
 
-use crate::{counts::Counts, target::ProcessInfo};
+use crate::{
+    counts::{Arrivals, Counts},
+    target::ProcessInfo,
+};
 pub use probes::{HitCosts, Probes, Scope, Uprobes};
 pub use programs::{GoProbe, Level, Place, Site};
 pub use ring::Ring;
@@ -238,11 +241,11 @@ impl Kernel {
         self.settings.set(0, Value(settings), 0).map_err(|e| map_error("SETTINGS", &e))
     }
 
-    /// What the kernel programs counted so far, summed over all CPUs.
+    /// What the kernel programs counted so far, summed over all CPUs, and how many records each CPU submitted.
     ///
     /// # Errors
     /// When a map cannot be read.
-    pub fn counts(&self) -> Result<Counts, KernelError> {
+    pub fn counts(&self) -> Result<(Counts, Arrivals), KernelError> {
         self.counters.read()
     }
 
@@ -396,7 +399,7 @@ mod tests {
             let event = tracer_common::Event::decode(record).expect("a valid record");
             enters += u64::from(event.kind() == tracer_common::EventKind::SysEnter);
         });
-        let counts = kernel.counts().expect("readable").of(tracer_common::EventKind::SysEnter);
+        let counts = kernel.counts().expect("readable").0.of(tracer_common::EventKind::SysEnter);
         assert!(counts.produced >= 1_000 && counts.no_room > 0, "{counts:?}");
         assert_eq!(counts.produced, enters + counts.no_room);
     }

@@ -12,13 +12,13 @@ mod tests;
 use std::sync::Arc;
 
 use tracer_common::{
-    Event, EventKind,
+    Event, EventKind, Header,
     events::{GoStack, GoText, KIND_LIMIT, SysFile, SysText},
 };
 use tracer_store::{Batch, EventCount, FirstIds, words::loss_stage};
 
 use crate::{
-    counts::Counts,
+    counts::{Arrivals, Counts},
     kernel::KernelFrame,
     target::go::{GoRuntime, snapshot::Snapshot},
 };
@@ -68,6 +68,7 @@ pub struct Pipeline {
     tracker: Tracker,
     losses: Losses,
     received: [u64; KIND_LIMIT],
+    arrived: Arrivals,
     /// The kernel's counts, as they were told last.
     counts: Counts,
     flushed_until: u64,
@@ -96,6 +97,7 @@ impl Pipeline {
             tracker: Tracker::new(ids),
             losses: Losses::default(),
             received: [0; KIND_LIMIT],
+            arrived: Arrivals::default(),
             counts: Counts::default(),
             flushed_until: start_ts,
             beginnings: None,
@@ -179,24 +181,24 @@ impl Pipeline {
     pub fn push(&mut self, record: &[u8]) {
         match Event::decode(record) {
             Ok(Event::GoStack(head)) => {
-                self.received[EventKind::GoStack as usize] += 1;
+                self.count(EventKind::GoStack, &head.header);
                 let pcs = record[size_of::<GoStack>()..].as_chunks().0;
                 let pcs = pcs.iter().map(|&pc| u64::from_ne_bytes(pc));
                 self.tracker.stack(&head, &pcs.filter(|&pc| pc != 0).collect::<Vec<_>>());
             }
             Ok(Event::GoText(head)) => {
-                self.received[EventKind::GoText as usize] += 1;
+                self.count(EventKind::GoText, &head.header);
                 self.tracker.text(&head, &record[size_of::<GoText>()..]);
             }
             Ok(Event::SysFile(head)) => {
-                self.received[EventKind::SysFile as usize] += 1;
+                self.count(EventKind::SysFile, &head.header);
                 self.tracker.file(&head, &record[size_of::<SysFile>()..]);
             }
             Ok(event) => {
                 if let Event::SysText(head) = &event {
                     self.tracker.argument(head, &record[size_of::<SysText>()..]);
                 }
-                self.received[event.kind() as usize] += 1;
+                self.count(event.kind(), event.header());
                 if let Some(beginnings) = &mut self.beginnings {
                     beginnings.extend(Beginning::of(&event, record));
                 }
@@ -215,6 +217,16 @@ impl Pipeline {
                 self.losses.add("unknown", loss_stage::DECODE, 1);
             }
         }
+    }
+
+    fn count(&mut self, kind: EventKind, header: &Header) {
+        self.received[kind as usize] += 1;
+        self.arrived.add(header.cpu.into(), kind, 1);
+    }
+
+    /// Records that were taken from the rings so far.
+    pub fn arrived(&self) -> &Arrivals {
+        &self.arrived
     }
 
     /// Stacks of the kernel that events named since the last call, and that are to be told of by

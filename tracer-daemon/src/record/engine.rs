@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use tracer_store::{Batch, FirstIds};
 
-use super::clock;
+use super::{clock, horizon::Horizon};
 use crate::{
     kernel::{Kernel, Ring},
     pipeline::Pipeline,
 };
 
-/// How long events wait for earlier ones of other CPUs.
+/// How long events wait for earlier ones whose time was taken before they were counted.
 const HOLD: Duration = Duration::from_millis(10);
 /// How often the ring is looked at when it does not fill up.
 const DRAIN: Duration = Duration::from_millis(10);
@@ -29,6 +29,7 @@ pub struct Engine {
     pub kernel: Kernel,
     pub pipeline: Pipeline,
     ring: Ring,
+    horizon: Horizon,
     /// Everything before is in the pipeline's rows (CLOCK_MONOTONIC, ns).
     tracked_until: u64,
     /// Up to when the events are tracked that were taken last.
@@ -50,6 +51,7 @@ impl Engine {
             kernel,
             pipeline,
             ring,
+            horizon: Horizon::default(),
             tracked_until: ts,
             until: ts,
             last_flush,
@@ -73,8 +75,6 @@ impl Engine {
 
     /// Takes what is in the ring; true if more may be there.
     pub fn take(&mut self) -> bool {
-        // Taken before the ring is read: whatever is older is then in the pipeline.
-        let until = clock::monotonic().saturating_sub(HOLD.as_nanos() as u64);
         let mut bytes = 0;
         let taken = self.ring.drain(BURST, |record| {
             bytes += record.len();
@@ -82,17 +82,16 @@ impl Engine {
         });
         self.most = self.most.max(bytes);
         self.kernel_stacks();
-        let mut complete = false;
+        let ts = clock::monotonic();
         match self.kernel.counts() {
-            Ok(counts) => {
-                complete = self.pipeline.taken() >= counts.submitted();
+            Ok((counts, submitted)) => {
                 self.pipeline.set_counts(counts);
+                self.horizon.looked(ts, submitted);
             }
             Err(error) => tracing::warn!("{error}"),
         }
-        // What is still in the ring (or behind a record that is still being written) may be older.
-        let newest = self.pipeline.newest().saturating_sub(HOLD.as_nanos() as u64);
-        self.until = if complete { until } else { until.min(newest) };
+        let all = self.horizon.after(self.pipeline.arrived(), self.pipeline.newest());
+        self.until = all.saturating_sub(HOLD.as_nanos() as u64);
         self.kernel.flush_log();
         taken == BURST
     }
@@ -124,7 +123,7 @@ impl Engine {
         loop {
             self.ring.drain(usize::MAX, |record| self.pipeline.push(record));
             self.kernel_stacks();
-            let Ok(counts) = self.kernel.counts() else {
+            let Ok((counts, _)) = self.kernel.counts() else {
                 return;
             };
             let complete = self.pipeline.taken() >= counts.submitted();

@@ -3,6 +3,7 @@
 pub(crate) mod clock;
 pub(crate) mod engine;
 pub(crate) mod go;
+mod horizon;
 pub(crate) mod kick;
 mod launch;
 mod recorder;

@@ -11,7 +11,7 @@ use tracer_common::{
 use super::process::current_tgid;
 use crate::{
     arguments::{self, Args},
-    emit::{emit, emit_at, now},
+    emit::{begin, emit, emit_begun},
     go,
     maps::{self, TRACED, traced},
     stack,
@@ -32,7 +32,6 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     let Some(flags) = maps::flags(tgid).filter(|flags| flags & SYSCALLS != 0) else {
         return 0;
     };
-    let ts = now();
     let call = ctx.arg::<u64>(1);
     if flags & ARM_ON_EXEC != 0 {
         if call != EXECVE && call != EXECVEAT {
@@ -44,6 +43,7 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
             unsafe { (*traced).flags = flags & !ARM_ON_EXEC };
         }
     }
+    let ts = begin::<SysEnter>();
     let target = if flags & MAYBE_GO != 0 { maps::go_target(tgid) } else { None };
     let regs = ctx.arg::<*const pt_regs>(0);
     // SAFETY: the verifier knows the argument as a struct pt_regs and checks the offsets.
@@ -73,7 +73,7 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
         Some(call) => arguments::entered(ts, call, &Args::new(args)),
         None => (0, NO_TIMEOUT),
     };
-    emit_at(Some(ts), |header| SysEnter {
+    emit_begun(ts, |header| SysEnter {
         header,
         tgid,
         nr,
@@ -122,11 +122,11 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
         emit(|header| SysExit { header, tgid, nr, ret, file: 0 });
         return 0;
     };
-    let ts = now();
+    let ts = begin::<SysExit>();
     // SAFETY: as in sys_enter. The kernel leaves the arguments as they were.
     let args =
         unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };
     let file = arguments::left(ts, call, &Args::new(args), ret);
-    emit_at(Some(ts), |header| SysExit { header, tgid, nr, ret, file });
+    emit_begun(ts, |header| SysExit { header, tgid, nr, ret, file });
     0
 }
