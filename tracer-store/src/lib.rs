@@ -42,5 +42,5 @@ pub use shared::ScanStats;
 pub use strings::{Interner, StrId};
 pub use writer::{
     Background, Batch, FirstIds, LastingWriter, Limits, NewSession, Opened, State, Stored, Summary,
-    Writer,
+    Unknown, Writer,
 };

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use common::load::{DANGLING, Load, STEP};
 use common::{Dir, END, Mount, ran, rows, session};
-use tracer_store::{Background, LastingWriter, Limits, NewSession, Reader};
+use tracer_store::{
+    Background, Batch, LastingWriter, Limits, NewSession, Reader, ThreadState, Unknown,
+};
 
 async fn open(path: &Path, limits: Limits) -> (LastingWriter, Load) {
     let session = NewSession { started_ts: 0, ..session() };
@@ -24,7 +26,8 @@ fn number(reader: &Reader, sql: &str) -> i64 {
 /// Rows of streams that were lost at a stage, as the database says.
 fn lost(reader: &Reader, stage: &str) -> u64 {
     let sql = format!(
-        "select coalesce(sum(count), 0) from loss where stage = '{stage}' and kind = 'syscall'"
+        "select coalesce(sum(count), 0) from loss
+         where stage = '{stage}' and kind in ('syscall', 'thread_state')"
     );
     number(reader, &sql).cast_unsigned()
 }
@@ -148,11 +151,31 @@ async fn a_database_that_is_removed_is_begun_anew() {
     let stored = writer.store(load.next()).await;
     assert!(stored.begun_anew.unwrap().contains("was removed"));
     assert_eq!(stored.dropped, 2000);
-    let whole = tracer_store::Batch { whole: true, ..load.next() };
+    let whole = Batch { whole: true, ..load.next() };
     assert_eq!(writer.store(whole).await.dropped, 0);
     let reader = Reader::open(&path).unwrap();
     assert_eq!(rows(&reader, "pragma integrity_check"), ["ok"]);
     assert_eq!(lost(&reader, "store"), 2000);
+}
+
+/// Rows of the thread that lives for ever, in each batch.
+const STATES: i64 = 2_000;
+
+/// The next batch, with what the thread that lives for ever did meanwhile.
+fn next_with_states(load: &mut Load) -> Batch {
+    let begin = load.start + load.at * STEP;
+    let states = ["running", "sleeping", "unknown"].map(|word| load.strings.intern(word));
+    let mut batch = load.next();
+    batch.unknown = Unknown::new(states[2]);
+    let rows = (0..STATES).map(|n| ThreadState {
+        ts: begin + n * STEP / STATES,
+        dur: Some(STEP / STATES),
+        utid: load.ids.utid,
+        state: states[n as usize % 2],
+        ..ThreadState::default()
+    });
+    batch.closed.thread_state.extend(rows);
+    batch
 }
 
 /// Sends more than there is memory for while the disk stands still; then it works again.
@@ -162,11 +185,11 @@ async fn stands_still(path: &Path, stop: impl FnOnce(), go_on: impl FnOnce()) {
     let (writer, mut load) = open(path, limits).await;
     let writer = Background::start(writer, limits).unwrap();
     for _ in 0..5 {
-        writer.send(load.next());
+        writer.send(next_with_states(&mut load));
     }
     stop();
     for _ in 0..100 {
-        let batch = load.next();
+        let batch = next_with_states(&mut load);
         let begun = Instant::now();
         writer.send(batch);
         let took = begun.elapsed();
@@ -182,7 +205,7 @@ async fn stands_still(path: &Path, stop: impl FnOnce(), go_on: impl FnOnce()) {
         assert!(Instant::now() < until, "{:?}", writer.state());
         std::thread::sleep(Duration::from_millis(20));
     }
-    writer.send(load.next());
+    writer.send(next_with_states(&mut load));
     let state = writer.state();
     let end = load.at * STEP;
     writer.finish(tracer_store::Clock { ts: end, realtime: 1 }, "done").unwrap();
@@ -190,9 +213,22 @@ async fn stands_still(path: &Path, stop: impl FnOnce(), go_on: impl FnOnce()) {
     sound(&reader);
     assert_eq!(lost(&reader, "queue"), state.dropped_queue);
     assert_eq!(lost(&reader, "store"), state.dropped_store);
-    let stored = number(&reader, "select count(*) from syscall").cast_unsigned();
-    let dropped = state.dropped_queue + state.dropped_store;
-    assert_eq!(stored + dropped, (load.at * load.rows).cast_unsigned());
+    let stored = number(&reader, "select count(*) from syscall");
+    let dropped = |kind: &str| {
+        let sql = format!("select coalesce(sum(count), 0) from loss where kind = '{kind}'");
+        number(&reader, &sql)
+    };
+    assert_eq!(stored + dropped("syscall"), load.at * load.rows);
+    // What the thread did while its rows were dropped is unknown, and no time is missing or there twice.
+    let of_thread = format!("from thread_state where utid = {}", load.ids.utid);
+    let known = number(&reader, &format!("select count(*) {of_thread} and state != 'unknown'"));
+    assert_eq!(known + dropped("thread_state"), load.at * STATES);
+    assert!(known < load.at * STATES, "nothing was dropped");
+    assert_eq!(number(&reader, &format!("select sum(dur) {of_thread}")), load.at * STEP);
+    let overlaps = format!(
+        "select count(*) from (select ts + dur as end, lead(ts) over (order by ts) as next {of_thread}) where next != end"
+    );
+    assert_eq!(number(&reader, &overlaps), 0);
     assert_eq!(number(&reader, "select count(*) from process"), load.at);
 }
 

@@ -16,8 +16,8 @@ fn on_disk(daemon: &Daemon) -> u64 {
 
 #[test]
 fn by_size() -> Result<()> {
-    const BOUND: u64 = 32 << 20;
-    let config = "[store]\nmax_size = \"32 MiB\"\n[[rule]]\nname = \"dd\"\ncomm = \"dd\"\nlevel = \"sched\"\n";
+    const BOUND: u64 = 8 << 20;
+    let config = "[store]\nmax_size = \"8 MiB\"\n[[rule]]\nname = \"dd\"\ncomm = \"dd\"\nlevel = \"sched\"\n";
     let daemon = Daemon::start(config)?;
     let start = monotonic_ns();
     let mut dd = Command::new("dd");

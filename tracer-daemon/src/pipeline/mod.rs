@@ -285,6 +285,11 @@ impl Pipeline {
         self.tracker.take_notices()
     }
 
+    /// How many rows the next batch has, without those of open intervals.
+    pub fn rows(&self) -> usize {
+        self.tracker.rows()
+    }
+
     /// Rows since the last call, and all intervals that are open; `until` is what was given to
     /// [`Pipeline::advance`].
     pub fn take_batch(&mut self, until: u64) -> Batch {

@@ -37,6 +37,8 @@ pub struct Engine {
     last_flush: Instant,
     last_clock: Instant,
     watch: clock::Watch,
+    /// Rows after which they are stored before it is time.
+    pub batch_rows: usize,
     /// Most that was in the ring at once, bytes, since somebody asked.
     most: usize,
 }
@@ -57,6 +59,7 @@ impl Engine {
             last_flush,
             last_clock,
             watch: clock::Watch::start(),
+            batch_rows: usize::MAX,
             most: 0,
         }
     }
@@ -137,12 +140,16 @@ impl Engine {
 
     /// What was tracked since the last time, if it is time to store it.
     pub fn batch_if_due(&mut self) -> Option<Batch> {
-        (self.last_flush.elapsed() >= FLUSH).then(|| self.batch(self.tracked_until))
+        self.is_due().then(|| self.batch(self.tracked_until))
+    }
+
+    fn is_due(&self) -> bool {
+        self.last_flush.elapsed() >= FLUSH || self.pipeline.rows() >= self.batch_rows
     }
 
     /// As [`Engine::batch_if_due`], with all that later rows may refer to, for a database that was begun anew.
     pub fn whole_batch_if_due(&mut self) -> Option<Batch> {
-        (self.last_flush.elapsed() >= FLUSH).then(|| {
+        self.is_due().then(|| {
             let batch = self.pipeline.take_whole_batch(self.tracked_until);
             self.with_clocks(batch)
         })

@@ -35,6 +35,10 @@ use crate::{
 /// Commands that may wait to be answered; who sends more waits.
 const COMMANDS: usize = 64;
 
+/// Rows that are stored together at most: one row in two, of those that are dropped if the disk does not keep up, is more
+/// than none.
+const BATCH_ROWS: usize = 32_768;
+
 /// The daemon.
 pub struct Daemon {
     pub(super) args: Serve,
@@ -74,6 +78,7 @@ impl Daemon {
         let server = server::start(server_config(&config), sender.clone())?;
         let (sink, ids) = Sink::open(&config, session::begin())?;
         let mut engine = Engine::new(kernel, ring, ids);
+        engine.batch_rows = BATCH_ROWS;
         engine.pipeline.watch_beginnings();
         let rules = config.rules();
         // Itself it does not trace: each of its events would make another one.

@@ -1,5 +1,6 @@
 //! Writing in the background: who hands over batches never waits for the disk.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -34,16 +35,17 @@ pub struct State {
 
 #[derive(Default)]
 struct Inner {
-    /// All that has come since the writer took what came before.
-    next: Option<Batch>,
-    /// Bytes of memory in `next`, and of them those of open intervals.
+    /// What the writer has not taken yet, with the bytes of memory in each batch.
+    next: VecDeque<(Batch, usize)>,
+    /// Bytes of all of them.
     next_bytes: usize,
-    open_bytes: usize,
-    /// Rows of entities that `next` had when it was compacted last.
+    /// Rows of entities that the last of them had when it was compacted last.
     compacted: usize,
     /// Bytes of memory that the writer is busy with.
     busy: usize,
     memory: usize,
+    /// Bytes of memory up to which batches are made into one.
+    at_once: usize,
     limits: Option<Limits>,
     ended: bool,
     /// When and why the recording ended, if that is to be stored.
@@ -51,6 +53,36 @@ struct Inner {
     wants_whole: bool,
     notes: Vec<String>,
     state: State,
+}
+
+impl Inner {
+    /// Makes it a part of the last batch if that does not become too large, or if nothing more fits anyway.
+    fn add(&mut self, batch: Batch, bytes: usize, full: bool) {
+        let Some((last, last_bytes)) = self.next.back_mut() else {
+            return self.push(batch, bytes);
+        };
+        // The open intervals take the place of those before.
+        let both = *last_bytes - last.open.bytes() + bytes;
+        if batch.whole || (both > self.at_once && !full) {
+            return self.push(batch, bytes);
+        }
+        self.next_bytes -= *last_bytes;
+        last.absorb(batch);
+        *last_bytes = both;
+        let rows = last.many() + last.processes.len();
+        if rows > 2 * self.compacted + 65_536 {
+            last.compact();
+            self.compacted = last.many() + last.processes.len();
+            *last_bytes = last.bytes();
+        }
+        self.next_bytes += *last_bytes;
+    }
+
+    fn push(&mut self, batch: Batch, bytes: usize) {
+        self.next.push_back((batch, bytes));
+        self.next_bytes += bytes;
+        self.compacted = 0;
+    }
 }
 
 struct Shared {
@@ -66,9 +98,9 @@ impl Shared {
 
 /// A [`LastingWriter`] on a thread of its own.
 ///
-/// While it is busy, batches that come are made into one, which it takes when it is ready. Once they take more memory
-/// than three quarters of [`Limits::memory`], rows of streams are dropped and counted; rows that later ones refer to are
-/// kept as long as there is any memory.
+/// While it is busy, batches wait in a queue, small ones made into one. Once they take more memory than five eighths of
+/// [`Limits::memory`], system calls are dropped and counted, and above three quarters all rows of streams; rows that later
+/// ones refer to are kept as long as there is any memory.
 pub struct Background {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Option<Result<Summary>>>>,
@@ -81,7 +113,7 @@ impl Background {
     /// When the system does not let it.
     pub fn start(writer: LastingWriter, limits: Limits) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let inner = Inner { memory: limits.memory, ..Inner::default() };
+        let inner = Inner { memory: limits.memory, at_once: limits.at_once(), ..Inner::default() };
         let shared = Arc::new(Shared { inner: Mutex::new(inner), come: Condvar::new() });
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -96,8 +128,13 @@ impl Background {
         let inner = &mut *guard;
         let held = inner.next_bytes + inner.busy;
         let mut bytes = batch.bytes();
+        if held + bytes > inner.memory / 8 * 5 {
+            inner.state.dropped_queue += batch.drop_syscalls(loss_stage::QUEUE);
+            bytes = batch.bytes();
+        }
         // A quarter is for what is not dropped lightly.
-        if held + bytes > inner.memory / 4 * 3 {
+        let full = held + bytes > inner.memory / 4 * 3;
+        if full {
             inner.state.dropped_queue += batch.drop_rows(loss_stage::QUEUE);
             bytes = batch.bytes();
         }
@@ -106,24 +143,7 @@ impl Background {
             batch.drop_many(loss_stage::QUEUE);
             bytes = batch.bytes();
         }
-        // The open intervals take the place of those before.
-        inner.next_bytes = inner.next_bytes - inner.open_bytes + bytes;
-        inner.open_bytes = batch.open.bytes();
-        match &mut inner.next {
-            Some(next) => next.absorb(batch),
-            next => {
-                *next = Some(batch);
-                inner.compacted = 0;
-            }
-        }
-        if let Some(next) = &mut inner.next {
-            let rows = next.many() + next.processes.len();
-            if rows > 2 * inner.compacted + 65_536 {
-                next.compact();
-                inner.compacted = next.many() + next.processes.len();
-                inner.next_bytes = next.bytes();
-            }
-        }
+        inner.add(batch, bytes, full);
         inner.state.waiting = inner.next_bytes + inner.busy;
         drop(guard);
         self.shared.come.notify_one();
@@ -148,6 +168,7 @@ impl Background {
     pub fn set_limits(&self, limits: Limits) {
         let mut inner = self.shared.lock();
         inner.memory = limits.memory;
+        inner.at_once = limits.at_once();
         inner.limits = Some(limits);
     }
 
@@ -225,9 +246,9 @@ async fn write(mut writer: LastingWriter, shared: &Shared) -> Option<Result<Summ
 fn next(shared: &Shared) -> Option<(Batch, Option<Limits>)> {
     let mut inner = shared.lock();
     loop {
-        if let Some(batch) = inner.next.take() {
-            inner.busy += std::mem::take(&mut inner.next_bytes);
-            inner.open_bytes = 0;
+        if let Some((batch, bytes)) = inner.next.pop_front() {
+            inner.next_bytes -= bytes;
+            inner.busy += bytes;
             return Some((batch, inner.limits.take()));
         }
         if inner.ended {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::unknown::Unknown;
 use crate::schema::entities::{
     Clock, EventCount, Fired, Frame, Goroutine, Loss, Process, Stack, Thread,
 };
@@ -57,6 +58,8 @@ pub struct Batch {
     pub closed: Streams,
     /// All intervals that are open now; they replace the former ones.
     pub open: Streams,
+    /// Times of threads of which the rows were dropped.
+    pub unknown: Unknown,
     /// Stacks that no row of a later batch refers to: their number is not used again.
     pub gone_stacks: Vec<i64>,
     /// Frames that no row of a later batch refers to.
@@ -140,6 +143,7 @@ impl Batch {
             + self.fired.len() * size_of::<Fired>()
             + self.clocks.len() * size_of::<Clock>()
             + self.counts.len() * size_of::<EventCount>()
+            + self.unknown.bytes()
     }
 
     /// Rows of the entities that there may be many of.
@@ -176,6 +180,7 @@ impl Batch {
             }
         }
         self.closed.append(&mut later.closed);
+        self.unknown.absorb(later.unknown);
         self.open = later.open;
         self.last_ts = later.last_ts;
         self.whole |= later.whole;
@@ -194,7 +199,24 @@ impl Batch {
     /// Drops the rows of streams and counts them as losses. Returns how many there were.
     pub(super) fn drop_rows(&mut self, stage: &str) -> u64 {
         let losses = self.count_rows(stage);
+        self.unknown.add_rows(&self.closed.thread_state);
         (self.closed, self.open) = (Streams::default(), Streams::default());
+        self.count(losses)
+    }
+
+    /// As [`Self::drop_rows`], of the system calls only: there are more of them than of anything else.
+    pub(super) fn drop_syscalls(&mut self, stage: &str) -> u64 {
+        let syscall = std::mem::take(&mut self.closed.syscall);
+        let mut dropped = Self {
+            closed: Streams { syscall, ..Streams::default() },
+            last_ts: self.last_ts,
+            ..Self::default()
+        };
+        let losses = dropped.count_rows(stage);
+        self.count(losses)
+    }
+
+    fn count(&mut self, losses: Vec<Loss>) -> u64 {
         let dropped = losses.iter().map(|loss| loss.count.cast_unsigned()).sum();
         losses.into_iter().for_each(|loss| self.add_loss(loss));
         dropped
@@ -221,6 +243,7 @@ impl Batch {
         self.goroutines = Vec::new();
         self.frames = Vec::new();
         self.stacks = Vec::new();
+        self.unknown.clear();
         for (kind, rows) in tables.into_iter().filter(|(_, rows)| *rows > 0) {
             let count = rows as i64;
             let (kind, stage) = (kind.into(), stage.into());

@@ -31,6 +31,13 @@ pub struct Limits {
 impl Limits {
     /// The smallest bound on bytes that leaves room to work.
     pub const LEAST_BYTES: u64 = 4 << 20;
+
+    /// Bytes of memory of what is written in one commit. It must fit into the log, and the next one waits for it.
+    pub(super) fn at_once(&self) -> usize {
+        let log = self.max_bytes.map_or(u64::MAX, |max| max / 8);
+        // Stored, a row takes a tenth of what it takes in memory.
+        usize::try_from(log.saturating_mul(2)).unwrap_or(usize::MAX).clamp(2 << 20, 16 << 20)
+    }
 }
 
 impl Default for Limits {
@@ -153,6 +160,7 @@ impl LastingWriter {
         if self.lacks {
             // Its rows would refer to what the database has never heard of.
             stored.dropped = batch.drop_rows(loss_stage::STORE);
+            batch.unknown.clear();
         }
         let mut all = std::mem::take(&mut self.pending);
         all.absorb(batch);
@@ -179,6 +187,9 @@ impl LastingWriter {
         };
         retention.learn(batch);
         let mut would_lose = batch.count_rows(loss_stage::STORE);
+        let mut unknown = batch.unknown.clone();
+        unknown.add_rows(&batch.closed.thread_state);
+        batch.closed.thread_state.append(&mut batch.unknown.take_rows());
         let mut plan = Some(writer.plan(batch, true)?);
         loop {
             let (segments, bytes) = plan.as_ref().map_or((0, 0), |p| (p.segments.len(), p.bytes()));
@@ -201,6 +212,9 @@ impl LastingWriter {
             for loss in would_lose.drain(..) {
                 stored.dropped += loss.count.cast_unsigned();
                 batch.add_loss(loss);
+            }
+            if planned {
+                batch.unknown.absorb(std::mem::take(&mut unknown));
             }
             // Once more without rows of streams: there may be room for what is few.
             if !planned || is_damage(&error) {
@@ -320,7 +334,9 @@ impl LastingWriter {
         };
         if pending.last_ts != 0 {
             pending.last_ts = ended_ts;
-            writer.store(&pending, None).await?;
+            pending.closed.thread_state = pending.unknown.take_rows();
+            let plan = writer.plan(&mut pending, false)?;
+            writer.store(&pending, Some(&plan)).await?;
         }
         writer.finish(ended_ts, end_reason, clock).await
     }

@@ -10,6 +10,7 @@ mod place;
 mod retention;
 mod rows;
 mod sweep;
+mod unknown;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use batch::{Batch, FirstIds, NewSession};
 pub use lasting::{LastingWriter, Limits, Opened, Stored};
 use place::{Lock, Place};
 use rows::{Plan, SegmentState, insert};
+pub use unknown::Unknown;
 
 /// How long SQLite waits for another program that has locked the database.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -38,7 +38,10 @@ use tracer_common::{
     },
     goroutine_status::SYSCALL,
 };
-use tracer_store::{Batch, FirstIds, Interner, Streams, words::loss_stage};
+use tracer_store::{
+    Batch, FirstIds, Interner, Streams, Unknown,
+    words::{loss_stage, thread_state},
+};
 
 use super::{ProcessFacts, losses::Losses};
 use crate::{
@@ -443,6 +446,10 @@ impl Tracker {
         self.goroutines.retell(&mut self.entities);
     }
 
+    pub fn rows(&self) -> usize {
+        self.closed.len()
+    }
+
     pub fn take_batch(&mut self, until: u64) -> Batch {
         let mut open = Streams::default();
         self.threads.open(&mut open, &mut self.closed);
@@ -455,6 +462,7 @@ impl Tracker {
         let mut batch = Batch {
             closed: std::mem::take(&mut self.closed),
             open,
+            unknown: Unknown::new(self.strings.intern(thread_state::UNKNOWN)),
             strings: self.strings.take_new(),
             ..Batch::default()
         };
