@@ -11,9 +11,10 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tracer_tests::{
     cc,
-    everything::{Everything, Usage},
+    daemon::Daemon,
     harness::{Database, Process, SOON, field, wait_until},
     lifetimes,
+    usage::Usage,
 };
 
 /// Lifecycle events were all recorded: however many others there are.
@@ -34,7 +35,7 @@ fn seconds(variable: &str, otherwise: u64) -> Result<u64> {
 }
 
 /// Waits until the daemon has as many things as before, or as many as there are processes.
-fn is_back(daemon: &Everything, before: Usage) -> Result<Usage> {
+fn is_back(daemon: &Daemon, before: Usage) -> Result<Usage> {
     let back = |usage: &Usage| {
         let names = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
         let processes =
@@ -54,7 +55,7 @@ fn a_storm_of_processes() -> Result<()> {
     const SETTLED: Duration = Duration::from_secs(30);
     let seconds = seconds("TRACER_STORM_SECONDS", 12)?;
     let crowd = cc::build("crowd")?;
-    let daemon = Everything::start("")?;
+    let daemon = Daemon::start("")?;
     let before = daemon.usage()?;
     let mut storm = Command::new(crowd);
     let mut storm = Process::start(storm.args(["storm", "1000", &seconds.to_string()]))?;
@@ -82,7 +83,7 @@ fn a_storm_of_processes() -> Result<()> {
     // What waits for the disk is bounded to 256 MiB.
     ensure!(most < (512 << 20), "{} MiB", most >> 20);
     ensure!(most < early + early / 2 + (64 << 20), "{} MiB, then {} MiB", early >> 20, most >> 20);
-    let database = daemon.end()?;
+    let database = daemon.end()?.0;
     lifecycle_is_complete(&database)?;
     let all = format!(
         "select count(*) as n from process child join process parent on parent.upid = child.parent_upid
@@ -116,7 +117,7 @@ fn ten_thousand_threads() -> Result<()> {
     let count = |pid: i32| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     let all = usize::try_from(HALF)? + 1;
     wait_until("threads", SOON, || count(early.pid()) == all)?;
-    let daemon = Everything::start("")?;
+    let daemon = Daemon::start("")?;
     let before = daemon.usage()?;
     let late = start("6")?;
     let (early_pid, late_pid) = (early.pid(), late.pid());
@@ -124,7 +125,7 @@ fn ten_thousand_threads() -> Result<()> {
     early.wait(SOON)?.ok()?;
     let after = is_back(&daemon, before)?;
     ensure!(after.memory < (512 << 20), "{after:?}");
-    let database = daemon.end()?;
+    let database = daemon.end()?.0;
     lifecycle_is_complete(&database)?;
     lifetimes::check(&database)?;
     let threads = |pid: i32, like: &str| {
@@ -156,7 +157,7 @@ fn a_full_database_under_mixed_load() -> Result<()> {
     let seconds = seconds("TRACER_SOAK_SECONDS", 20)?;
     let crowd = cc::build("crowd")?;
     let text = seconds.to_string();
-    let daemon = Everything::start(&format!("[store]\nmax_size = \"{BOUND}\"\n"))?;
+    let daemon = Daemon::start(&format!("[store]\nmax_size = \"{BOUND}\"\n"))?;
     let before = daemon.usage()?;
     let load =
         |mode: &str, count: &str| Process::start(Command::new(&crowd).args([mode, count, &text]));
@@ -188,7 +189,7 @@ fn a_full_database_under_mixed_load() -> Result<()> {
     );
     ensure!(largest <= BOUND + BOUND / 20, "{largest} bytes");
     ensure!(most < early + early / 2 + (64 << 20), "{early} bytes, then {most}");
-    let database = daemon.end()?;
+    let database = daemon.end()?.0;
     assert_eq!(database.value("pragma integrity_check")?, json!("ok"));
     // It was full, and has the newest.
     let span = "select max(ts) - min(ts) as ns from thread_state where dur is not null";
@@ -200,14 +201,14 @@ fn a_full_database_under_mixed_load() -> Result<()> {
 #[test]
 fn ends_of_processes_are_known_although_events_are_lost() -> Result<()> {
     let crowd = cc::build("crowd")?;
-    let daemon = Everything::start("[limits]\nring_size = \"2 MiB\"\n")?;
+    let daemon = Daemon::start("[limits]\nring_size = \"2 MiB\"\n")?;
     let _naps = Process::start(Command::new(&crowd).args(["naps", "20", "60"]))?;
     let before = daemon.usage()?;
     let storm = Process::start(Command::new(crowd).args(["storm", "20", "6"]))?;
     std::thread::sleep(Duration::from_secs(1));
-    daemon.signal(Signal::SIGSTOP)?;
+    daemon.process().signal(Signal::SIGSTOP)?;
     std::thread::sleep(Duration::from_secs(2));
-    daemon.signal(Signal::SIGCONT)?;
+    daemon.process().signal(Signal::SIGCONT)?;
     let root = storm.pid();
     let said = storm.wait(SOON)?.ok()?.stdout;
     is_back(&daemon, before)?;
@@ -216,7 +217,7 @@ fn ends_of_processes_are_known_although_events_are_lost() -> Result<()> {
          where parent.pid = {root} and child.end_ts is null"
     );
     wait_until("all have ended", SOON, || daemon.number(&open).is_ok_and(|n| n == 0))?;
-    let database = daemon.end()?;
+    let database = daemon.end()?.0;
     let lost = "select sum(count) as n from loss where stage = 'ring' and kind = 'sched_switch'";
     ensure!(database.number(lost)? > 0, "nothing was lost");
     let started = database.number(&open.replace("and child.end_ts is null", ""))?;

@@ -5,7 +5,7 @@ use std::{env, fmt::Write as _, fs, path::Path, process::Command, time::Duration
 use anyhow::{Result, ensure};
 use tracer_tests::{
     cc,
-    everything::Everything,
+    daemon::Daemon,
     harness::{Database, Ended, Process, SOON, field, run, wait_until},
     lifetimes,
 };
@@ -101,12 +101,12 @@ fn a_project_is_compiled() -> Result<()> {
     let dir = tempfile::Builder::new().prefix("tracerd-").tempdir()?;
     write_project(dir.path())?;
     let crowd = cc::build("crowd")?;
-    let daemon = Everything::start("")?;
+    let daemon = Daemon::start("")?;
     let naps = Process::start(Command::new(crowd).args(["naps", "4", "5"]))?;
     let make = Process::start(Command::new("make").arg("-j4").current_dir(dir.path()))?;
-    let (naps, root, own) = (naps.wait(LIMIT)?.ok()?, make.pid(), daemon.pid());
+    let (naps, root, own) = (naps.wait(LIMIT)?.ok()?, make.pid(), daemon.process().pid());
     make.wait(LIMIT)?.ok()?;
-    let database = daemon.end()?;
+    let database = daemon.end()?.0;
 
     let processes = check_tree(&database, root)?;
     // make, and for each file a shell, cc, cc1 and as; at the end cc, collect2 and ld.
@@ -135,12 +135,12 @@ fn a_project_is_compiled() -> Result<()> {
 #[test]
 fn something_large_is_compiled() -> Result<()> {
     let Ok(command) = env::var("TRACER_COMPILE") else { return Ok(()) };
-    let daemon = Everything::start("")?;
+    let daemon = Daemon::start("")?;
     let compiler = Process::start(Command::new("sh").args(["-c", &command]))?;
     let root = compiler.pid();
     compiler.wait(LIMIT)?.ok()?;
     let status = daemon.tracer(&["status"])?.ok()?.stdout;
-    let database = daemon.end()?;
+    let database = daemon.end()?.0;
     let processes = check_tree(&database, root)?;
     println!("{processes} processes\n{status}");
     Ok(())
@@ -150,7 +150,7 @@ fn something_large_is_compiled() -> Result<()> {
 #[test]
 fn nothing_of_what_is_not_traced_is_recorded() -> Result<()> {
     let crowd = cc::build("crowd")?;
-    let daemon = Everything::start("[[rule]]\nexe = \"/no/such/file\"\nlevel = \"sched\"\n")?;
+    let daemon = Daemon::start("[[rule]]\nexe = \"/no/such/file\"\nlevel = \"sched\"\n")?;
     let mut usages = Vec::new();
     for _ in 0..2 {
         let storm = run(Command::new(&crowd).args(["storm", "1000", "4"]), LIMIT)?.ok()?;
@@ -163,7 +163,7 @@ fn nothing_of_what_is_not_traced_is_recorded() -> Result<()> {
     wait_until("memory as after one storm", SOON, || {
         daemon.usage().is_ok_and(|usage| usage.memory < most)
     })?;
-    let database = daemon.end()?;
+    let database = daemon.end()?.0;
     // Of others it may have heard when it began, before it could look who they are.
     let of_storm = "select count(*) as n from thread_state join thread using (utid)
          where thread.name in ('crowd', 'exe')";

@@ -18,7 +18,13 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::harness::{Database, Ended, Process, SOON, bin, rows, run, tracer, tracerd, wait_until};
+use crate::{
+    harness::{Database, Ended, Process, SOON, bin, rows, run, tracer, tracerd, wait_until},
+    usage::Usage,
+};
+
+/// How long it may take to end: what has been recorded is still to be stored.
+const END: Duration = Duration::from_secs(120);
 
 /// A daemon that does not outlive its test.
 #[derive(Debug)]
@@ -89,6 +95,14 @@ impl Daemon {
     /// The process.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// What it takes of the machine now.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn usage(&self) -> Result<Usage> {
+        Usage::of(self.process.pid())
     }
 
     /// What it has written to its standard error so far.
@@ -213,7 +227,8 @@ impl Daemon {
     /// When it fails.
     pub fn end(self) -> Result<(Database, String)> {
         self.process.signal(Signal::SIGTERM)?;
-        let ended = self.process.wait(SOON)?.ok()?;
+        let ended = self.process.wait(END)?.ok()?;
+        ensure!(!ended.stderr.contains("panicked"), "{ended:?}");
         Ok((self.database, ended.stderr))
     }
 }
