@@ -49,6 +49,24 @@ fn is_back(daemon: &Daemon, before: Usage) -> Result<Usage> {
     daemon.usage()
 }
 
+/// All processes that a storm has started have their rows, from beginning to end.
+fn storm_is_there(database: &Database, root: i32, started: i64) -> Result<()> {
+    let all = format!(
+        "select count(*) as n from process child join process parent on parent.upid = child.parent_upid
+         where parent.pid = {root} and parent.cmdline like '%crowd storm %'"
+    );
+    assert_eq!(database.number(&all)?, started);
+    // How each ended is the second of its arguments.
+    let whole = format!(
+        "{all} and child.exe like '%/crowd' and child.end_ts > child.start_ts and child.signal is null
+         and child.cmdline like 'crowd end ' || child.exit_code || ' %'"
+    );
+    assert_eq!(database.number(&whole)?, started);
+    let distinct = all.replace("count(*)", "count(distinct child.cmdline)");
+    assert_eq!(database.number(&distinct)?, started);
+    Ok(())
+}
+
 /// A thousand processes a second, or as many as the machine can start. `TRACER_STORM_SECONDS`: for how long.
 #[test]
 fn a_storm_of_processes() -> Result<()> {
@@ -85,24 +103,26 @@ fn a_storm_of_processes() -> Result<()> {
     ensure!(most < early + early / 2 + (64 << 20), "{} MiB, then {} MiB", early >> 20, most >> 20);
     let database = daemon.end()?.0;
     lifecycle_is_complete(&database)?;
-    let all = format!(
-        "select count(*) as n from process child join process parent on parent.upid = child.parent_upid
-         where parent.pid = {root} and parent.cmdline like '%crowd storm 1000 %'"
-    );
-    assert_eq!(database.number(&all)?, started);
-    // How each ended is the second of its arguments.
-    let whole = format!(
-        "{all} and child.exe like '%/crowd' and child.end_ts > child.start_ts and child.signal is null
-         and child.cmdline like 'crowd end ' || child.exit_code || ' %'"
-    );
-    assert_eq!(database.number(&whole)?, started);
-    let distinct = all.replace("count(*)", "count(distinct child.cmdline)");
-    assert_eq!(database.number(&distinct)?, started);
+    storm_is_there(&database, root, started)?;
     // Some hundred thousand threads are too many for a comparison of all their intervals.
     if seconds < 60 {
         lifetimes::check(&database)?;
     }
     Ok(())
+}
+
+/// The last of them end just before the daemon does.
+#[test]
+fn the_last_processes_are_complete() -> Result<()> {
+    let crowd = cc::build("crowd")?;
+    let daemon = Daemon::start("")?;
+    let storm = Process::start(Command::new(&crowd).args(["storm", "1000", "1"]))?;
+    let root = storm.pid();
+    let said = storm.wait(SOON)?.ok()?.stdout;
+    let started = field(&said, "started")?;
+    let database = daemon.end()?.0;
+    lifecycle_is_complete(&database)?;
+    storm_is_there(&database, root, started)
 }
 
 /// Half of them are there before the daemon.

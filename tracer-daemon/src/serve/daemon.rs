@@ -165,15 +165,18 @@ impl Daemon {
         self.finish(stop)
     }
 
-    fn finish(self, stop: Signal) -> Result<()> {
-        let Self { mut engine, mut sink, prober, server, processes, .. } = self;
-        drop(server);
+    fn finish(mut self, stop: Signal) -> Result<()> {
         kick::every_cpu();
         let ended = clock::pair();
         // Detaching takes seconds on a busy machine, in which nobody empties the ring.
-        engine.kernel.set(Settings::default())?;
-        processes.all().for_each(|process| engine.kernel.untrace(process.pid));
-        engine.take_all();
+        self.engine.kernel.set(Settings::default())?;
+        self.untrace_all();
+        self.engine.take_all();
+        // Those that have only just begun are judged, too, before what they did is tracked.
+        self.judge_beginnings();
+        self.untrace_all();
+        let Self { mut engine, mut sink, prober, server, .. } = self;
+        drop(server);
         prober.stop();
         engine.take_all();
         engine.pipeline.advance(u64::MAX);
@@ -183,6 +186,11 @@ impl Daemon {
         sink.finish(ended, stop.as_str())?;
         tell(&format!("{stop}: {} events, {} lost", totals.recorded, totals.lost));
         Ok(())
+    }
+
+    fn untrace_all(&mut self) {
+        let Self { engine, processes, .. } = self;
+        processes.all().for_each(|process| engine.kernel.untrace(process.pid));
     }
 
     /// What the kernel programs do with a process of which nobody has decided anything: it is recorded until
