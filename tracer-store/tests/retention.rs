@@ -57,6 +57,22 @@ fn went_well(stored: &Stored) {
     assert!(stored.error.is_none() && stored.dropped == 0, "{stored:?}");
 }
 
+/// More at once than the log takes.
+#[tokio::test]
+async fn a_large_batch_is_written_in_portions() {
+    let dir = Dir::new();
+    let path = dir.file("a.db");
+    let max = 4 << 20;
+    let (mut writer, ids) = open(&path, Limits { max_bytes: Some(max), ..Limits::default() }).await;
+    let mut load = Load::new(0, ids, 30_000);
+    for _ in 0..8 {
+        went_well(&writer.store(load.next()).await);
+        let size = on_disk(&path);
+        assert!(size <= max + max / 20, "{size} bytes of {max} after {} batches", load.at);
+    }
+    check(&path, &load);
+}
+
 #[tokio::test]
 async fn twenty_times_the_bound_is_written_and_never_exceeds_it() {
     let dir = Dir::new();

@@ -293,6 +293,11 @@ macro_rules! tables {
                 $( self.$table.clear(); )+
             }
 
+            /// Leaves of each table as many rows as are said for the number that it has, and returns the others.
+            pub(crate) fn split_off(&mut self, keep: impl Fn(usize) -> usize) -> Self {
+                Self { $( $table: self.$table.split_off(keep(self.$table.len())), )+ }
+            }
+
             /// Calls the visitor for each table, with its place in [`Self::TABLES`].
             pub(crate) fn visit<V: $crate::schema::tables::StreamVisitor>(
                 &mut self,

@@ -186,6 +186,15 @@ impl Batch {
         self.whole |= later.whole;
     }
 
+    /// Takes out all that later rows may refer to, and of the closed rows of each stream as many as take this many bytes of
+    /// memory together; the rest stays.
+    pub(super) fn take_portion(&mut self, bytes: usize) -> Self {
+        let all = self.closed.bytes().max(bytes);
+        let rest = self.closed.split_off(|rows| rows * bytes / all);
+        let last_ts = self.last_ts;
+        std::mem::replace(self, Self { closed: rest, last_ts, ..Self::default() })
+    }
+
     /// Leaves of several rows of a thing only the last.
     pub(super) fn compact(&mut self) {
         last_of_each(&mut self.processes, |row| row.upid);

@@ -165,22 +165,37 @@ impl LastingWriter {
         let mut all = std::mem::take(&mut self.pending);
         all.absorb(batch);
         self.session.started_ts = all.last_ts;
-        match self.try_store(&mut all, &mut stored).await {
-            Ok(()) => self.compacted = 0,
-            Err(error) => {
-                stored.dropped += all.drop_rows(loss_stage::STORE);
-                self.keep(all);
+        let at_once = self.limits.at_once();
+        let mut open = true;
+        loop {
+            let mut portion = all.take_portion(at_once);
+            if let Err(error) = self.try_store(&mut portion, open, &mut stored).await {
+                portion.absorb(all);
+                stored.dropped += portion.drop_rows(loss_stage::STORE);
+                self.keep(portion);
                 if is_damage(&error) {
                     self.begin_anew(&error, &mut stored).await;
                 }
                 stored.error = Some(error);
+                break;
             }
+            self.compacted = 0;
+            if all.closed.is_empty() {
+                break;
+            }
+            open = false;
         }
         self.dropped += stored.dropped;
         stored
     }
 
-    async fn try_store(&mut self, batch: &mut Batch, stored: &mut Stored) -> Result<()> {
+    /// Stores a portion, with the intervals that are open if those are to be replaced.
+    async fn try_store(
+        &mut self,
+        batch: &mut Batch,
+        open: bool,
+        stored: &mut Stored,
+    ) -> Result<()> {
         self.limit_aside();
         let Some((writer, retention)) = &mut self.writer else {
             return Err(StoreError::WriterFailed { path: self.path.clone() });
@@ -190,7 +205,7 @@ impl LastingWriter {
         let mut unknown = batch.unknown.clone();
         unknown.add_rows(&batch.closed.thread_state);
         batch.closed.thread_state.append(&mut batch.unknown.take_rows());
-        let mut plan = Some(writer.plan(batch, true)?);
+        let mut plan = Some(writer.plan(batch, open)?);
         loop {
             let (segments, bytes) = plan.as_ref().map_or((0, 0), |p| (p.segments.len(), p.bytes()));
             let need = Need::new(batch, segments, bytes);
