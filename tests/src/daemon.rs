@@ -19,7 +19,8 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
-    harness::{Database, Ended, Process, SOON, bin, rows, run, tracer, tracerd, wait_until},
+    harness::{Database, Ended, Process, SOON, bin, run, wait_until},
+    serving::Place,
     usage::Usage,
 };
 
@@ -31,7 +32,7 @@ const END: Duration = Duration::from_secs(120);
 pub struct Daemon {
     process: Process,
     /// Everybody gets at what is in here: socket, config, copies of programs.
-    dir: tempfile::TempDir,
+    place: Place,
     /// Only root gets at this.
     database: Database,
 }
@@ -70,21 +71,14 @@ impl Daemon {
     /// When it ends instead.
     pub fn start_in(dir: tempfile::TempDir, config: &str) -> Result<Self> {
         let database = Database::new()?;
-        let file = dir.path().join("config.toml");
-        fs::write(&file, config)?;
-        let mut command = tracerd(&["serve", "--config"])?;
-        command.arg(file).arg("--db").arg(database.path());
-        command.arg("--socket").arg(dir.path().join("tracerd.sock"));
-        let process = Process::start(&mut command)?;
-        let mut daemon = Self { process, dir, database };
-        wait_until("an answer", SOON, || !daemon.process.is_running() || daemon.status().is_ok())?;
-        ensure!(daemon.process.is_running(), "tracerd serve ended: {}", daemon.log());
-        Ok(daemon)
+        let place = Place::of(dir).and_database(database.path());
+        let process = place.serve(config)?;
+        Ok(Self { process, place, database })
     }
 
     /// The folder that everybody gets at.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.place.dir()
     }
 
     /// The database.
@@ -115,7 +109,7 @@ impl Daemon {
     /// # Errors
     /// When it cannot be run.
     pub fn tracer(&self, args: &[&str]) -> Result<Ended> {
-        run(self.ask(&mut tracer(args)?), 2 * SOON)
+        run(&mut self.place.tracer(args)?, 2 * SOON)
     }
 
     /// Runs `tracer` as another user.
@@ -128,12 +122,9 @@ impl Daemon {
         if !copy.exists() {
             fs::copy(bin("tracer")?, &copy)?;
         }
-        run(as_user(self.ask(Command::new(&copy).args(args)), user), 2 * SOON)
-    }
-
-    fn ask<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let socket = self.dir().join("tracerd.sock");
-        command.arg("--socket").arg(socket).env_remove("TRACERD_DB")
+        let mut command = Command::new(copy);
+        let command = command.args(args).arg("--socket").arg(self.place.socket());
+        run(as_user(command.env_remove("TRACERD_DB"), user), 2 * SOON)
     }
 
     /// The rows of an SQL answer.
@@ -141,8 +132,7 @@ impl Daemon {
     /// # Errors
     /// When it is refused.
     pub fn sql(&self, query: &str) -> Result<Vec<Value>> {
-        let ended = self.tracer(&["sql", query, "-o", "json"])?.ok();
-        rows(&ended.with_context(|| query.to_owned())?.stdout)
+        self.place.ask(query)
     }
 
     /// The only value of an SQL answer, as an integer; NULL is 0.
@@ -150,11 +140,7 @@ impl Daemon {
     /// # Errors
     /// When the answer is no such value.
     pub fn number(&self, query: &str) -> Result<i64> {
-        let rows = self.sql(query)?;
-        match rows.first().and_then(|row| row.as_object()?.values().next()) {
-            Some(Value::Null) => Ok(0),
-            value => value.and_then(Value::as_i64).with_context(|| format!("{query}: {rows:?}")),
-        }
+        self.place.ask_number(query)
     }
 
     /// Waits until a query gives a number that is at least this.
@@ -206,7 +192,7 @@ impl Daemon {
     /// # Errors
     /// When it does not answer.
     pub fn status(&self) -> Result<Value> {
-        Ok(serde_json::from_str(&self.tracer(&["status", "-o", "json"])?.ok()?.stdout)?)
+        self.place.status()
     }
 
     /// Writes another config, sends SIGHUP, and waits until the log says this.

@@ -27,9 +27,13 @@ impl Place {
     /// # Errors
     /// When there is no room for temporary files.
     pub fn new() -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("tracerd-serve-").tempdir()?;
+        Ok(Self::of(tempfile::Builder::new().prefix("tracerd-serve-").tempdir()?))
+    }
+
+    /// All of it in this folder.
+    pub fn of(dir: tempfile::TempDir) -> Self {
         let [database, socket] = ["trace.db", "tracerd.sock"].map(|name| dir.path().join(name));
-        Ok(Self { dir, database, socket })
+        Self { dir, database, socket }
     }
 
     /// As [`Place::new`], with the socket elsewhere.
@@ -45,7 +49,13 @@ impl Place {
     /// # Errors
     /// As there.
     pub fn with_database(database: impl Into<PathBuf>) -> Result<Self> {
-        Ok(Self { database: database.into(), ..Self::new()? })
+        Ok(Self::new()?.and_database(database))
+    }
+
+    /// The same with the database elsewhere.
+    #[must_use]
+    pub fn and_database(self, database: impl Into<PathBuf>) -> Self {
+        Self { database: database.into(), ..self }
     }
 
     /// The folder, for other files of the test.

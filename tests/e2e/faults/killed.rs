@@ -109,7 +109,8 @@ fn at_random_moments_costs_a_second_at_most_and_nothing_else() -> Result<()> {
     let ended = stop(daemon)?;
     assert!(ended.stderr.contains("going on with"), "{ended:?}");
     place.is_sound()?;
-    assert!(place.number("select count(*) from session")? > sessions);
+    // The first ones may be gone, within the bound on the database.
+    assert!(place.number("select max(session_id) from session")? > sessions);
     // Numbers are never used again.
     for (table, id) in [("process", "upid"), ("thread join process using (upid)", "utid")] {
         let again = format!(
