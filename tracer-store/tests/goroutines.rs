@@ -30,6 +30,7 @@ async fn times_are_summed_by_function_state_and_reason() {
         row(3, 100, 16, "running", ""),
         row(3, 116, 32, "waiting", "chan receive"),
         row(3, 148, 64, "waiting", ""),
+        row(3, 212, 128, "unknown", ""),
         row(4, 100, 500, "waiting", "GC worker (idle)"),
         row(5, 100, 3, "running", ""),
     ];
@@ -73,7 +74,7 @@ async fn times_are_summed_by_function_state_and_reason() {
     assert_eq!((pass.runnable, pass.syscall), (1, 8));
     let waiting: Vec<_> = pass.waiting.iter().map(|(r, ns)| (r.as_str(), *ns)).collect();
     assert_eq!(waiting, [("", 64), ("chan receive", 32), ("sync.Mutex.Lock", 4)]);
-    assert_eq!((pass.waiting_total(), pass.total()), (100, 127));
+    assert_eq!((pass.waiting_total(), pass.unknown, pass.total()), (100, 128, 255));
     assert_eq!(functions[4].times.waiting_total(), 500 + 300);
 
     let list = goroutines::list(&reader, Some(1), "main.pass").unwrap();

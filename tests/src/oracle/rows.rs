@@ -90,7 +90,7 @@ impl Rows<'_> {
             .collect::<Result<_>>()?;
         let rows = self.database.sql(
             "select ts, dur, ugid, state, reason, utid, proc, stack_id, waker_ugid
-             from goroutine_state order by ugid, ts",
+             from goroutine_state where state != 'unknown' order by ugid, ts",
         )?;
         let mut before: Option<(i64, State, Place)> = None;
         for row in &rows {
@@ -140,7 +140,7 @@ impl Rows<'_> {
     fn procs(&mut self) -> Result<()> {
         let rows = self
             .database
-            .sql("select ts, dur, proc, state, utid from proc_state order by proc, ts")?;
+            .sql("select ts, dur, proc, state, utid from proc_state where state != 'unknown' order by proc, ts")?;
         let mut before: Option<(i64, State)> = None;
         let mut rows = rows.iter().peekable();
         while let Some(row) = rows.next() {

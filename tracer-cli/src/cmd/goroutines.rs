@@ -14,7 +14,8 @@ use crate::render::{Out, Table, csv_error, out};
 use crate::source::{Source, note};
 
 /// How the times of states are called in all formats.
-const STATES: [&str; 7] = ["total", "running", "runnable", "waiting", "syscall", "cpu", "off_cpu"];
+const STATES: [&str; 8] =
+    ["total", "running", "runnable", "waiting", "syscall", "unknown", "cpu", "off_cpu"];
 
 /// Lists start functions, or the goroutines of one.
 pub fn run(args: &Goroutines) -> Result<()> {
@@ -51,13 +52,14 @@ fn meant<'a>(name: &str, report: &'a Report) -> Result<&'a str> {
     }
 }
 
-fn times_ns(times: &Times) -> [i64; 7] {
+fn times_ns(times: &Times) -> [i64; 8] {
     [
         times.total(),
         times.running,
         times.runnable,
         times.waiting_total(),
         times.syscall,
+        times.unknown,
         times.cpu,
         times.off_cpu,
     ]
@@ -121,6 +123,7 @@ fn function_table(functions: &[Function]) -> Table {
         "RUNNABLE",
         "WAITING",
         "SYSCALL",
+        "UNKNOWN",
         "CPU",
         "OFF CPU",
     ];
@@ -197,6 +200,7 @@ fn goroutine_table(list: &[Goroutine], started: i64) -> Table {
         "RUNNABLE",
         "WAITING",
         "SYSCALL",
+        "UNKNOWN",
         "CPU",
         "OFF CPU",
         "WAITING FOR",

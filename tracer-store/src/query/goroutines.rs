@@ -27,6 +27,8 @@ pub struct Times {
     pub waiting: BTreeMap<String, i64>,
     /// In system calls.
     pub syscall: i64,
+    /// In a state that is not known, because events were lost.
+    pub unknown: i64,
     /// On a CPU, while running or in a system call.
     pub cpu: i64,
     /// With a thread that had no CPU (preempted, woken or throttled), while running or in a system call.
@@ -41,7 +43,7 @@ impl Times {
 
     /// In all states together, ns.
     pub fn total(&self) -> i64 {
-        [self.running, self.runnable, self.syscall]
+        [self.running, self.runnable, self.syscall, self.unknown]
             .into_iter()
             .fold(self.waiting_total(), i64::saturating_add)
     }
@@ -50,6 +52,7 @@ impl Times {
         self.running = self.running.saturating_add(other.running);
         self.runnable = self.runnable.saturating_add(other.runnable);
         self.syscall = self.syscall.saturating_add(other.syscall);
+        self.unknown = self.unknown.saturating_add(other.unknown);
         self.cpu = self.cpu.saturating_add(other.cpu);
         self.off_cpu = self.off_cpu.saturating_add(other.off_cpu);
         for (reason, ns) in &other.waiting {
@@ -182,6 +185,7 @@ fn add_states(reader: &Reader, raw: RawTimes, times: &mut Times) -> Result<()> {
             goroutine_state::RUNNING => &mut times.running,
             goroutine_state::RUNNABLE => &mut times.runnable,
             goroutine_state::SYSCALL => &mut times.syscall,
+            goroutine_state::UNKNOWN => &mut times.unknown,
             goroutine_state::WAITING => {
                 let reason = reason.map(|id| reader.text(id)).transpose()?;
                 times.waiting.entry(reason.as_deref().unwrap_or_default().to_owned()).or_default()

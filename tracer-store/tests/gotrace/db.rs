@@ -97,6 +97,11 @@ impl Db {
         row
     }
 
+    /// Events of it were lost.
+    pub fn unknown(&mut self, ugid: i64, from: i64, to: i64) {
+        self.state(ugid, from, to, goroutine_state::UNKNOWN);
+    }
+
     pub fn syscall(
         &mut self,
         ugid: i64,

@@ -414,38 +414,45 @@ fn what_was_lost_is_led_to_and_counted() {
 
 #[test]
 fn while_nothing_is_known_of_a_goroutine_it_waits_for_no_known_reason() {
-    let mut db = Db::new();
-    db.lost(1);
-    for ugid in 1..=3 {
-        db.goroutine(ugid, None, None);
+    // There are rows that say so, or none.
+    for told in [false, true] {
+        let mut db = Db::new();
+        db.lost(1);
+        for ugid in 1..=3 {
+            db.goroutine(ugid, None, None);
+        }
+        db.proc(0, 0, 1_000, Some(1));
+        db.proc(1, 0, 1_000, Some(2));
+        db.runs(1, 0, 10, 1, 0);
+        db.runs(1, 70, 1_000, 1, 0);
+        db.waits(2, 0, 20, "chan receive");
+        db.waits(2, 60, 1_000, "select");
+        if told {
+            db.unknown(1, 10, 70);
+            db.unknown(2, 20, 60);
+        }
+        // Nothing is missing here.
+        db.waits(3, 0, 80, "sleep");
+        db.runnable(3, 80, 90).waker_utid = Some(2);
+        db.runs(3, 90, 1_000, 2, 1);
+        let exported = db.export();
+        assert_eq!(
+            exported.events(),
+            [
+                "10 M101 P0 G10 GoBlock unspecified []",
+                "20 M- P- G- GoUnblock 20 1 []",
+                "21 M101 P0 G- GoStart 20 2",
+                "22 M101 P0 G20 GoBlock unspecified []",
+                "60 M- P- G- GoUnblock 20 3 []",
+                "61 M101 P0 G- GoStart 20 4",
+                "62 M101 P0 G20 GoBlock select []",
+                "70 M- P- G- GoUnblock 10 1 []",
+                "71 M101 P0 G- GoStart 10 2",
+                "80 M102 P1 G- GoUnblock 30 1 []",
+                "90 M102 P1 G- GoStart 30 2",
+            ]
+        );
     }
-    db.proc(0, 0, 1_000, Some(1));
-    db.proc(1, 0, 1_000, Some(2));
-    db.runs(1, 0, 10, 1, 0);
-    db.runs(1, 70, 1_000, 1, 0);
-    db.waits(2, 0, 20, "chan receive");
-    db.waits(2, 60, 1_000, "select");
-    // Nothing is missing here.
-    db.waits(3, 0, 80, "sleep");
-    db.runnable(3, 80, 90).waker_utid = Some(2);
-    db.runs(3, 90, 1_000, 2, 1);
-    let exported = db.export();
-    assert_eq!(
-        exported.events(),
-        [
-            "10 M101 P0 G10 GoBlock unspecified []",
-            "20 M- P- G- GoUnblock 20 1 []",
-            "21 M101 P0 G- GoStart 20 2",
-            "22 M101 P0 G20 GoBlock unspecified []",
-            "60 M- P- G- GoUnblock 20 3 []",
-            "61 M101 P0 G- GoStart 20 4",
-            "62 M101 P0 G20 GoBlock select []",
-            "70 M- P- G- GoUnblock 10 1 []",
-            "71 M101 P0 G- GoStart 10 2",
-            "80 M102 P1 G- GoUnblock 30 1 []",
-            "90 M102 P1 G- GoStart 30 2",
-        ]
-    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::sched::{Leaving, State};
 use super::source::Instant;
 use crate::error::Result;
 use crate::schema::streams::GoroutineState;
+use crate::schema::words::goroutine_state;
 
 /// Words of GC workers that Go's tracer labels goroutines with begin like this.
 const GC_LABEL: &str = "GC (";
@@ -29,6 +30,9 @@ impl Converter<'_, '_> {
     pub(super) fn state(&mut self, ts: i64, row: &GoroutineState) -> Result<()> {
         let Some(goid) = self.goid(row.ugid) else { return Ok(()) };
         let Some(to) = self.words.state(self.reader, row)? else {
+            if &*self.reader.text(row.state)? == goroutine_state::UNKNOWN {
+                return if self.sched.g(goid).is_some() { self.vanishes(row.ugid) } else { Ok(()) };
+            }
             self.sched.report.leave_out(LeftOut::DoesNotFit);
             return Ok(());
         };
