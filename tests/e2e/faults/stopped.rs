@@ -118,6 +118,31 @@ fn what_it_does_not_see_is_counted_and_it_goes_on_right() -> Result<()> {
         "select s.* {of_load} and state = 'running' and s.ts < {middle} and s.ts + dur > {resumed}"
     );
     assert!(place.rows(&wrong)?.is_empty(), "{:?}", place.rows(&wrong)?);
+    // Of goroutines neither: what lasted all the time was not seen to.
+    let margin = (resumed - stopped) / 3;
+    let of_goroutines = format!(
+        "from goroutine_state s join goroutine using (ugid) join process p using (upid) where p.pid = {pid}"
+    );
+    let spans = format!(
+        "s.ts < {stopped} + {margin} and coalesce(s.ts + s.dur, {resumed}) > {resumed} - {margin}"
+    );
+    let wrong = place
+        .rows(&format!("select s.* {of_goroutines} and state != 'unknown' and {spans} limit 5"))?;
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let unknown = format!("select count(*) {of_goroutines} and state = 'unknown' and {spans}");
+    assert!(place.number(&unknown)? > 0);
+    let wrong = place.rows(&format!(
+        "select s.* from proc_state s join process p using (upid)
+         where p.pid = {pid} and state != 'unknown' and {spans} limit 5"
+    ))?;
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // Their states, too, follow one another.
+    let gaps = place.rows(&format!(
+        "select * from (select ugid, s.ts, dur, state, lag(s.ts + dur) over own as before, row_number() over own as n
+             {of_goroutines} window own as (partition by ugid order by s.ts, dur is null, dur))
+         where n > 1 and before is not ts limit 5"
+    ))?;
+    assert!(gaps.is_empty(), "{gaps:#?}");
     // A thread runs one goroutine at a time, before and after.
     let two =
         "select * from (select *, lag(ts + dur) over (partition by utid order by ts) as before

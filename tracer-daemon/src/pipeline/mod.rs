@@ -76,18 +76,7 @@ pub struct Pipeline {
     beginnings: Option<Vec<Beginning>>,
     /// Time of the newest event when the counts were told last (ns).
     counted_until: u64,
-    /// Since when events of the scheduler may be missing (ns), while it is not known until when.
-    doubted_since: Option<u64>,
 }
-
-/// Events without which it is not known what threads did.
-const OF_THREADS: &[EventKind] = &[
-    EventKind::SchedSwitch,
-    EventKind::SchedWaking,
-    EventKind::SchedFork,
-    EventKind::SchedExec,
-    EventKind::SchedExit,
-];
 
 impl Pipeline {
     /// A pipeline for a recording that begins at `start_ts` (CLOCK_MONOTONIC, ns), and gives numbers from `ids` on.
@@ -102,7 +91,6 @@ impl Pipeline {
             flushed_until: start_ts,
             beginnings: None,
             counted_until: start_ts,
-            doubted_since: None,
         }
     }
 
@@ -206,9 +194,7 @@ impl Pipeline {
                     self.tracker.want_kernel_stack(switch.kernel_stack);
                 }
                 if !self.order.push(event) {
-                    if OF_THREADS.contains(&event.kind()) {
-                        self.tracker.doubt(event.header().ts, self.order.newest());
-                    }
+                    self.tracker.came_too_late(event.kind(), event.header().ts, self.order.last());
                     self.losses.add(event.kind().name(), loss_stage::ORDER, 1);
                 }
             }
@@ -249,18 +235,13 @@ impl Pipeline {
             self.losses.add(kind.name(), loss_stage::RING, no_room);
             self.losses.add(kind.name(), loss_stage::UNREADABLE, unreadable);
             if no_room + unreadable > 0 {
-                self.tracker.events_were_lost();
-                if OF_THREADS.contains(&kind) {
-                    self.doubted_since.get_or_insert(self.counted_until);
-                }
+                self.tracker.was_lost(kind, self.counted_until);
             }
         }
-        self.counted_until = self.newest();
-        if let Some(since) = self.doubted_since {
-            // Whatever is still to come out of the ring may be older than what was lost.
-            let all_came = self.taken() >= counts.submitted();
-            self.tracker.doubt(since, if all_came { self.counted_until } else { u64::MAX });
-            self.doubted_since = self.doubted_since.filter(|_| !all_came);
+        self.counted_until = self.order.last();
+        // Whatever is still to come out of the ring may be older than what was lost.
+        if self.taken() >= counts.submitted() {
+            self.tracker.nothing_is_missing_after(self.counted_until);
         }
         self.counts = counts;
     }
@@ -293,7 +274,7 @@ impl Pipeline {
     /// Rows since the last call, and all intervals that are open; `until` is what was given to
     /// [`Pipeline::advance`].
     pub fn take_batch(&mut self, until: u64) -> Batch {
-        let mut batch = self.tracker.take_batch(until);
+        let mut batch = self.tracker.take_batch(until, &mut self.losses);
         batch.losses = self.losses.take(self.flushed_until, until);
         batch.counts = self.event_counts();
         batch.last_ts = until.cast_signed();

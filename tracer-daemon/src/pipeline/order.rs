@@ -8,6 +8,7 @@ pub struct Order {
     held: Vec<Event>,
     released_until: u64,
     newest: u64,
+    last: u64,
 }
 
 impl Order {
@@ -18,6 +19,7 @@ impl Order {
         if !event.kind().has_priority() {
             self.newest = self.newest.max(ts);
         }
+        self.last = self.last.max(ts);
         let in_time = ts >= self.released_until;
         if in_time {
             self.held.push(event);
@@ -28,6 +30,11 @@ impl Order {
     /// Time of the newest event so far of those that do not overtake others (ns).
     pub fn newest(&self) -> u64 {
         self.newest
+    }
+
+    /// Time of the newest event so far (ns).
+    pub fn last(&self) -> u64 {
+        self.last
     }
 
     /// All events before `until` (ns), in the order of their time.

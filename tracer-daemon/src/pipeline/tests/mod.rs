@@ -4,6 +4,7 @@ mod existing;
 mod goroutines;
 mod lasting;
 mod leaks;
+mod losses;
 mod runtime;
 mod stacks;
 mod syscalls;
@@ -259,7 +260,8 @@ fn what_does_not_fit_is_dropped_and_counted() {
     // Not a goroutine: what was read there is not the status that it must have.
     bench.push(GoStatus { found: 9, ..status(1_400, 5, 4, 1, CHAN_RECEIVE) });
     bench.run(2_000);
-    assert_eq!(bench.goroutine(5), [("waiting", Some("chan receive"), 1_300, None)]);
+    let unknown = ("unknown", None, 1_100, Some(200));
+    assert_eq!(bench.goroutine(5), [unknown, ("waiting", Some("chan receive"), 1_300, None)]);
     assert_eq!(bench.losses(), [("go_status", "state", 2)]);
 }
 

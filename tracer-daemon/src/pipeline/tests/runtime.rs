@@ -165,13 +165,14 @@ fn gomaxprocs_is_told_when_it_changes_and_ps_go_with_it() {
 }
 
 #[test]
-fn an_interval_of_a_p_that_does_not_fit_is_dropped() {
+fn an_interval_of_a_p_that_does_not_fit_is_unknown() {
     let mut bench = bench();
     bench.push(starts(1_100, PID, 0));
     // Where the other thread got it was lost.
     bench.push(stops(1_200, OTHER, 0, 0));
     bench.run(2_000);
-    assert_eq!(bench.proc(0)[1..], [("idle", None, 1_200, None)]);
+    let expected = [("unknown", None, 1_100, Some(100)), ("idle", None, 1_200, None)];
+    assert_eq!(bench.proc(0)[1..], expected);
     assert_eq!(bench.losses(), [("go_proc_stop", "state", 1)]);
 }
 

@@ -93,7 +93,7 @@ impl Existing {
         for found in self.procs.extract_if(.., |found| found.at < ts) {
             for proc in found.procs.iter().filter(|proc| proc.status != P_DEAD) {
                 let holder = proc.tid.map(|tid| cx.entities.thread_of(found.pid, tid));
-                procs.existed(found.upid, proc.id, holder, cx);
+                procs.existed(found.upid, proc.id, holder, found.at, cx);
             }
             goroutines.all_are_known(found.upid);
         }
@@ -125,6 +125,7 @@ fn settle_goroutine(found: &Found, goroutines: &mut Goroutines, cx: &mut Context
         reason: one.wait_reason,
         preempted: one.status == PREEMPTED,
         place,
+        at: one.read_until,
         stack_id: found.stack_id,
         create_stack: found.create_stack,
     };

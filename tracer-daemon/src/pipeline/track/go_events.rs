@@ -24,9 +24,10 @@ impl Tracker {
             runtime,
             user,
             on_thread,
+            doubts,
             ..
         } = self;
-        let cx = &mut Context { entities, strings, stacks, closed, losses, on_thread };
+        let cx = &mut Context { entities, strings, stacks, closed, losses, doubts, on_thread };
         let ts = event.header().ts;
         let (proc, tick) = match event {
             // In a call it has none that it could use.
@@ -38,7 +39,7 @@ impl Tracker {
         };
         match event {
             Event::GoStatus(_) | Event::GoCreate(_) | Event::GoSwitch(_) | Event::GoSyscall(_) => {
-                goroutines.is_back(utid, cx);
+                goroutines.is_back(utid, ts, cx);
             }
             Event::GoProcStop(e) if e.taken == 0 => goroutines.gave_up_proc(utid),
             _ => {}

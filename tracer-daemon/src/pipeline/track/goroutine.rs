@@ -1,11 +1,9 @@
 //! One goroutine: the interval that it is in, and how one follows the other.
 
 use tracer_common::events::NO_PROC;
-use tracer_store::{
-    Goroutine, GoroutineState, Interner, StrId, Streams, words::goroutine_state as word,
-};
+use tracer_store::{Goroutine, GoroutineState, Interner, StrId, words::goroutine_state as word};
 
-use super::{Context, dur};
+use super::{Context, doubt::Subject, dur};
 
 /// What a goroutine does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +111,7 @@ impl Track {
         if let Some((_, row)) = &mut self.open {
             (row.utid, row.proc) = (Some(place.utid), place.proc);
         }
-        self.is_on(Some(place.utid), cx);
+        self.is_on(Some(place.utid), self.row.created_ts.unwrap_or_default(), cx);
     }
 
     /// A goroutine that was there before.
@@ -150,9 +148,15 @@ impl Track {
         }
     }
 
-    /// The open interval.
-    pub fn open(&self) -> Option<GoroutineState> {
-        self.open.map(|(_, row)| row)
+    /// The interval that is open at `until` (ns).
+    pub fn open(&self, until: i64, cx: &mut Context<'_>) -> Option<GoroutineState> {
+        let (_, row) = self.open?;
+        Some(if self.is_doubtful(until, cx) { unknown(&row, cx.strings) } else { row })
+    }
+
+    /// Whether events of it may be missing since the beginning of the open interval.
+    pub fn is_doubtful(&self, until: i64, cx: &Context<'_>) -> bool {
+        self.open.is_some_and(|(_, row)| cx.doubts(Subject::Goroutines, row.ts, until))
     }
 
     /// It took part in a switch of coroutines on the thread `tid`.
@@ -214,20 +218,20 @@ impl Track {
             ..GoroutineState::default()
         };
         self.open = Some((state, row));
-        self.is_on(row.utid, cx);
+        self.is_on(row.utid, ts, cx);
     }
 
-    /// It is on this thread from now on.
-    fn is_on(&self, utid: Option<i64>, cx: &mut Context<'_>) {
+    /// It is on this thread from now on, as an event of `ts` (ns) tells.
+    fn is_on(&self, utid: Option<i64>, ts: i64, cx: &mut Context<'_>) {
         if let Some(utid) = utid {
-            cx.on_thread.insert(utid, self.row.ugid);
+            cx.on_thread.insert(utid, (self.row.ugid, ts));
         }
     }
 
     /// It is on this thread no more.
     fn was_on(&self, utid: Option<i64>, cx: &mut Context<'_>) {
         if let Some(utid) = utid
-            && cx.goroutine_on(utid) == Some(self.row.ugid)
+            && cx.on_thread.get(&utid).is_some_and(|&(ugid, _)| ugid == self.row.ugid)
         {
             cx.on_thread.remove(&utid);
         }
@@ -236,13 +240,16 @@ impl Track {
     /// Ends the open interval, if it is the one that this change ends, and begins the next.
     pub fn change(&mut self, change: &Change, cx: &mut Context<'_>) {
         if change.from != State::Syscall {
-            self.settle_syscall(cx.strings, cx.closed);
+            self.settle_syscall(cx);
         }
         self.left_syscall = None;
         self.goes_on_with = None;
         self.switched_by = None;
         self.was_on(self.open.and_then(|(_, row)| row.utid), cx);
         match self.open.take() {
+            Some((_, row)) if cx.doubts(Subject::Goroutines, row.ts, change.ts.cast_signed()) => {
+                close_unknown(&row, change.ts, cx);
+            }
             // A system call without a P looks like running on its way out.
             Some((state, row))
                 if state == change.from
@@ -250,7 +257,10 @@ impl Track {
             {
                 self.close(state, row, change.ts, change.place, cx);
             }
-            Some(other) => cx.drop_interval(change.kind, change.ts, &other),
+            Some(other) => {
+                cx.drop_interval(change.kind, change.ts, &other);
+                close_unknown(&other.1, change.ts, cx);
+            }
             None => {}
         }
         let on_thread = matches!(change.to, State::Running | State::Syscall);
@@ -267,7 +277,7 @@ impl Track {
             ..GoroutineState::default()
         };
         self.open = Some((change.to, row));
-        self.is_on(row.utid, cx);
+        self.is_on(row.utid, row.ts, cx);
     }
 
     /// Whether it is in a system call that has not returned: for Go's scheduler also a thread of C
@@ -300,15 +310,15 @@ impl Track {
 
     /// The goroutine went on running when its system call returned: on the same thread, but perhaps
     /// with another P, which the next event tells.
-    pub fn settle_syscall(&mut self, strings: &mut Interner, closed: &mut Streams) {
+    pub fn settle_syscall(&mut self, cx: &mut Context<'_>) {
         let Some(left) = self.left_syscall.take() else {
             return;
         };
         let Some((State::Syscall, row)) = self.open else {
             return;
         };
-        closed.goroutine_state.push(GoroutineState { dur: dur(row.ts, left), ..row });
-        let state = strings.intern(word::RUNNING);
+        cx.closed.goroutine_state.push(GoroutineState { dur: dur(row.ts, left), ..row });
+        let state = cx.strings.intern(word::RUNNING);
         let running = GoroutineState { ts: left.cast_signed(), state, proc: None, ..row };
         self.open = Some((State::Running, running));
     }
@@ -322,10 +332,24 @@ impl Track {
 
     /// Its process ends; it does not, so there is no ended_ts.
     pub fn stop(&mut self, ts: u64, place: Place, cx: &mut Context<'_>) {
-        self.settle_syscall(cx.strings, cx.closed);
+        self.settle_syscall(cx);
+        let doubtful = self.is_doubtful(ts.cast_signed(), cx);
         if let Some((state, row)) = self.open.take() {
             self.was_on(row.utid, cx);
-            self.close(state, row, ts, place, cx);
+            match doubtful {
+                true => close_unknown(&row, ts, cx),
+                false => self.close(state, row, ts, place, cx),
+            }
+        }
+    }
+
+    /// It is gone since `ts` at the latest, nobody knows since when.
+    pub fn is_gone(&mut self, ts: u64, cx: &mut Context<'_>) {
+        self.settle_syscall(cx);
+        if let Some(open) = self.open.take() {
+            self.was_on(open.1.utid, cx);
+            cx.drop_interval("go_status", ts, &open);
+            close_unknown(&open.1, ts, cx);
         }
     }
 
@@ -343,5 +367,18 @@ impl Track {
             row.proc = row.proc.or(place.proc);
         }
         cx.closed.goroutine_state.push(row);
+    }
+}
+
+/// What a goroutine did since the beginning of this interval is not known.
+fn unknown(row: &GoroutineState, strings: &mut Interner) -> GoroutineState {
+    let state = strings.intern(word::UNKNOWN);
+    GoroutineState { ts: row.ts, ugid: row.ugid, state, ..GoroutineState::default() }
+}
+
+fn close_unknown(row: &GoroutineState, until: u64, cx: &mut Context<'_>) {
+    if until.cast_signed() > row.ts {
+        let row = unknown(row, cx.strings);
+        cx.closed.goroutine_state.push(GoroutineState { dur: dur(row.ts, until), ..row });
     }
 }

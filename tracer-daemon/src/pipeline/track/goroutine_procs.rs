@@ -4,6 +4,7 @@ use tracer_common::events::{GoMaxProcs, GoProc};
 
 use super::{
     Context,
+    doubt::Subject,
     goroutine::{Change, Place, State},
     goroutines::Goroutines,
 };
@@ -30,22 +31,23 @@ impl Goroutines {
     }
 
     /// The goroutine of a thread does something: if the thread got a P, the goroutine has come back.
-    pub fn is_back(&mut self, utid: i64, cx: &mut Context<'_>) {
+    pub fn is_back(&mut self, utid: i64, now: u64, cx: &mut Context<'_>) {
         if let Some((ts, place)) = self.waiters.get(&utid).and_then(|waiter| waiter.got)
             && let Some(Waiter { upid, goid, .. }) = self.waiters.remove(&utid)
+            && !cx.doubts(Subject::Goroutines, ts.cast_signed(), now.cast_signed())
         {
             self.found_proc(upid, goid, ts, place, cx);
         }
     }
 
-    /// So have those whose thread got a P before `until` (ns) and still has it; and all of a process that ends.
-    pub fn are_back(&mut self, until: u64, ended: Option<i64>, cx: &mut Context<'_>) {
+    /// So have those whose thread got a P before `until` (ns) and still has it `now`; and all of a process that ends.
+    pub fn are_back(&mut self, (until, now): (u64, u64), ended: Option<i64>, cx: &mut Context<'_>) {
         let waiters = self.waiters.iter().filter(|(_, waiter)| {
             ended.is_some_and(|upid| waiter.is_of(upid))
                 || waiter.got.is_some_and(|(ts, _)| ts < until)
         });
         for utid in waiters.map(|(&utid, _)| utid).collect::<Vec<_>>() {
-            self.is_back(utid, cx);
+            self.is_back(utid, now, cx);
         }
     }
 
@@ -62,7 +64,9 @@ impl Goroutines {
         let place = Place::new(utid, event.proc);
         if let Some(goid) = self.without_proc.remove(&utid) {
             let (ts, from, to) = (event.header.ts, State::Runnable, State::Running);
-            if let Some(track) = self.track(upid, goid) {
+            let track = self.track(upid, goid);
+            // After a loss it may be another one that gets the P.
+            if let Some(track) = track.filter(|track| !track.is_doubtful(ts.cast_signed(), cx)) {
                 track.change(&Change::plain("go_proc", ts, from, to, place), cx);
             }
             return;

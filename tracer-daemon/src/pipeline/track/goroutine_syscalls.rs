@@ -40,7 +40,7 @@ impl Goroutines {
             }
             return;
         }
-        let since = self.ensure(upid, event.goid, event.startpc, cx);
+        let since = self.ensure(upid, event.goid, event.startpc, event.header.ts, cx);
         let since = self.ran_since(since, State::Running, utid);
         let stack_id = cx.stack(upid, event.stack);
         let (from, to) = (State::Running, State::Syscall);
@@ -83,7 +83,7 @@ impl Goroutines {
         if event.goid == 0 || ended {
             return None;
         }
-        let since = self.ensure(upid, event.goid, event.startpc, cx);
+        let since = self.ensure(upid, event.goid, event.startpc, event.header.ts, cx);
         let since = self.ran_since(since, State::Running, utid);
         // The runtime's own calls and those that the scheduler does not know of leave it running.
         let known_to_scheduler = event.gstatus == u32::from(SYSCALL) && !self.tells_of_calls(upid);
@@ -100,7 +100,13 @@ impl Goroutines {
     }
 
     /// The kernel's part of a system call ended on this thread; `entered`: its beginning was seen.
-    pub fn exit_syscall(&mut self, utid: i64, event: &SysExit, entered: bool) {
+    pub fn exit_syscall(
+        &mut self,
+        utid: i64,
+        event: &SysExit,
+        entered: bool,
+        cx: &mut Context<'_>,
+    ) {
         let ts = event.header.ts;
         if !entered {
             self.left_unknown.insert(utid, ts.cast_signed());
@@ -117,6 +123,11 @@ impl Goroutines {
         if let Some((upid, goid)) = self.in_syscall.remove(&utid)
             && let Some(track) = self.track(upid, goid)
         {
+            // After a loss it may be the call of another one.
+            if track.is_doubtful(ts.cast_signed(), cx) {
+                self.left_syscall.remove(&utid);
+                return;
+            }
             track.leave_syscall(ts, goes_on_with);
             self.left_syscall.insert(utid, goid);
         }

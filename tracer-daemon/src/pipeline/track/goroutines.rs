@@ -11,6 +11,7 @@ use tracer_store::{Goroutine, Interner, StrId, Streams};
 
 use super::{
     Context,
+    doubt::Subject,
     entities::Entities,
     goroutine::{Change, Place, State, Track},
     goroutine_procs::Waiter,
@@ -33,6 +34,8 @@ pub struct Met {
     pub preempted: bool,
     /// Where it runs, if it does.
     pub place: Option<Place>,
+    /// When that was read (ns).
+    pub at: u64,
     pub stack_id: Option<i64>,
     pub create_stack: Option<i64>,
 }
@@ -76,6 +79,19 @@ impl Process {
         }
     }
 
+    /// Since when all its goroutines are traced, if no event until `ts` (ns) is missing.
+    fn since_if_complete(&self, ts: u64, cx: &Context<'_>) -> Option<i64> {
+        let lost = cx.doubts(Subject::Goroutines, self.since, ts.cast_signed());
+        (!lost).then_some(self.since)
+    }
+
+    /// Begins to track a goroutine; the end of another one with its number was lost.
+    fn begin(&mut self, goid: u64, track: Track, ts: u64, cx: &mut Context<'_>) {
+        if let Some(mut other) = self.goroutines.insert(goid, track) {
+            other.is_gone(ts, cx);
+        }
+    }
+
     /// Go's name of a wait reason, or its number if this version has none.
     fn reason(&self, number: u8, strings: &mut Interner) -> Option<StrId> {
         match self.runtime.names.wait_reason(number) {
@@ -108,8 +124,6 @@ pub struct Goroutines {
     /// Goroutines (upid, goid) that ended in a switch, and whose end is still to be told.
     ended_early: FxHashSet<(i64, u64)>,
     last_ugid: i64,
-    /// An unknown goroutine may be one whose creation was lost.
-    lost: bool,
 }
 
 impl Goroutines {
@@ -136,10 +150,6 @@ impl Goroutines {
     /// The runtime of a process, and its load address minus the address in its file.
     pub fn runtime(&self, upid: i64) -> Option<(&GoRuntime, u64)> {
         self.processes.get(&upid).map(|process| (&*process.runtime, process.bias))
-    }
-
-    pub fn events_were_lost(&mut self) {
-        self.lost = true;
     }
 
     /// The goroutine that has this goid, if it is known.
@@ -183,7 +193,7 @@ impl Goroutines {
             )
         };
         let mut track = Track::existed(row, cx);
-        let since = (!self.lost).then_some(process.since);
+        let since = process.since_if_complete(met.at, cx);
         let place = met.place.unwrap_or(Place { utid: 0, proc: None });
         let on_thread = matches!(state, State::Running | State::Syscall);
         // A thread that only marks its goroutine as waiting was not looked for.
@@ -240,7 +250,8 @@ impl Goroutines {
             create_stack,
             ..process.new_row(&mut self.last_ugid, upid, event.goid, event.startpc, cx)
         };
-        process.goroutines.insert(event.goid, Track::created(row, state, reason, utid, cx));
+        let track = Track::created(row, state, reason, utid, cx);
+        process.begin(event.goid, track, event.header.ts, cx);
     }
 
     pub fn status(&mut self, upid: i64, utid: i64, event: &GoStatus, cx: &mut Context<'_>) {
@@ -291,7 +302,7 @@ impl Goroutines {
             _ => None,
         };
         let place = Place::new(utid, event.proc);
-        let since = self.ensure(upid, event.goid, event.startpc, cx);
+        let since = self.ensure(upid, event.goid, event.startpc, event.header.ts, cx);
         let since = self.ran_since(since, from, utid);
         let Some(process) = self.processes.get_mut(&upid) else {
             return;
@@ -336,7 +347,7 @@ impl Goroutines {
         };
         let mut track = Track::created(row, State::Syscall, None, utid, cx);
         track.on_thread(Place::new(utid, NO_PROC), cx);
-        process.goroutines.insert(event.goid, track);
+        process.begin(event.goid, track, event.header.ts, cx);
         self.left_syscall.insert(utid, event.goid);
     }
 
@@ -353,7 +364,7 @@ impl Goroutines {
         let place = Place::new(utid, event.proc);
         let reason = Some(cx.strings.intern("coroutine"));
         let stack_id = cx.stack(upid, event.stack);
-        let since = self.ensure(upid, event.goid, event.startpc, cx);
+        let since = self.ensure(upid, event.goid, event.startpc, event.header.ts, cx);
         let ran_since = self.ran_since(since, State::Running, utid);
         let waker = self.ugid(upid, event.goid);
         if event.exit != 0 {
@@ -371,7 +382,7 @@ impl Goroutines {
             track.change(&Change { reason, stack_id, ..change }, cx);
             track.switched_by(event.header.tid);
         }
-        let since = self.ensure(upid, event.next_goid, event.next_startpc, cx);
+        let since = self.ensure(upid, event.next_goid, event.next_startpc, ts, cx);
         if let Some(track) = self.track(upid, event.next_goid) {
             let (from, to) = (State::Waiting, State::Runnable);
             track.backfill(since, from, reason, place, cx);
@@ -397,20 +408,14 @@ impl Goroutines {
     }
 
     /// All open intervals; a system call that ended long enough before `until` is closed.
-    pub fn open(
-        &mut self,
-        until: u64,
-        open: &mut Streams,
-        closed: &mut Streams,
-        strings: &mut Interner,
-    ) {
+    pub fn open(&mut self, until: u64, open: &mut Streams, cx: &mut Context<'_>) {
         let settled = until.saturating_sub(SYSCALL_SETTLES);
         for process in self.processes.values_mut() {
             for track in process.goroutines.values_mut() {
                 if track.left_syscall_before(settled) {
-                    track.settle_syscall(strings, closed);
+                    track.settle_syscall(cx);
                 }
-                open.goroutine_state.extend(track.open());
+                open.goroutine_state.extend(track.open(until.cast_signed(), cx));
             }
         }
     }
@@ -426,9 +431,17 @@ impl Goroutines {
         self.processes.get(&upid).is_some_and(|process| process.since > ts.cast_signed())
     }
 
+    /// A process has ended, nobody knows when: neither does anybody know what its goroutines did since they were heard
+    /// of.
+    pub fn process_is_gone(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
+        if let Some(process) = self.processes.get_mut(&upid) {
+            process.goroutines.values_mut().for_each(|track| track.is_gone(ts, cx));
+        }
+    }
+
     /// A process ended or replaced its program: so do its goroutines.
     pub fn process_ended(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
-        self.are_back(0, Some(upid), cx);
+        self.are_back((0, ts), Some(upid), cx);
         self.waiters.retain(|_, waiter| !waiter.is_of(upid));
         let Some(process) = self.processes.remove(&upid) else {
             return;
@@ -466,10 +479,11 @@ impl Goroutines {
         upid: i64,
         goid: u64,
         startpc: u64,
+        ts: u64,
         cx: &mut Context<'_>,
     ) -> Option<i64> {
         let process = self.processes.get_mut(&upid)?;
-        let since = (!self.lost).then_some(process.since);
+        let since = process.since_if_complete(ts, cx);
         if process.goroutines.contains_key(&goid) {
             return since;
         }

@@ -31,12 +31,21 @@ impl Tracker {
         self.refused.insert(pid);
         let Some(upid) = self.entities.traced(pid) else { return };
         let Self {
-            entities, strings, stacks, closed, threads, syscalls, sweeps, on_thread, ..
+            entities,
+            strings,
+            stacks,
+            closed,
+            threads,
+            syscalls,
+            sweeps,
+            doubts,
+            on_thread,
+            ..
         } = self;
-        let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
+        let mut cx = Context { entities, strings, stacks, closed, losses, doubts, on_thread };
         for (utid, tid) in threads.end_process(upid, ts, &mut cx) {
             syscalls.thread_ended(utid, tid, ts, &mut cx);
-            sweeps.thread_ended(utid, &mut cx);
+            sweeps.thread_ended(utid, ts, &mut cx);
         }
         let go = (&mut self.goroutines, &mut self.procs, &mut self.runtime, &mut self.user);
         program_ended(upid, ts, go, &mut cx);
@@ -46,9 +55,22 @@ impl Tracker {
     /// See [`crate::pipeline::Pipeline::process_is_gone`].
     pub fn process_is_gone(&mut self, pid: u32, ts: u64, losses: &mut Losses) {
         if let Some(upid) = self.entities.traced(pid) {
-            let Self { entities, strings, stacks, closed, threads, on_thread, .. } = self;
-            let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
+            let Self {
+                entities,
+                strings,
+                stacks,
+                closed,
+                threads,
+                goroutines,
+                procs,
+                doubts,
+                on_thread,
+                ..
+            } = self;
+            let mut cx = Context { entities, strings, stacks, closed, losses, doubts, on_thread };
             threads.process_is_gone(upid, ts, &mut cx);
+            goroutines.process_is_gone(upid, ts, &mut cx);
+            procs.process_is_gone(upid, ts, &mut cx);
             self.end_process(pid, ts, losses);
             self.entities.process_is_gone(upid, ts);
         }
@@ -93,8 +115,8 @@ impl Tracker {
         if is_process {
             self.begins(event.child_tgid, event.header.ts, true, losses);
         }
-        let Self { entities, strings, stacks, closed, threads, on_thread, .. } = self;
-        let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
+        let Self { entities, strings, stacks, closed, threads, doubts, on_thread, .. } = self;
+        let mut cx = Context { entities, strings, stacks, closed, losses, doubts, on_thread };
         threads.forked(event, creator, &mut cx);
     }
 }

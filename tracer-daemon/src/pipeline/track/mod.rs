@@ -2,9 +2,11 @@
 //!
 //! An interval is stored only if its start and its end are known. What does not fit what is known
 //! (after a loss, mostly) is dropped, counted as a loss at the stage `state`, and tracking goes on
-//! from the new state.
+//! from the new state. So it is with an interval in which events may be missing that could have ended it
+//! (see [`doubt`]). Where one state follows another, `unknown` takes the place of what is dropped.
 
 mod address;
+mod ahead;
 mod call_arguments;
 mod doubt;
 mod entities;
@@ -33,9 +35,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
     Event, EventKind,
-    events::{
-        GoStack, GoText, NO_KERNEL_STACK, SWITCH_FROM_TRACED, SWITCH_TO_TRACED, SysFile, SysText,
-    },
+    events::{NO_KERNEL_STACK, SWITCH_FROM_TRACED, SWITCH_TO_TRACED},
     goroutine_status::SYSCALL,
 };
 use tracer_store::{
@@ -44,10 +44,8 @@ use tracer_store::{
 };
 
 use super::{ProcessFacts, losses::Losses};
-use crate::{
-    kernel::KernelFrame,
-    target::go::{GoRuntime, snapshot::Snapshot},
-};
+use crate::target::go::{GoRuntime, snapshot::Snapshot};
+use doubt::{Doubts, Subject};
 use entities::Entities;
 pub use entities::ProcessEvents;
 use existing::Existing;
@@ -90,8 +88,9 @@ struct Context<'a> {
     stacks: &'a mut Stacks,
     closed: &'a mut Streams,
     losses: &'a mut Losses,
-    /// The goroutine (ugid) that each thread (utid) runs or is in a system call for.
-    on_thread: &'a mut FxHashMap<i64, i64>,
+    doubts: &'a Doubts,
+    /// The goroutine (ugid) that each thread (utid) runs or is in a system call for, and since when (ns).
+    on_thread: &'a mut FxHashMap<i64, (i64, i64)>,
 }
 
 impl Context<'_> {
@@ -101,9 +100,31 @@ impl Context<'_> {
         self.losses.add(kind, loss_stage::STATE, 1);
     }
 
-    /// The goroutine that a thread runs or is in a system call for.
-    fn goroutine_on(&self, utid: i64) -> Option<i64> {
-        self.on_thread.get(&utid).copied()
+    /// Whether events that tell of this may be missing between `from` and `until` (ns).
+    fn doubts(&self, subject: Subject, from: i64, until: i64) -> bool {
+        self.doubts.cover(subject, from, until)
+    }
+
+    /// Whether an interval that is known to begin and to end at these times (ns) is one: if events may be missing between
+    /// them it is dropped, and counted.
+    fn is_known(
+        &mut self,
+        subject: Subject,
+        kind: &'static str,
+        (from, until): (i64, i64),
+        interval: &dyn std::fmt::Debug,
+    ) -> bool {
+        let doubtful = self.doubts(subject, from, until);
+        if doubtful {
+            self.drop_interval(kind, until.cast_unsigned(), interval);
+        }
+        !doubtful
+    }
+
+    /// The goroutine that a thread runs or is in a system call for at `ts` (ns).
+    fn goroutine_on(&self, utid: i64, ts: i64) -> Option<i64> {
+        let (ugid, since) = self.on_thread.get(&utid).copied()?;
+        (!self.doubts(Subject::Goroutines, since, ts)).then_some(ugid)
     }
 
     /// The stack of the kernel that an event names by number; one that was lost is counted.
@@ -140,7 +161,8 @@ pub struct Tracker {
     sweeps: Sweeps,
     user: User,
     /// See [`Context`].
-    on_thread: FxHashMap<i64, i64>,
+    on_thread: FxHashMap<i64, (i64, i64)>,
+    doubts: Doubts,
     notices: Vec<Notice>,
     /// What was decided of processes that begin, by pid and time of the event that tells of it.
     decided: FxHashMap<(u32, u64), Option<ProcessFacts>>,
@@ -166,6 +188,7 @@ impl Tracker {
             sweeps: Sweeps::default(),
             user: User::default(),
             on_thread: FxHashMap::default(),
+            doubts: Doubts::default(),
             notices: Vec::new(),
             decided: FxHashMap::default(),
             adopts: false,
@@ -188,11 +211,6 @@ impl Tracker {
         self.threads.existed_in_call(tid, nr, args, &mut self.strings);
     }
 
-    /// Events of the scheduler between `from` and `until` (ns) were lost.
-    pub fn doubt(&mut self, from: u64, until: u64) {
-        self.threads.doubt(from, until);
-    }
-
     pub fn set_go(&mut self, pid: u32, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
         let upid = self.entities.process(pid);
         self.procs.add_process(upid, runtime.minor, since);
@@ -208,50 +226,6 @@ impl Tracker {
         let Self { entities, goroutines, stacks, existing, .. } = self;
         goroutines.expect_existing(upid);
         existing.add(pid, upid, snapshot, goroutines, stacks, entities.executable(upid));
-    }
-
-    /// A stack of a process, ahead of the events that name it.
-    pub fn stack(&mut self, head: &GoStack, pcs: &[u64]) {
-        let upid = self.entities.process(head.tgid);
-        // Without a runtime there are no events that could name it.
-        if let Some((runtime, bias)) = self.goroutines.runtime(upid) {
-            let module = self.entities.executable(upid);
-            self.stacks.add(upid, head, pcs, runtime, bias, module);
-        }
-    }
-
-    /// An event names a stack of the kernel.
-    pub fn want_kernel_stack(&mut self, id: i32) {
-        self.stacks.want_kernel(id);
-    }
-
-    pub fn take_wanted_stacks(&mut self) -> Vec<i32> {
-        self.stacks.take_wanted()
-    }
-
-    pub fn add_kernel_stack(&mut self, id: i32, frames: Vec<KernelFrame>) {
-        self.stacks.add_kernel(id, frames);
-    }
-
-    /// A text of a process, ahead of the events that name it.
-    pub fn text(&mut self, head: &GoText, bytes: &[u8]) {
-        let upid = self.entities.process(head.tgid);
-        self.user.text(upid, head, bytes, &mut self.strings);
-    }
-
-    /// What a file descriptor refers to, ahead of the events that name it.
-    pub fn file(&mut self, head: &SysFile, tail: &[u8]) {
-        self.syscalls.file(head, tail);
-    }
-
-    /// A text among the arguments of a call, ahead of its event.
-    pub fn argument(&mut self, head: &SysText, tail: &[u8]) {
-        self.syscalls.text(head, tail);
-    }
-
-    pub fn events_were_lost(&mut self) {
-        self.goroutines.events_were_lost();
-        self.procs.events_were_lost();
     }
 
     pub fn take_notices(&mut self) -> Vec<Notice> {
@@ -310,10 +284,11 @@ impl Tracker {
             sweeps,
             user,
             on_thread,
+            doubts,
             notices,
             ..
         } = self;
-        let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
+        let mut cx = Context { entities, strings, stacks, closed, losses, doubts, on_thread };
         let header = event.header();
         existing.settle(header.ts, goroutines, procs, &mut cx);
         exec::follow(event, threads, cx.entities);
@@ -342,7 +317,7 @@ impl Tracker {
                 syscalls.thread_ended(utid, header.tid, header.ts, &mut cx);
                 procs.thread_ended(utid);
                 goroutines.thread_ended(utid);
-                sweeps.thread_ended(utid, &mut cx);
+                sweeps.thread_ended(utid, header.ts, &mut cx);
                 if cx.entities.thread_ended(e) {
                     let upid = cx.entities.process(e.tgid);
                     program_ended(upid, header.ts, (goroutines, procs, runtime, user), &mut cx);
@@ -366,7 +341,7 @@ impl Tracker {
                 }
                 // The runtime's own calls on the way into a call of a goroutine have no such status.
                 if e.gstatus == u32::from(SYSCALL) {
-                    goroutines.is_back(utid, &mut cx);
+                    goroutines.is_back(utid, header.ts, &mut cx);
                 }
                 let ugid = goroutines.enter_syscall(upid, utid, e, stack, &mut cx);
                 syscalls.enter(utid, ugid, e, stack, &mut cx);
@@ -375,7 +350,7 @@ impl Tracker {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 threads.leaves_call(e);
                 let entered = syscalls.exit(utid, e, &mut cx);
-                goroutines.exit_syscall(utid, e, entered);
+                goroutines.exit_syscall(utid, e, entered, &mut cx);
                 let upid = cx.entities.process(e.tgid);
                 if !goroutines.tells_of_calls(upid) {
                     procs.exit_syscall(utid, header.ts);
@@ -425,17 +400,18 @@ impl Tracker {
             goroutines,
             procs,
             on_thread,
+            doubts,
             notices,
             ..
         } = self;
-        let mut cx = Context { entities, strings, stacks, closed, losses, on_thread };
+        let mut cx = Context { entities, strings, stacks, closed, losses, doubts, on_thread };
         let ended = threads.advanced(until, &mut cx);
         // Its event came too late.
         self.decided.retain(|(_, ts), _| *ts >= until);
         notices.extend(ended.into_iter().map(|pid| Notice::Ended { pid, ts: until }));
         existing.settle(until, goroutines, procs, &mut cx);
         self.syscalls.advanced(until);
-        goroutines.are_back(until.saturating_sub(SYSCALL_SETTLES), None, &mut cx);
+        goroutines.are_back((until.saturating_sub(SYSCALL_SETTLES), until), None, &mut cx);
     }
 
     /// See [`super::Pipeline::take_whole_batch`].
@@ -450,15 +426,17 @@ impl Tracker {
         self.closed.len()
     }
 
-    pub fn take_batch(&mut self, until: u64) -> Batch {
-        let mut open = Streams::default();
-        self.threads.open(&mut open, &mut self.closed);
-        self.syscalls.open(&mut open);
-        self.goroutines.open(until, &mut open, &mut self.closed, &mut self.strings);
-        self.procs.open(&mut open);
-        self.runtime.open(&mut open);
-        self.sweeps.open(&mut open);
-        self.user.open(&mut open);
+    pub fn take_batch(&mut self, until: u64, losses: &mut Losses) -> Batch {
+        let Self { entities, strings, stacks, closed, doubts, on_thread, .. } = self;
+        let mut cx = Context { entities, strings, stacks, closed, losses, doubts, on_thread };
+        let (mut open, now) = (Streams::default(), until.cast_signed());
+        self.threads.open(now, &mut open, &mut cx);
+        self.syscalls.open(now, &mut open, &cx);
+        self.goroutines.open(until, &mut open, &mut cx);
+        self.procs.open(now, &mut open, &mut cx);
+        self.runtime.open(now, &mut open, &cx);
+        self.sweeps.open(now, &mut open, &cx);
+        self.user.open(now, &mut open, &cx);
         let mut batch = Batch {
             closed: std::mem::take(&mut self.closed),
             open,
@@ -486,8 +464,8 @@ fn program_ended(
     }
     goroutines.process_ended(upid, ts, cx);
     procs.process_ended(upid, ts, cx);
-    runtime.process_ended(upid, cx);
-    user.process_ended(upid, cx);
+    runtime.process_ended(upid, ts, cx);
+    user.process_ended(upid, ts, cx);
     cx.stacks.process_ended(upid);
 }
 

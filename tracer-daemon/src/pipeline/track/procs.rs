@@ -7,7 +7,7 @@ use tracer_common::events::{
 use tracer_common::goroutine_status::SYSCALL;
 use tracer_store::{Gomaxprocs, ProcState, Streams, words::proc_state as word};
 
-use super::{Context, dur};
+use super::{Context, doubt::Subject, dur};
 
 /// More Ps than any program has; a count above it was not one.
 const MAX_PROCS: i32 = 1 << 16;
@@ -72,8 +72,6 @@ pub struct Procs {
     processes: FxHashMap<i64, Process>,
     /// By utid.
     calls: FxHashMap<i64, Call>,
-    /// The first event of a P may be one before which others were lost.
-    lost: bool,
 }
 
 /// Who has a P.
@@ -104,14 +102,23 @@ impl Process {
     fn end(&mut self, proc: i32, ts: u64, cx: &mut Context<'_>) {
         self.taken.remove(&proc);
         if let Some(row) = self.procs.get_mut(&proc).and_then(Option::take) {
+            let row = known(row, ts.cast_signed(), cx);
             cx.closed.proc_state.push(ProcState { dur: dur(row.ts, ts), ..row });
         }
     }
 
-    /// The interval in which a P that is heard of for the first time was until now.
-    fn backfill(&mut self, upid: i64, proc: i32, holder: Holder, cx: &mut Context<'_>) {
-        if !self.procs.contains_key(&proc) {
-            self.change(upid, proc, holder, self.since, cx);
+    /// Since when all its Ps are traced, if no event until `ts` (ns) is missing.
+    fn since_if_complete(&self, ts: u64, cx: &Context<'_>) -> Option<u64> {
+        let lost = cx.doubts(Subject::Procs, self.since.cast_signed(), ts.cast_signed());
+        (!lost).then_some(self.since)
+    }
+
+    /// The interval in which a P that is heard of for the first time was until `ts` (ns).
+    fn backfill(&mut self, upid: i64, proc: i32, holder: Holder, ts: u64, cx: &mut Context<'_>) {
+        if !self.procs.contains_key(&proc)
+            && let Some(since) = self.since_if_complete(ts, cx)
+        {
+            self.change(upid, proc, holder, since, cx);
         }
     }
 
@@ -126,13 +133,27 @@ impl Process {
         held.find(|proc| !self.taken.contains(proc))
     }
 
-    /// What is known of a P is wrong: its open interval is dropped.
+    /// What is known of a P is wrong: what it did since the beginning of its open interval is not known.
     fn forget(&mut self, proc: i32, kind: &'static str, ts: u64, cx: &mut Context<'_>) {
         self.taken.remove(&proc);
         if let Some(row) = self.procs.get_mut(&proc).and_then(Option::take) {
             cx.drop_interval(kind, ts, &row);
+            if ts.cast_signed() > row.ts {
+                let row = unknown(row, cx);
+                cx.closed.proc_state.push(ProcState { dur: dur(row.ts, ts), ..row });
+            }
         }
     }
+}
+
+/// This interval until `until` (ns), as far as it is known.
+fn known(row: ProcState, until: i64, cx: &mut Context<'_>) -> ProcState {
+    if cx.doubts(Subject::Procs, row.ts, until) { unknown(row, cx) } else { row }
+}
+
+fn unknown(row: ProcState, cx: &mut Context<'_>) -> ProcState {
+    let state = cx.strings.intern(word::UNKNOWN);
+    ProcState { state, utid: None, taker_utid: None, ..row }
 }
 
 impl Procs {
@@ -150,19 +171,25 @@ impl Procs {
     }
 
     pub fn events_were_lost(&mut self) {
-        self.lost = true;
         self.calls.clear();
     }
 
     /// A P was there before the recording, as the memory of the process shows; no event told of it so far.
-    pub fn existed(&mut self, upid: i64, proc: u32, holder: Holder, cx: &mut Context<'_>) {
-        let Some(process) = self.processes.get_mut(&upid).filter(|_| !self.lost) else {
+    pub fn existed(
+        &mut self,
+        upid: i64,
+        proc: u32,
+        holder: Holder,
+        read: u64,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(process) = self.processes.get_mut(&upid) else {
             return;
         };
         let Ok(proc) = i32::try_from(proc) else { return };
         // A thread has one P: an event since then has told of another one.
         if holder.is_none_or(|utid| process.held_by(utid).is_none()) {
-            process.backfill(upid, proc, holder, cx);
+            process.backfill(upid, proc, holder, read, cx);
         }
     }
 
@@ -185,9 +212,7 @@ impl Procs {
                 process.forget(other, KIND, ts, cx);
             }
         }
-        if !self.lost {
-            process.backfill(upid, event.proc, None, cx);
-        }
+        process.backfill(upid, event.proc, None, ts, cx);
         process.change(upid, event.proc, Some(utid), ts, cx);
         if let Some(call) = call {
             call.is_open = false;
@@ -244,7 +269,7 @@ impl Procs {
             Some(holder) if own && holder != Some(utid) => {
                 process.forget(event.proc, KIND, ts, cx);
             }
-            None if own && !self.lost => process.backfill(upid, event.proc, Some(utid), cx),
+            None if own => process.backfill(upid, event.proc, Some(utid), ts, cx),
             _ => {}
         }
         let taker = (!own).then_some(utid);
@@ -294,8 +319,8 @@ impl Procs {
                 process.change(upid, proc, None, ts, cx);
             }
         }
-        if event.proc != NO_PROC && event.proc < event.count && !self.lost {
-            process.backfill(upid, event.proc, Some(utid), cx);
+        if event.proc != NO_PROC && event.proc < event.count {
+            process.backfill(upid, event.proc, Some(utid), ts, cx);
         }
         if process.count.replace(event.count) != Some(event.count) {
             let (ts, count) = (ts.cast_signed(), i64::from(event.count));
@@ -366,6 +391,15 @@ impl Procs {
         self.calls.remove(&utid);
     }
 
+    /// A process has ended, nobody knows when.
+    pub fn process_is_gone(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
+        if let Some(process) = self.processes.get_mut(&upid) {
+            for proc in process.procs.keys().copied().collect::<Vec<_>>() {
+                process.forget(proc, "go_proc_stop", ts, cx);
+            }
+        }
+    }
+
     /// The process ended or replaced its program: so do its Ps.
     pub fn process_ended(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
         if let Some(mut process) = self.processes.remove(&upid) {
@@ -375,8 +409,9 @@ impl Procs {
         }
     }
 
-    pub fn open(&self, streams: &mut Streams) {
+    /// All intervals that are open at `until` (ns).
+    pub fn open(&self, until: i64, streams: &mut Streams, cx: &mut Context<'_>) {
         let procs = self.processes.values().flat_map(|process| process.procs.values());
-        streams.proc_state.extend(procs.flatten());
+        streams.proc_state.extend(procs.flatten().map(|row| known(*row, until, cx)));
     }
 }

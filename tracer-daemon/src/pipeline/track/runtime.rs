@@ -8,7 +8,7 @@ use tracer_common::events::{
 };
 use tracer_store::{Gc, GcAssist, Heap, HeapGoal, StrId, Streams, Stw};
 
-use super::{Context, dur};
+use super::{Context, doubt::Subject, dur};
 use crate::target::go::GoRuntime;
 
 /// Functions of Go 1.19 and 1.20 that stop the world, and what later versions call that
@@ -108,7 +108,9 @@ impl Runtime {
 
     /// An end without a beginning: it began before the recording.
     pub fn stw_ends(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
-        if let Some(row) = self.processes.get_mut(&upid).and_then(|process| process.stw.take()) {
+        if let Some(row) = self.processes.get_mut(&upid).and_then(|process| process.stw.take())
+            && cx.is_known(Subject::Gc, "go_stw_end", (row.ts, ts.cast_signed()), &row)
+        {
             cx.closed.stw.push(Stw { dur: dur(row.ts, ts), ..row });
         }
     }
@@ -132,7 +134,9 @@ impl Runtime {
     }
 
     pub fn gc_ends(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
-        if let Some(row) = self.processes.get_mut(&upid).and_then(|process| process.gc.take()) {
+        if let Some(row) = self.processes.get_mut(&upid).and_then(|process| process.gc.take())
+            && cx.is_known(Subject::Gc, "go_gc_end", (row.ts, ts.cast_signed()), &row)
+        {
             cx.closed.gc.push(Gc { dur: dur(row.ts, ts), ..row });
         }
     }
@@ -155,6 +159,12 @@ impl Runtime {
         if let Some(process) = self.processes.get_mut(&upid) {
             let row =
                 GcAssist { ts: ts.cast_signed(), dur: None, ugid, utid: Some(utid), stack_id };
+            // While events were lost the assist that is known may have ended.
+            if let Some(Assist { row, .. }) = process.assists.get(&event.goid)
+                && !cx.is_known(Subject::Assists, "go_assist_end", (row.ts, ts.cast_signed()), row)
+            {
+                process.assists.remove(&event.goid);
+            }
             process.assists.entry(event.goid).or_insert(Assist { row, depth: event.depth });
         }
     }
@@ -166,8 +176,10 @@ impl Runtime {
             return;
         };
         let ends = |assist: &Assist| event.depth < assist.depth;
+        let ts = event.header.ts.cast_signed();
         if process.assists.get(&event.goid).is_some_and(ends)
             && let Some(Assist { row, .. }) = process.assists.remove(&event.goid)
+            && cx.is_known(Subject::Assists, "go_assist_end", (row.ts, ts), &row)
         {
             cx.closed.gc_assist.push(GcAssist { dur: dur(row.ts, event.header.ts), ..row });
         }
@@ -194,20 +206,35 @@ impl Runtime {
     }
 
     /// What was under way ended with the process, unfinished: the intervals have no end.
-    pub fn process_ended(&mut self, upid: i64, cx: &mut Context<'_>) {
+    pub fn process_ended(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
+        let ts = ts.cast_signed();
         if let Some(process) = self.processes.remove(&upid) {
-            cx.closed.gc.extend(process.gc);
-            cx.closed.stw.extend(process.stw);
-            let assists = process.assists.into_values();
-            cx.closed.gc_assist.extend(assists.map(|assist| assist.row));
+            if let Some(row) = process.gc
+                && cx.is_known(Subject::Gc, "go_gc_end", (row.ts, ts), &row)
+            {
+                cx.closed.gc.push(row);
+            }
+            if let Some(row) = process.stw
+                && cx.is_known(Subject::Gc, "go_stw_end", (row.ts, ts), &row)
+            {
+                cx.closed.stw.push(row);
+            }
+            for Assist { row, .. } in process.assists.into_values() {
+                if cx.is_known(Subject::Assists, "go_assist_end", (row.ts, ts), &row) {
+                    cx.closed.gc_assist.push(row);
+                }
+            }
         }
     }
 
-    pub fn open(&self, streams: &mut Streams) {
+    /// What is under way at `until` (ns), unless its end may have been lost.
+    pub fn open(&self, until: i64, streams: &mut Streams, cx: &Context<'_>) {
+        let goes_on = |subject, since| !cx.doubts(subject, since, until);
         for process in self.processes.values() {
-            streams.gc.extend(process.gc);
-            streams.stw.extend(process.stw);
-            streams.gc_assist.extend(process.assists.values().map(|assist| assist.row));
+            streams.gc.extend(process.gc.filter(|row| goes_on(Subject::Gc, row.ts)));
+            streams.stw.extend(process.stw.filter(|row| goes_on(Subject::Gc, row.ts)));
+            let assists = process.assists.values().map(|assist| assist.row);
+            streams.gc_assist.extend(assists.filter(|row| goes_on(Subject::Assists, row.ts)));
         }
     }
 }

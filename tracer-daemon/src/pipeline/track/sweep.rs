@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 use tracer_common::events::{GoSweepBegin, GoSweepEnd, NO_PROC};
 use tracer_store::{GcSweep, Streams};
 
-use super::{Context, dur};
+use super::{Context, doubt::Subject, dur};
 
 /// The sweeps that are under way, by thread (utid).
 #[derive(Default)]
@@ -37,18 +37,27 @@ impl Sweeps {
 
     /// An end without a beginning: the beginning was lost, and counted there.
     pub fn ends(&mut self, utid: i64, event: &GoSweepEnd, cx: &mut Context<'_>) {
-        if let Some(row) = self.open.remove(&utid) {
+        let ts = event.header.ts.cast_signed();
+        if let Some(row) = self.open.remove(&utid)
+            && cx.is_known(Subject::Sweeps, "go_sweep_end", (row.ts, ts), &row)
+        {
             let (dur, swept) = (dur(row.ts, event.header.ts), event.swept.cast_signed());
             cx.closed.gc_sweep.push(GcSweep { dur, swept: Some(swept), ..row });
         }
     }
 
     /// What was under way ended with the thread, unfinished: it has no end.
-    pub fn thread_ended(&mut self, utid: i64, cx: &mut Context<'_>) {
-        cx.closed.gc_sweep.extend(self.open.remove(&utid));
+    pub fn thread_ended(&mut self, utid: i64, ts: u64, cx: &mut Context<'_>) {
+        if let Some(row) = self.open.remove(&utid)
+            && cx.is_known(Subject::Sweeps, "go_sweep_end", (row.ts, ts.cast_signed()), &row)
+        {
+            cx.closed.gc_sweep.push(row);
+        }
     }
 
-    pub fn open(&self, streams: &mut Streams) {
-        streams.gc_sweep.extend(self.open.values());
+    /// Those that are under way at `until` (ns).
+    pub fn open(&self, until: i64, streams: &mut Streams, cx: &Context<'_>) {
+        let rows = self.open.values().filter(|row| !cx.doubts(Subject::Sweeps, row.ts, until));
+        streams.gc_sweep.extend(rows);
     }
 }

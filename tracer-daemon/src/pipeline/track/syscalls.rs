@@ -11,7 +11,7 @@ use tracer_common::{
 };
 use tracer_store::{StrId, Streams, Syscall, words::loss_stage};
 
-use super::{Context, call_arguments, dur, files::Files};
+use super::{Context, call_arguments, doubt::Subject, dur, files::Files};
 
 /// Something that came ahead of the event of a call that it belongs to.
 struct Detail {
@@ -119,6 +119,12 @@ impl Syscalls {
             self.details.remove(&event.header.tid);
             return false;
         };
+        // After a loss it may be the end of another one.
+        let ts = event.header.ts.cast_signed();
+        if !cx.is_known(Subject::Calls, "sys_exit", (row.ts, ts), &row) {
+            self.details.remove(&event.header.tid);
+            return false;
+        }
         row.dur = dur(row.ts, event.header.ts);
         row.ret = Some(event.ret);
         row.ret_file = self.named(event.file, cx);
@@ -131,13 +137,17 @@ impl Syscalls {
     /// The thread never leaves the system call that it is in (exit, exit_group, or killed).
     pub fn thread_ended(&mut self, utid: i64, tid: u32, ts: u64, cx: &mut Context<'_>) {
         self.details.remove(&tid);
-        if let Some(row) = self.open.remove(&utid) {
+        if let Some(row) = self.open.remove(&utid)
+            && cx.is_known(Subject::Calls, "sys_exit", (row.ts, ts.cast_signed()), &row)
+        {
             cx.closed.syscall.push(Syscall { dur: dur(row.ts, ts), ..row });
         }
     }
 
-    pub fn open(&self, streams: &mut Streams) {
-        streams.syscall.extend(self.open.values().cloned());
+    /// The calls that go on at `until` (ns), unless their end may have been lost.
+    pub fn open(&self, until: i64, streams: &mut Streams, cx: &Context<'_>) {
+        let known = self.open.values().filter(|row| !cx.doubts(Subject::Calls, row.ts, until));
+        streams.syscall.extend(known.cloned());
     }
 
     /// Puts what came ahead of an event into the row of its call. What belongs to an event that was lost

@@ -18,7 +18,7 @@ use tracer_store::{
 
 use super::{
     Context,
-    doubt::Doubt,
+    doubt::Subject,
     futexes::{Holders, Use},
     syscalls,
     thread::{Call, First, State, Track, Waker},
@@ -34,7 +34,6 @@ pub struct Threads {
     tracks: FxHashMap<u32, Track>,
     names: FxHashMap<u32, StrId>,
     holders: Holders,
-    doubt: Doubt,
     /// When threads began to exit (ns), and which, until they have left the CPU.
     exiting: Vec<(u64, u32)>,
     /// Processes whose first thread has ended; true if another one has got its tid since.
@@ -74,11 +73,6 @@ impl Threads {
             row.reason = Some(strings.intern(thread_reason::SYSCALL));
             (row.syscall, row.futex) = (Some(call.name), call.futex);
         }
-    }
-
-    /// Events of the scheduler between `from` and `until` (ns) were lost.
-    pub fn doubt(&mut self, from: u64, until: u64) {
-        self.doubt.add(from, until);
     }
 
     /// A new thread: what was known of its tid is of another one, or was seen too late.
@@ -194,7 +188,7 @@ impl Threads {
         let began = time.map(|time| ts - time);
         track.queued(waited, began.unwrap_or(ts), cx.closed);
         match (track.open.take(), track.first.take(), began) {
-            (Some((_, row)), ..) if self.doubt.covers(row.ts, ts) => unknown(&row, ts, cx),
+            (Some((_, row)), ..) if is_doubtful(&row, ts, cx) => unknown(&row, ts, cx),
             (Some((State::Running, row)), ..) if row.cpu == cpu && once => close(row, ts, cx),
             // Nothing was heard of it before, so it has been on this CPU since the beginning.
             (_, Some(first), _) => ran(first.since, cx),
@@ -223,7 +217,7 @@ impl Threads {
         }
         let row = ThreadState {
             reason: state.reason(event).map(|reason| cx.strings.intern(reason)),
-            ugid: cx.goroutine_on(utid),
+            ugid: cx.goroutine_on(utid, ts),
             io_wait: state.io_wait(event),
             next_utid: Some(next),
             stack_id: cx.kernel_stack(event.kernel_stack),
@@ -238,7 +232,10 @@ impl Threads {
             let compat = if event.flags & SWITCH_COMPAT != 0 { COMPAT_CALL } else { 0 };
             let nr = u32::from(event.nr) | compat;
             row.syscall = Some(syscall_name(&mut self.names, nr, cx.strings));
-            if let Some(call) = track.call.filter(|call| call.nr == nr) {
+            // After a loss it may be another one.
+            let since = |call: &Call| call.ts.unwrap_or(i64::MIN);
+            let is_it = |call: &Call| call.nr == nr && !cx.doubts(Subject::Calls, since(call), ts);
+            if let Some(call) = track.call.filter(is_it) {
                 row.syscall_ts = call.ts;
                 row.futex = call.futex.filter(|_| state.waits());
             }
@@ -256,7 +253,7 @@ impl Threads {
         let waited = track.waited(event.next_delay);
         track.queued(waited, now, cx.closed);
         match (track.open.take(), track.first.take(), track.early_wake.take()) {
-            (Some((_, row)), ..) if self.doubt.covers(row.ts, now) => unknown(&row, now, cx),
+            (Some((_, row)), ..) if is_doubtful(&row, now, cx) => unknown(&row, now, cx),
             (Some((State::Runnable | State::Preempted, row)), ..) => close(row, now, cx),
             // It came without a wake-up: the wake-up overtook the switch that it answers.
             (Some((state, row)), _, Some(waker)) if state.waits() => {
@@ -274,7 +271,7 @@ impl Threads {
         }
         let row = ThreadState {
             cpu: Some(i64::from(cpu)),
-            ugid: cx.goroutine_on(utid),
+            ugid: cx.goroutine_on(utid, now),
             ..State::Running.row(now, utid, cx.strings)
         };
         track.open = Some((State::Running, row));
@@ -295,7 +292,7 @@ impl Threads {
             Some((state, row)) if state.waits() => {
                 let listed_later = track.first.take().is_some_and(|f| event.header.ts < f.listed);
                 // It waited already, but what was seen of it later may be the next wait.
-                if listed_later || self.doubt.covers(row.ts, ts) {
+                if listed_later || is_doubtful(&row, ts, cx) {
                     unknown(&row, ts, cx);
                 } else if track.delay.is_some() {
                     track.woken_from = Some(row);
@@ -312,7 +309,7 @@ impl Threads {
             }
         }
         let row = State::Runnable.row(ts, utid, cx.strings);
-        let row = ThreadState { ugid: cx.goroutine_on(utid), ..waker.on(row, cx.strings) };
+        let row = ThreadState { ugid: cx.goroutine_on(utid, ts), ..waker.on(row, cx.strings) };
         track.open = Some((State::Runnable, row));
     }
 
@@ -399,7 +396,10 @@ impl Threads {
             track.queued(None, 0, cx.closed);
             self.holders.thread_ended(track.utid);
             if let Some((_, row)) = track.open {
-                close(row, ts.cast_signed(), cx);
+                match ts.cast_signed() {
+                    ts if is_doubtful(&row, ts, cx) => unknown(&row, ts, cx),
+                    ts => close(row, ts, cx),
+                }
             }
         }
         ended.into_iter().map(|(tid, track)| (track.utid, tid)).collect()
@@ -427,12 +427,21 @@ impl Threads {
         ]
     }
 
-    /// All open intervals, and those that are closed for the reader's sake although their end is not exact.
-    pub fn open(&mut self, streams: &mut Streams, closed: &mut Streams) {
-        self.tracks.values_mut().for_each(|track| track.queued(None, 0, closed));
+    /// All intervals that are open at `until` (ns), and those that are closed for the reader's sake although their end is
+    /// not exact.
+    pub fn open(&mut self, until: i64, streams: &mut Streams, cx: &mut Context<'_>) {
+        self.tracks.values_mut().for_each(|track| track.queued(None, 0, cx.closed));
         let rows = self.tracks.values().filter_map(|track| Some(track.open.as_ref()?.1));
-        streams.thread_state.extend(rows);
+        streams.thread_state.extend(rows.map(|row| match is_doubtful(&row, until, cx) {
+            true => unknown_since(&row, cx),
+            false => row,
+        }));
     }
+}
+
+/// Whether events of the thread may be missing since the beginning of this interval.
+fn is_doubtful(row: &ThreadState, until: i64, cx: &Context<'_>) -> bool {
+    cx.doubts(Subject::Threads, row.ts, until)
 }
 
 fn close(row: ThreadState, until: i64, cx: &mut Context<'_>) {
@@ -456,10 +465,13 @@ fn was_queued(
 /// What a thread did since the beginning of this interval is not known.
 fn unknown(row: &ThreadState, until: i64, cx: &mut Context<'_>) {
     if until > row.ts {
-        let state = cx.strings.intern(word::UNKNOWN);
-        let row = ThreadState { ts: row.ts, utid: row.utid, state, ..ThreadState::default() };
-        close(row, until, cx);
+        close(unknown_since(row, cx), until, cx);
     }
+}
+
+fn unknown_since(row: &ThreadState, cx: &mut Context<'_>) -> ThreadState {
+    let state = cx.strings.intern(word::UNKNOWN);
+    ThreadState { ts: row.ts, utid: row.utid, state, ..ThreadState::default() }
 }
 
 fn syscall_name(names: &mut FxHashMap<u32, StrId>, nr: u32, strings: &mut Interner) -> StrId {

@@ -9,11 +9,13 @@ use tracer_common::{
 };
 use tracer_store::{Interner, StrId, Streams, UserLog, UserRegion, UserTask, words::loss_stage};
 
-use super::{Context, dur};
+use super::{Context, doubt::Subject, dur};
 use crate::target::go::GoRuntime;
 
 /// The function that begins a region and calls userRegion only while the program traces itself.
 const START_REGION: &str = "runtime/trace.StartRegion";
+/// The event of both ends of a region.
+const REGION: &str = "go_user_region";
 /// `GoUserRegion::mode` of a region that begins.
 const BEGINS: u64 = 0;
 
@@ -126,7 +128,7 @@ impl User {
         cx: &mut Context<'_>,
     ) {
         let Some(ugid) = ugid else {
-            cx.drop_interval("go_user_region", event.header.ts, event);
+            cx.drop_interval(REGION, event.header.ts, event);
             return;
         };
         let task = (event.task >= 0).then_some(event.task);
@@ -179,8 +181,10 @@ impl User {
         };
         let ends = |row: &UserRegion| row.task == task && name.is_none_or(|name| row.name == name);
         if let Some(at) = open.iter().rposition(ends) {
-            let row = open.remove(at);
-            cx.closed.user_region.push(UserRegion { dur: dur(row.ts, event.header.ts), ..row });
+            let (row, ts) = (open.remove(at), event.header.ts);
+            if cx.is_known(Subject::Regions, REGION, (row.ts, ts.cast_signed()), &row) {
+                cx.closed.user_region.push(UserRegion { dur: dur(row.ts, ts), ..row });
+            }
         }
         if open.is_empty() {
             process.regions.remove(&event.goid);
@@ -209,18 +213,25 @@ impl User {
     }
 
     /// What was under way ended with the process, unfinished: it has no end.
-    pub fn process_ended(&mut self, upid: i64, cx: &mut Context<'_>) {
+    pub fn process_ended(&mut self, upid: i64, ts: u64, cx: &mut Context<'_>) {
         if let Some(process) = self.processes.remove(&upid) {
             cx.closed.user_task.extend(process.tasks.into_values());
-            cx.closed.user_region.extend(process.regions.into_values().flatten());
+            for row in process.regions.into_values().flatten() {
+                if cx.is_known(Subject::Regions, REGION, (row.ts, ts.cast_signed()), &row) {
+                    cx.closed.user_region.push(row);
+                }
+            }
             self.texts.retain(|(other, _), _| *other != upid);
         }
     }
 
-    pub fn open(&self, streams: &mut Streams) {
+    /// What has not ended at `until` (ns), nor may have: the number of a task is that of no other, a region has none.
+    pub fn open(&self, until: i64, streams: &mut Streams, cx: &Context<'_>) {
         for process in self.processes.values() {
             streams.user_task.extend(process.tasks.values());
-            streams.user_region.extend(process.regions.values().flatten());
+            let regions = process.regions.values().flatten();
+            let known = regions.filter(|row| !cx.doubts(Subject::Regions, row.ts, until));
+            streams.user_region.extend(known);
         }
     }
 }
