@@ -49,6 +49,8 @@ pub struct ProcessFacts {
     pub level: &'static str,
     /// What of that is not recorded, and why.
     pub missing: Option<String>,
+    /// Its system calls are not recorded, although events of them may come.
+    pub without_syscalls: bool,
 }
 
 /// Sums over a recording.
@@ -110,6 +112,11 @@ impl Pipeline {
     /// The answer to a [`Beginning`]: whether the process is traced from that moment on, and what is known of it.
     pub fn decide(&mut self, pid: u32, ts: u64, facts: Option<ProcessFacts>) {
         self.tracker.decide(pid, ts, facts);
+    }
+
+    /// System calls of a process that is traced already are recorded from now on.
+    pub fn record_syscalls(&mut self, pid: u32) {
+        self.tracker.record_syscalls(pid);
     }
 
     /// How many events of a process that runs were tracked.

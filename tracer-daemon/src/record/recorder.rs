@@ -352,6 +352,7 @@ fn facts(info: &ProcessInfo, inspected: &go::Inspected, level: Level) -> Process
     let refused = go.and_then(|go| go.as_ref().err());
     ProcessFacts {
         level: level.word(),
+        without_syscalls: false,
         missing: refused.map(|why| format!("goroutines cannot be traced: {why}")),
         pid: info.pid,
         exe: info.exe.clone(),

@@ -112,6 +112,9 @@ impl Daemon {
         process.options = Some(options);
         let (life, flags) = ((pid, process.since), flags(process));
         self.engine.kernel.trace_if_there(pid, flags);
+        if options.syscalls {
+            self.engine.pipeline.record_syscalls(pid);
+        }
         self.prober.look(life, options.level);
     }
 

@@ -53,6 +53,7 @@ impl Process {
             uid: self.uid,
             cgroup: self.cgroup.clone(),
             go_version: None,
+            without_syscalls: self.options.is_some_and(|options| !options.syscalls),
             level: self.options.map_or("", |options| options.level.word()),
             missing: match &self.state {
                 State::Tracing => None,

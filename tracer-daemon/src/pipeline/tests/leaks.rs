@@ -2,6 +2,11 @@
 
 use tracer_common::events::{SWITCH_FROM_TRACED, SWITCH_TO_TRACED};
 
+use tracer_common::{
+    calls::{ARGUMENT_FIRST, ARGUMENT_SECOND, ARGUMENT_WORDS},
+    events::{SysFd, SysText},
+};
+
 use super::*;
 
 const PARENT: u32 = 7;
@@ -59,6 +64,19 @@ fn leaves_call(ts: u64, (tgid, tid): (u32, u32)) -> SysExit {
     SysExit { header: header::<SysExit>(ts, tid), tgid, nr: FUTEX, ret: 0, file: 0 }
 }
 
+fn exec(ts: u64, pid: u32) -> SchedExec {
+    SchedExec {
+        header: header::<SchedExec>(ts, pid),
+        tgid: pid,
+        old_tid: pid,
+        uid: 0,
+        args_len: 0,
+        cgroup: 0,
+        start: ts,
+        comm: [0; 16],
+    }
+}
+
 /// As the daemon has it.
 fn watching() -> Bench {
     let mut pipeline = Pipeline::new(START, FirstIds::default());
@@ -84,18 +102,8 @@ fn of_processes_that_end() {
         let (first, second) = ((pid, pid), (pid, pid + 10_000));
         bench.push(fork(ts, PARENT, first));
         bench.pipeline.decide(pid, ts, Some(facts(pid)));
-        let exec = SchedExec {
-            header: header::<SchedExec>(ts + 20, pid),
-            tgid: pid,
-            old_tid: pid,
-            uid: 0,
-            args_len: 0,
-            cgroup: 0,
-            start: ts,
-            comm: [0; 16],
-        };
         bench.push(comes(ts + 10, first));
-        bench.push(exec);
+        bench.push(exec(ts + 20, pid));
         bench.pipeline.decide(pid, ts + 20, Some(facts(pid)));
         if pid % 10 == 0 {
             bench.pipeline.advance(ts + 25);
@@ -235,4 +243,82 @@ fn an_attached_process_goes_on_when_a_new_thread_has_ended() {
     bench.run(4_000);
     assert_eq!(bench.pipeline.take_notices(), []);
     assert!(bench.rows.processes.iter().all(|row| row.end_ts.is_none()));
+}
+
+impl Bench {
+    /// A call with a path and a file descriptor begins.
+    fn enters_with_arguments(&mut self, ts: u64, (tgid, tid): (u32, u32)) {
+        let (header, len) = (header::<SysText>(ts, tid), 2);
+        let text = SysText { header, tgid, what: ARGUMENT_FIRST, len, reserved: 0 };
+        let mut tail = [0; 8 * ARGUMENT_WORDS];
+        tail[..2].copy_from_slice(b"a\0");
+        self.push_with_tail(text, &tail);
+        let header = self::header::<SysFd>(ts, tid);
+        self.push(SysFd { header, tgid, what: ARGUMENT_SECOND, fd: 5, reserved: 0, file: 0 });
+        self.push(enters(ts, (tgid, tid)));
+    }
+}
+
+/// Until it is decided, the kernel programs tell of the calls of every process.
+#[test]
+fn calls_before_it_was_decided_that_none_are_recorded_are_not_stored() {
+    let mut bench = watching();
+    let of = (1_000, 1_000);
+    bench.push(fork(2_000, PARENT, of));
+    bench.pipeline.decide(1_000, 2_000, Some(facts(1_000)));
+    bench.push(comes(2_010, of));
+    bench.push(enters(2_020, of));
+    bench.push(leaves_call(2_030, of));
+    // The call that begins the program belongs to the one before.
+    bench.push(enters(2_040, of));
+    bench.push(exec(2_050, 1_000));
+    let without = ProcessFacts { without_syscalls: true, ..facts(1_000) };
+    bench.pipeline.decide(1_000, 2_050, Some(without));
+    bench.push(leaves_call(2_060, of));
+    bench.enters_with_arguments(2_070, of);
+    bench.push(leaves_call(2_080, of));
+    bench.enters_with_arguments(2_090, of);
+    bench.push(SchedSwitch { nr: FUTEX as u16, ..leaves(2_100, of, 1) });
+    bench.run(3_000);
+    let calls = bench.rows.closed.syscall.iter().chain(&bench.rows.open.syscall);
+    let calls: Vec<_> = calls.map(|call| (call.ts, call.dur)).collect();
+    assert_eq!(calls, [(2_020, Some(10)), (2_040, Some(10))]);
+    // Its wait is told as it is later on, when no event of the call comes.
+    let wait = bench.rows.open.thread_state.last().expect("it waits");
+    assert_eq!(wait.syscall.map(|name| bench.text(name)), Some("futex"));
+    assert_eq!((wait.syscall_ts, wait.futex), (None, None));
+    bench.push(exits(3_100, of));
+    bench.push(leaves(3_110, of, 0x80));
+    bench.run(3_200);
+    assert_nothing_stays(&mut bench, 3_300);
+}
+
+#[test]
+fn of_calls_of_processes_that_are_not_traced() {
+    let mut bench = watching();
+    let of = (1_000, 1_000);
+    bench.push(fork(2_000, PARENT, of));
+    bench.pipeline.decide(1_000, 2_000, None);
+    bench.enters_with_arguments(2_070, of);
+    bench.push(leaves_call(2_080, of));
+    bench.run(3_000);
+    bench.pipeline.process_is_gone(1_000, 3_000);
+    assert_nothing_stays(&mut bench, 3_300);
+}
+
+#[test]
+fn calls_are_recorded_from_when_somebody_asks_for_them() {
+    let mut bench = watching();
+    let of = (1_000, 1_000);
+    let without = ProcessFacts { without_syscalls: true, ..facts(1_000) };
+    bench.pipeline.add_process(&without, None);
+    bench.push(enters(2_020, of));
+    bench.run(2_025);
+    bench.pipeline.record_syscalls(1_000);
+    bench.push(leaves_call(2_030, of));
+    bench.push(enters(2_040, of));
+    bench.push(leaves_call(2_050, of));
+    bench.run(3_000);
+    let calls: Vec<_> = bench.rows.closed.syscall.iter().map(|call| call.ts).collect();
+    assert_eq!(calls, [2_040]);
 }

@@ -26,6 +26,8 @@ struct Alive {
     /// Those that have not left the CPU for good.
     here: FxHashSet<u32>,
     events: ProcessEvents,
+    /// Its system calls are of no interest.
+    without_syscalls: bool,
 }
 
 /// How many events of a process were tracked.
@@ -111,8 +113,11 @@ impl Entities {
                 let its = self.utid_by_tid.iter().filter(|(_, utid)| is_its(utid));
                 its.map(|(&tid, _)| tid).collect()
             };
-            let events = ProcessEvents::default();
-            self.alive.insert(upid, Alive { here: tids.clone(), tids, events });
+            let (events, without_syscalls) = (ProcessEvents::default(), false);
+            self.alive.insert(upid, Alive { here: tids.clone(), tids, events, without_syscalls });
+        }
+        if let Some(alive) = self.alive.get_mut(&upid) {
+            alive.without_syscalls = facts.without_syscalls;
         }
         let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
         let Some(row) = self.processes.get_mut(&upid) else { return };
@@ -185,6 +190,19 @@ impl Entities {
     /// The process that has this pid now, if it is traced.
     pub fn traced(&self, pid: u32) -> Option<i64> {
         self.upid_by_pid.get(&pid).copied().filter(|upid| self.alive.contains_key(upid))
+    }
+
+    /// Whether system calls are recorded of the process that has this pid now, if it is traced.
+    pub fn records_syscalls(&self, pid: u32) -> bool {
+        let alive = self.traced(pid).and_then(|upid| self.alive.get(&upid));
+        alive.is_some_and(|alive| !alive.without_syscalls)
+    }
+
+    /// System calls are recorded of the process that has this pid now, if it is traced.
+    pub fn record_syscalls(&mut self, pid: u32) {
+        if let Some(alive) = self.traced(pid).and_then(|upid| self.alive.get_mut(&upid)) {
+            alive.without_syscalls = false;
+        }
     }
 
     /// An event of the traced process that has this pid now; false if that is not traced.

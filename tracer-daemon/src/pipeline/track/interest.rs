@@ -16,6 +16,11 @@ impl Tracker {
         self.decided.insert((pid, ts), facts);
     }
 
+    /// See [`crate::pipeline::Pipeline::record_syscalls`].
+    pub fn record_syscalls(&mut self, pid: u32) {
+        self.entities.record_syscalls(pid);
+    }
+
     /// How many events of a process were tracked.
     pub fn events_of(&self, pid: u32) -> ProcessEvents {
         self.entities.events_of(pid)
@@ -88,6 +93,12 @@ impl Tracker {
         self.entities.add_traced(&ProcessFacts { pid, ..ProcessFacts::default() }, None);
         self.notices.push(Notice::Adopted { pid });
         true
+    }
+
+    /// Whether events of system calls of this process are tracked. Until it is decided that they are not, the kernel
+    /// programs tell of them.
+    pub(super) fn is_call_of_interest(&mut self, pid: u32) -> bool {
+        self.is_of_interest(pid) && self.entities.records_syscalls(pid)
     }
 
     /// A process begins, or begins another program: whether it is traced from now on.

@@ -27,6 +27,7 @@ mod stacks;
 mod sweep;
 mod syscalls;
 mod thread;
+mod thread_rows;
 mod threads;
 mod user;
 
@@ -252,8 +253,16 @@ impl Tracker {
             Event::SchedExec(e) => self.begins(e.tgid, e.header.ts, false, losses),
             Event::SchedExit(e) => self.is_of_interest(e.tgid),
             Event::ThreadName(e) => self.is_of_interest(e.tgid),
-            Event::SysEnter(e) => self.is_of_interest(e.tgid),
-            Event::SysExit(e) => self.is_of_interest(e.tgid),
+            Event::SysEnter(e) => self.is_call_of_interest(e.tgid),
+            Event::SysExit(e) => self.is_call_of_interest(e.tgid),
+            Event::SysFd(e) => self.is_call_of_interest(e.tgid),
+            Event::SysText(e) => {
+                let wanted = self.is_call_of_interest(e.tgid);
+                if !wanted {
+                    self.syscalls.forget_text(e);
+                }
+                wanted
+            }
             // Only of processes whose runtime is known.
             _ => true,
         };
@@ -308,6 +317,12 @@ impl Tracker {
                 cx.entities.exec(e);
                 let upid = cx.entities.process(e.tgid);
                 threads.program_ended(upid);
+                if !cx.entities.records_syscalls(e.tgid) {
+                    // Of the call that has begun this program no end is told.
+                    threads.forget_call(e.tgid);
+                    let utid = cx.entities.thread_of(e.tgid, e.tgid);
+                    syscalls.thread_ended(utid, e.tgid, header.ts, &mut cx);
+                }
                 program_ended(upid, header.ts, (goroutines, procs, runtime, user), &mut cx);
                 notices.push(Notice::Exec { pid: e.tgid });
             }

@@ -48,6 +48,11 @@ impl Syscalls {
         self.files.text(head, tail);
     }
 
+    /// The event of a text that is of no interest.
+    pub fn forget_text(&mut self, event: &SysText) {
+        self.files.take_text(event);
+    }
+
     /// The event of a text: one of a call follows.
     pub fn text_of_next(&mut self, event: &SysText) {
         let is_late = event.what & ARGUMENT_LATE != 0;
@@ -70,13 +75,13 @@ impl Syscalls {
         self.details.entry(event.header.tid).or_default().push(detail);
     }
 
-    /// All events before `until` (ns) were tracked.
     /// See [`super::Tracker::held`].
     #[cfg(test)]
     pub fn held(&self) -> Vec<(&'static str, usize)> {
         vec![("open", self.open.len()), ("details", self.details.len())]
     }
 
+    /// All events before `until` (ns) were tracked.
     pub fn advanced(&mut self, until: u64) {
         self.files.advanced(until);
     }

@@ -11,10 +11,7 @@ use tracer_common::{
         SchedWaking, SysEnter, SysExit,
     },
 };
-use tracer_store::{
-    Interner, StrId, Streams, ThreadState,
-    words::{thread_reason, thread_state as word},
-};
+use tracer_store::{Interner, StrId, Streams, ThreadState, words::thread_reason};
 
 use super::{
     Context,
@@ -22,6 +19,7 @@ use super::{
     futexes::{Holders, Use},
     syscalls,
     thread::{Call, First, State, Track, Waker},
+    thread_rows::{close, is_doubtful, unknown, unknown_since, was_queued},
 };
 
 /// How long a thread may go on running after it began to exit (ns): it gives its memory back. After that its
@@ -128,6 +126,13 @@ impl Threads {
             && event.ret == 0
         {
             self.holders.acquired(track.upid, futex, track.utid);
+        }
+    }
+
+    /// What call a thread is in is of no interest any more.
+    pub fn forget_call(&mut self, tid: u32) {
+        if let Some(track) = self.tracks.get_mut(&tid) {
+            track.call = None;
         }
     }
 
@@ -437,41 +442,6 @@ impl Threads {
             false => row,
         }));
     }
-}
-
-/// Whether events of the thread may be missing since the beginning of this interval.
-fn is_doubtful(row: &ThreadState, until: i64, cx: &Context<'_>) -> bool {
-    cx.doubts(Subject::Threads, row.ts, until)
-}
-
-fn close(row: ThreadState, until: i64, cx: &mut Context<'_>) {
-    cx.closed.thread_state.push(ThreadState { dur: Some((until - row.ts).max(0)), ..row });
-}
-
-/// A thread got the CPU at `now` after this wait, and after it was on a run queue for `waited` (ns).
-fn was_queued(
-    wait: ThreadState,
-    waited: Option<u64>,
-    now: i64,
-    waker: Waker,
-    cx: &mut Context<'_>,
-) {
-    let since = waited.map_or(wait.ts, |waited| wait.ts.max(now.saturating_sub_unsigned(waited)));
-    close(wait, since, cx);
-    let row = State::Runnable.row(since, wait.utid, cx.strings);
-    close(waker.on(row, cx.strings), now, cx);
-}
-
-/// What a thread did since the beginning of this interval is not known.
-fn unknown(row: &ThreadState, until: i64, cx: &mut Context<'_>) {
-    if until > row.ts {
-        close(unknown_since(row, cx), until, cx);
-    }
-}
-
-fn unknown_since(row: &ThreadState, cx: &mut Context<'_>) -> ThreadState {
-    let state = cx.strings.intern(word::UNKNOWN);
-    ThreadState { ts: row.ts, utid: row.utid, state, ..ThreadState::default() }
 }
 
 fn syscall_name(names: &mut FxHashMap<u32, StrId>, nr: u32, strings: &mut Interner) -> StrId {
