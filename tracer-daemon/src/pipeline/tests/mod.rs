@@ -1,5 +1,6 @@
 //! The pipeline on canned records: what goes in is bytes as a kernel program writes them.
 
+mod execs;
 mod existing;
 mod goroutines;
 mod lasting;
@@ -103,6 +104,7 @@ impl Bench {
         self.rows.closed.append(&mut batch.closed);
         self.rows.open = batch.open;
         self.rows.goroutines.append(&mut batch.goroutines);
+        self.rows.processes.append(&mut batch.processes);
         self.rows.threads.append(&mut batch.threads);
         self.rows.frames.append(&mut batch.frames);
         self.rows.stacks.append(&mut batch.stacks);

@@ -310,6 +310,20 @@ fn a_thread_that_the_kernel_makes_begins_with_its_first_wake_up() {
     assert_eq!(row.start_ts, Some(1_500));
 }
 
+/// A thread of the process, which was `old_tid`, has replaced its program.
+fn exec(ts: u64, old_tid: u32) -> SchedExec {
+    SchedExec {
+        header: header::<SchedExec>(ts, PID),
+        tgid: PID,
+        old_tid,
+        uid: 0,
+        args_len: 0,
+        cgroup: 0,
+        start: 0,
+        comm: *b"program\0\0\0\0\0\0\0\0\0",
+    }
+}
+
 /// The other thread calls execve, on CPU 2, while the first one is killed on CPU 1. `late`: the first one leaves its CPU
 /// when the other one has got its tid already.
 #[test]
@@ -329,16 +343,7 @@ fn a_thread_that_replaces_the_program_gets_another_tid_before_that_is_told() {
         }
         bench.push(waking(1_500, PID, CONTEXT_TASK));
         bench.push(on_cpu(2, switch(1_600, 1, 1, PID, 0)));
-        bench.push(SchedExec {
-            header: header::<SchedExec>(1_700, PID),
-            tgid: PID,
-            old_tid: other,
-            uid: 0,
-            args_len: 0,
-            cgroup: 0,
-            start: 0,
-            comm: *b"program\0\0\0\0\0\0\0\0\0",
-        });
+        bench.push(exec(1_700, other));
         bench.push(on_cpu(2, switch(1_800, PID, 1, 1, 300)));
         bench.run(2_000);
         let utid = |start| {
@@ -406,16 +411,7 @@ fn there_is_never_a_gap() {
             match random(16) {
                 0 => bench.push(fork(ts, PID + 1 + random(3) as u32)),
                 1 => bench.push(ends(ts, tid)),
-                2 => bench.push(SchedExec {
-                    header: header::<SchedExec>(ts, PID),
-                    tgid: PID,
-                    old_tid: tid,
-                    uid: 0,
-                    args_len: 0,
-                    cgroup: 0,
-                    start: 0,
-                    comm: [0; 16],
-                }),
+                2 => bench.push(exec(ts, tid)),
                 3 => {
                     bench.push(SysEnter { header: header::<SysEnter>(ts, tid), ..enter(ts, 0, 0) })
                 }

@@ -1,10 +1,12 @@
 //! Who takes part: processes, threads and their ids that are never used twice (upid, utid).
 
+mod changes;
+
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::events::{SchedExec, SchedExit, SchedFork};
-use tracer_store::{Batch, FirstIds, Goroutine, Process, Thread};
+use tracer_store::{FirstIds, Goroutine, Process, Thread};
 
 use super::{ProcessFacts, comm};
 
@@ -270,7 +272,12 @@ impl Entities {
 
     /// Whether this creation is that of a thread that was found in /proc afterwards.
     pub fn was_listed(&self, event: &SchedFork) -> bool {
-        self.listed.get(&event.child_tid).is_some_and(|&ts| event.header.ts < ts)
+        self.is_listed_after(event.child_tid, event.header.ts)
+    }
+
+    /// Whether the thread that has this tid was found in /proc after `ts` (ns).
+    pub fn is_listed_after(&self, tid: u32, ts: u64) -> bool {
+        self.listed.get(&tid).is_some_and(|&listed| ts < listed)
     }
 
     /// A thread or a process was created.
@@ -279,7 +286,9 @@ impl Entities {
         let parent = self.process(event.parent_tgid);
         if new_process {
             // A pid that is used again is another process.
-            self.upid_by_pid.remove(&event.child_tgid);
+            if !self.was_listed(event) {
+                self.upid_by_pid.remove(&event.child_tgid);
+            }
             let upid = self.process(event.child_tgid);
             if let Some(row) = self.processes.get_mut(&upid) {
                 row.start_ts = Some(event.header.ts.cast_signed());
@@ -298,10 +307,27 @@ impl Entities {
         }
     }
 
-    /// A process replaced its program: all its other threads are gone.
-    pub fn exec(&mut self, event: &SchedExec) {
+    /// A process replaced its program: all its other threads are gone. Returns those that were not heard to begin
+    /// to exit.
+    pub fn exec(&mut self, event: &SchedExec) -> Vec<u32> {
         let pid = event.tgid;
-        self.thread(pid, pid, &event.comm);
+        let utid = self.thread(pid, pid, &event.comm);
+        let Some(upid) = self.threads.get(&utid).map(|thread| thread.row.upid) else {
+            return Vec::new();
+        };
+        if let Some(row) = self.processes.get_mut(&upid)
+            && row.exit_code.is_some()
+        {
+            // That was the first thread, which another one has ended to get its tid.
+            (row.exit_code, row.signal) = (None, None);
+            self.changed_processes.insert(upid);
+        }
+        let Some(alive) = self.alive.get_mut(&upid) else { return Vec::new() };
+        let unheard: Vec<u32> = alive.tids.extract_if(|&tid| tid != pid).collect();
+        alive.here.retain(|tid| !unheard.contains(tid));
+        alive.tids.insert(pid);
+        alive.here.insert(pid);
+        unheard
     }
 
     /// Two threads of a process have got each other's tid: one of them, which was `tid`, is the first one from now on.
@@ -403,66 +429,6 @@ impl Entities {
     /// A goroutine's row, new or changed.
     pub fn goroutine(&mut self, row: Goroutine) {
         self.goroutines.push(row);
-    }
-
-    /// Moves everything that has changed into the batch, and forgets what is over.
-    pub fn take_changes(&mut self, batch: &mut Batch) {
-        let sorted = |ids: &mut FxHashSet<i64>| {
-            let mut ids: Vec<_> = ids.drain().collect();
-            ids.sort_unstable();
-            ids
-        };
-        let processes = sorted(&mut self.changed_processes);
-        batch.processes.extend(processes.iter().filter_map(|id| self.processes.get(id).cloned()));
-        let threads = sorted(&mut self.changed_threads);
-        let rows = threads.iter().filter_map(|id| Some(self.threads.get(id)?.row.clone()));
-        batch.threads.extend(rows);
-        batch.goroutines.append(&mut self.goroutines);
-        for utid in self.gone_threads.drain(..) {
-            self.threads.remove(&utid);
-        }
-        for upid in self.gone_processes.drain(..) {
-            self.processes.remove(&upid);
-        }
-        self.taken += 1;
-        if self.taken.is_multiple_of(STRANGERS_STAY) {
-            self.forget_strangers(batch);
-        }
-    }
-
-    /// Forgets who is not traced and was only named, if that is long ago: nobody tells when they end.
-    fn forget_strangers(&mut self, batch: &mut Batch) {
-        let Self { processes, upid_by_pid, threads, utid_by_tid, alive, listed, .. } = self;
-        let before = self.taken.saturating_sub(STRANGERS_STAY);
-        let mut named = FxHashSet::default();
-        threads.retain(|utid, thread| {
-            let stays = thread.at >= before || alive.contains_key(&thread.row.upid);
-            if stays {
-                named.insert(thread.row.upid);
-                return true;
-            }
-            batch.gone_threads.push(*utid);
-            if let Ok(tid) = u32::try_from(thread.row.tid)
-                && utid_by_tid.get(&tid) == Some(utid)
-            {
-                utid_by_tid.remove(&tid);
-                listed.remove(&tid);
-            }
-            false
-        });
-        processes.retain(|upid, row| {
-            let stays = named.contains(upid) || alive.contains_key(upid);
-            if stays {
-                return true;
-            }
-            batch.gone_processes.push(*upid);
-            if let Ok(pid) = u32::try_from(row.pid)
-                && upid_by_pid.get(&pid) == Some(upid)
-            {
-                upid_by_pid.remove(&pid);
-            }
-            false
-        });
     }
 
     fn set_name(&mut self, utid: i64, name: &[u8]) {

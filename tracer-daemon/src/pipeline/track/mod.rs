@@ -314,15 +314,8 @@ impl Tracker {
                 threads.woken(e, waker, &mut cx);
             }
             Event::SchedExec(e) => {
-                cx.entities.exec(e);
+                exec::replaced(e, threads, syscalls, &mut cx);
                 let upid = cx.entities.process(e.tgid);
-                threads.program_ended(upid);
-                if !cx.entities.records_syscalls(e.tgid) {
-                    // Of the call that has begun this program no end is told.
-                    threads.forget_call(e.tgid);
-                    let utid = cx.entities.thread_of(e.tgid, e.tgid);
-                    syscalls.thread_ended(utid, e.tgid, header.ts, &mut cx);
-                }
                 program_ended(upid, header.ts, (goroutines, procs, runtime, user), &mut cx);
                 notices.push(Notice::Exec { pid: e.tgid });
             }

@@ -98,17 +98,30 @@ impl Threads {
         self.tracks.insert(event.child_tid, track);
     }
 
-    /// A thread enters a system call, so it runs; from here on, if nothing was known of it.
-    pub fn enters_call(&mut self, event: &SysEnter, upid: i64, utid: i64, cx: &mut Context<'_>) {
-        let Header { ts, cpu, tid, .. } = event.header;
-        let ts = ts.cast_signed();
-        let track = self.tracks.entry(tid).or_insert_with(|| Track::new(upid, utid));
+    /// A thread has the CPU of its event; from then on, if nothing was known of it.
+    pub fn runs(
+        &mut self,
+        header: &Header,
+        upid: i64,
+        utid: i64,
+        cx: &mut Context<'_>,
+    ) -> &mut Track {
+        let track = self.tracks.entry(header.tid).or_insert_with(|| Track::new(upid, utid));
         // If it is not known to run, `leave` will find out since when it does.
         if track.is_unheard() {
-            let row = State::Running.row(ts, utid, cx.strings);
-            track.open = Some((State::Running, ThreadState { cpu: Some(i64::from(cpu)), ..row }));
+            let row = State::Running.row(header.ts.cast_signed(), utid, cx.strings);
+            let cpu = Some(i64::from(header.cpu));
+            track.open = Some((State::Running, ThreadState { cpu, ..row }));
         }
-        track.call = Some(call(&mut self.names, event.nr, &event.args, Some(ts), cx.strings));
+        track
+    }
+
+    /// A thread enters a system call, so it runs; from here on, if nothing was known of it.
+    pub fn enters_call(&mut self, event: &SysEnter, upid: i64, utid: i64, cx: &mut Context<'_>) {
+        let ts = event.header.ts.cast_signed();
+        let call = call(&mut self.names, event.nr, &event.args, Some(ts), cx.strings);
+        let track = self.runs(&event.header, upid, utid, cx);
+        track.call = Some(call);
         match Use::of(event.nr, &event.args) {
             Some(Use::Waits { futex, .. } | Use::Wakes { futex }) => {
                 self.holders.released(upid, futex, utid);
@@ -134,6 +147,18 @@ impl Threads {
         if let Some(track) = self.tracks.get_mut(&tid) {
             track.call = None;
         }
+    }
+
+    /// A thread is gone since `ts` (ns) at the latest, nobody knows since when.
+    pub fn is_gone(&mut self, tid: u32, ts: u64, cx: &mut Context<'_>) {
+        if let Some(track) = self.tracks.get_mut(&tid) {
+            track.queued(None, 0, cx.closed);
+            if let Some(open) = track.open.take() {
+                cx.drop_interval("sched_exit", ts, &open);
+                unknown(&open.1, ts.cast_signed(), cx);
+            }
+        }
+        self.gone(tid, ts, cx);
     }
 
     /// Returns the process whose last thread has left the CPU for good.
@@ -339,10 +364,16 @@ impl Threads {
     /// tid of the first one, which is `pid`. `gone`: it leaves the CPU for good.
     pub fn took_over(&self, header: &Header, pid: u32, other: u32, gone: bool) -> bool {
         let cpu = Some(i64::from(header.cpu));
-        let open = self.tracks.get(&pid).and_then(|track| track.open);
-        let first_runs_here = matches!(open, Some((State::Running, row)) if row.cpu == cpu);
+        // Since when it is known to run on this CPU.
+        let here = |tid: u32| match self.tracks.get(&tid)?.open? {
+            (State::Running, row) => (row.cpu == cpu).then_some(row.ts),
+            _ => None,
+        };
         let exits = self.tracks.get(&other).is_some_and(|track| track.exits.is_some());
-        let is_new_first = header.tid == pid && !first_runs_here;
+        // If that is not known of the first one, it may be so all the same (docs/adr/0006); but the other one would
+        // begin to exit before it leaves.
+        let first_is_here = here(pid).is_some_and(|since| here(other).is_none_or(|ts| ts < since));
+        let is_new_first = header.tid == pid && !gone && !first_is_here;
         let is_old_first = header.tid == other && gone && !exits;
         is_new_first || is_old_first
     }
