@@ -58,7 +58,7 @@ pub struct Batch {
     pub closed: Streams,
     /// All intervals that are open now; they replace the former ones.
     pub open: Streams,
-    /// Times of threads of which the rows were dropped.
+    /// Times of threads, goroutines and Ps of which the rows were dropped.
     pub unknown: Unknown,
     /// Stacks that no row of a later batch refers to: their number is not used again.
     pub gone_stacks: Vec<i64>,
@@ -208,7 +208,7 @@ impl Batch {
     /// Drops the rows of streams and counts them as losses. Returns how many there were.
     pub(super) fn drop_rows(&mut self, stage: &str) -> u64 {
         let losses = self.count_rows(stage);
-        self.unknown.add_rows(&self.closed.thread_state);
+        self.unknown.add_rows(&self.closed);
         (self.closed, self.open) = (Streams::default(), Streams::default());
         self.count(losses)
     }

@@ -203,8 +203,8 @@ impl LastingWriter {
         retention.learn(batch);
         let mut would_lose = batch.count_rows(loss_stage::STORE);
         let mut unknown = batch.unknown.clone();
-        unknown.add_rows(&batch.closed.thread_state);
-        batch.closed.thread_state.append(&mut batch.unknown.take_rows());
+        unknown.add_rows(&batch.closed);
+        batch.unknown.move_into(&mut batch.closed);
         let mut plan = Some(writer.plan(batch, open)?);
         loop {
             let (segments, bytes) = plan.as_ref().map_or((0, 0), |p| (p.segments.len(), p.bytes()));
@@ -349,7 +349,7 @@ impl LastingWriter {
         };
         if pending.last_ts != 0 {
             pending.last_ts = ended_ts;
-            pending.closed.thread_state = pending.unknown.take_rows();
+            pending.unknown.move_into(&mut pending.closed);
             let plan = writer.plan(&mut pending, false)?;
             writer.store(&pending, Some(&plan)).await?;
         }

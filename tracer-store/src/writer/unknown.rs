@@ -1,78 +1,123 @@
-//! What threads did while their rows were dropped is not known, and that is stored in the place of these rows: the rows of a
-//! thread follow one another without a gap.
+//! What threads, goroutines and Ps did while their rows were dropped is not known, and that is stored in the place of these
+//! rows: those of each follow one another without a gap.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
-use crate::schema::streams::ThreadState;
+use crate::schema::streams::{GoroutineState, ProcState, Streams, ThreadState};
 use crate::strings::StrId;
 
-/// Times of threads of which the rows are missing.
+/// Times of which the rows are missing.
 #[derive(Debug, Clone, Default)]
 pub struct Unknown {
     /// Number of the word for such a state.
     word: Option<StrId>,
-    /// Beginnings and ends (ns), by `utid`.
-    times: HashMap<i64, Vec<(i64, i64)>>,
+    /// By `utid`.
+    threads: Times<i64>,
+    /// By `ugid`.
+    goroutines: Times<i64>,
+    /// By `upid` and number of the P.
+    procs: Times<(i64, i64)>,
 }
 
 impl Unknown {
-    /// None so far; `word` is the number of [`thread_state::UNKNOWN`](crate::words::thread_state::UNKNOWN).
+    /// None so far; `word` is the number of [`thread_state::UNKNOWN`](crate::words::thread_state::UNKNOWN), the same for
+    /// goroutines and Ps.
     pub fn new(word: StrId) -> Self {
-        Self { word: Some(word), times: HashMap::new() }
+        Self { word: Some(word), ..Self::default() }
     }
 
     /// These rows are dropped.
-    pub(super) fn add_rows(&mut self, rows: &[ThreadState]) {
-        for row in rows {
-            if let Some(dur) = row.dur {
-                self.add(row.utid, (row.ts, row.ts.saturating_add(dur)));
-            }
+    pub(super) fn add_rows(&mut self, rows: &Streams) {
+        self.threads.add_all(rows.thread_state.iter().map(|row| (row.utid, row.ts, row.dur)));
+        let goroutines = rows.goroutine_state.iter();
+        self.goroutines.add_all(goroutines.map(|row| (row.ugid, row.ts, row.dur)));
+        let procs = rows.proc_state.iter();
+        self.procs.add_all(procs.map(|row| ((row.upid, row.proc), row.ts, row.dur)));
+    }
+
+    /// Adds those of a later batch.
+    pub(super) fn absorb(&mut self, later: Self) {
+        self.word = later.word.or(self.word);
+        self.threads.absorb(later.threads);
+        self.goroutines.absorb(later.goroutines);
+        self.procs.absorb(later.procs);
+    }
+
+    /// Leaves none of them.
+    pub(super) fn clear(&mut self) {
+        *self = Self { word: self.word, ..Self::default() };
+    }
+
+    /// Adds rows for them, which are told of with that.
+    pub(super) fn move_into(&mut self, rows: &mut Streams) {
+        let of = std::mem::take(self);
+        self.word = of.word;
+        let Some(state) = of.word else { return };
+        let threads = of.threads.all().map(|(utid, ts, dur)| {
+            let dur = Some(dur);
+            ThreadState { ts, dur, utid, state, ..ThreadState::default() }
+        });
+        rows.thread_state.extend(threads);
+        let goroutines = of.goroutines.all().map(|(ugid, ts, dur)| {
+            let dur = Some(dur);
+            GoroutineState { ts, dur, ugid, state, ..GoroutineState::default() }
+        });
+        rows.goroutine_state.extend(goroutines);
+        let procs = of.procs.all().map(|((upid, proc), ts, dur)| {
+            let dur = Some(dur);
+            ProcState { ts, dur, upid, proc, state, ..ProcState::default() }
+        });
+        rows.proc_state.extend(procs);
+    }
+
+    /// Bytes of memory that they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        (self.threads.0.len() + self.goroutines.0.len() + self.procs.0.len()) * 96
+    }
+}
+
+/// Beginnings and ends (ns) for each of something.
+#[derive(Debug, Clone)]
+struct Times<K>(HashMap<K, Vec<(i64, i64)>>);
+
+impl<K> Default for Times<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash + Copy> Times<K> {
+    /// Adds intervals by beginning and length.
+    fn add_all(&mut self, rows: impl Iterator<Item = (K, i64, Option<i64>)>) {
+        for (key, ts, dur) in rows {
+            self.add(key, (ts, ts.saturating_add(dur.unwrap_or(0))));
         }
     }
 
-    fn add(&mut self, utid: i64, (begin, end): (i64, i64)) {
+    fn add(&mut self, key: K, (begin, end): (i64, i64)) {
         if begin >= end {
             return;
         }
-        let times = self.times.entry(utid).or_default();
+        let times = self.0.entry(key).or_default();
         match times.last_mut() {
             Some(last) if last.1 == begin => last.1 = end,
             _ => times.push((begin, end)),
         }
     }
 
-    /// Adds those of a later batch.
-    pub(super) fn absorb(&mut self, later: Self) {
-        self.word = later.word.or(self.word);
-        for (utid, times) in later.times {
-            times.into_iter().for_each(|time| self.add(utid, time));
+    fn absorb(&mut self, later: Self) {
+        for (key, times) in later.0 {
+            times.into_iter().for_each(|time| self.add(key, time));
         }
     }
 
-    /// Leaves none of them.
-    pub(super) fn clear(&mut self) {
-        self.times = HashMap::new();
-    }
-
-    /// Rows for them, which are told of with that.
-    pub(super) fn take_rows(&mut self) -> Vec<ThreadState> {
-        let times = std::mem::take(&mut self.times);
-        let Some(state) = self.word else { return Vec::new() };
-        let rows = times.into_iter().flat_map(|(utid, times)| {
-            times.into_iter().map(move |(ts, end)| ThreadState {
-                ts,
-                dur: Some(end - ts),
-                utid,
-                state,
-                ..ThreadState::default()
-            })
-        });
-        rows.collect()
-    }
-
-    /// Bytes of memory that they take, about.
-    pub(super) fn bytes(&self) -> usize {
-        self.times.len() * 96
+    /// All of them by beginning and length.
+    fn all(self) -> impl Iterator<Item = (K, i64, i64)> {
+        let all = self.0.into_iter();
+        all.flat_map(|(key, times)| {
+            times.into_iter().map(move |(begin, end)| (key, begin, end - begin))
+        })
     }
 }
 
@@ -80,23 +125,43 @@ impl Unknown {
 mod tests {
     use super::*;
 
-    fn row(utid: i64, ts: i64, dur: Option<i64>) -> ThreadState {
-        ThreadState { ts, dur, utid, state: StrId(1), ..ThreadState::default() }
+    const WORD: StrId = StrId(9);
+
+    fn rows(times: &[(i64, i64, Option<i64>)]) -> Streams {
+        let state = StrId(1);
+        let mut rows = Streams::default();
+        for &(id, ts, dur) in times {
+            let thread = ThreadState { ts, dur, utid: id, state, ..ThreadState::default() };
+            rows.thread_state.push(thread);
+            let goroutine = GoroutineState { ts, dur, ugid: id, state, ..Default::default() };
+            rows.goroutine_state.push(goroutine);
+            let proc = ProcState { ts, dur, upid: 7, proc: id, state, ..ProcState::default() };
+            rows.proc_state.push(proc);
+        }
+        rows
     }
 
     #[test]
     fn rows_that_follow_one_another_become_one() {
-        let mut unknown = Unknown::new(StrId(9));
-        unknown.add_rows(&[row(1, 10, Some(5)), row(2, 11, Some(1)), row(1, 15, Some(5))]);
-        let mut later = Unknown::new(StrId(9));
-        later.add_rows(&[row(1, 20, Some(1)), row(2, 30, Some(1)), row(3, 40, None)]);
+        let mut unknown = Unknown::new(WORD);
+        unknown.add_rows(&rows(&[(1, 10, Some(5)), (2, 11, Some(1)), (1, 15, Some(5))]));
+        let mut later = Unknown::new(WORD);
+        later.add_rows(&rows(&[(1, 20, Some(1)), (2, 30, Some(1)), (3, 40, None)]));
         unknown.absorb(later);
-        let mut rows = unknown.take_rows();
-        rows.sort_by_key(|row| (row.utid, row.ts));
-        let short: Vec<_> = rows.iter().map(|row| (row.utid, row.ts, row.dur, row.state)).collect();
-        let word = StrId(9);
-        let expected = [(1, 10, Some(11), word), (2, 11, Some(1), word), (2, 30, Some(1), word)];
-        assert_eq!(short, expected);
-        assert_eq!(unknown.take_rows(), []);
+        let mut rows = Streams::default();
+        unknown.move_into(&mut rows);
+        let threads = rows.thread_state.iter().map(|row| (row.utid, row.ts, row.dur, row.state));
+        let goroutines =
+            rows.goroutine_state.iter().map(|row| (row.ugid, row.ts, row.dur, row.state));
+        let procs = rows.proc_state.iter().map(|row| (row.proc, row.ts, row.dur, row.state));
+        for mut found in [threads.collect::<Vec<_>>(), goroutines.collect(), procs.collect()] {
+            found.sort_unstable();
+            let expected =
+                [(1, 10, Some(11), WORD), (2, 11, Some(1), WORD), (2, 30, Some(1), WORD)];
+            assert_eq!(found, expected);
+        }
+        let mut none = Streams::default();
+        unknown.move_into(&mut none);
+        assert!(none.is_empty());
     }
 }
