@@ -354,10 +354,10 @@ runtime.gcBgMarkWorker       1  99.0ms        0         0   99.0ms        0     
   waiting: GC worker (idle)                                 99.0ms
 ");
     assert_snapshot!(fixture.answer(&["goroutines", "-o", "csv"]), @r#"
-start_func,runtime_internal,n,total,running,runnable,waiting,syscall,cpu,off_cpu,waiting_by_reason
-runtime.main,false,1,42000000,2000000,0,40000000,0,2000000,0,"{""chan receive"":40000000}"
-main.pass,false,2,14797178,750000,1500,13345678,700000,770000,130000,"{""chan receive"":12345678,""sync.Mutex.Lock"":1000000}"
-runtime.gcBgMarkWorker,true,1,99000000,0,0,99000000,0,0,0,"{""GC worker (idle)"":99000000}"
+start_func,runtime_internal,n,total,running,runnable,waiting,syscall,unknown,cpu,off_cpu,waiting_by_reason
+runtime.main,false,1,42000000,2000000,0,40000000,0,0,2000000,0,"{""chan receive"":40000000}"
+main.pass,false,2,14797178,750000,1500,13345678,700000,0,770000,130000,"{""chan receive"":12345678,""sync.Mutex.Lock"":1000000}"
+runtime.gcBgMarkWorker,true,1,99000000,0,0,99000000,0,0,0,0,"{""GC worker (idle)"":99000000}"
 "#);
     let json: serde_json::Value =
         serde_json::from_str(&fixture.answer(&["goroutines", "-o", "json"])).unwrap();
@@ -375,6 +375,7 @@ runtime.gcBgMarkWorker,true,1,99000000,0,0,99000000,0,0,0,"{""GC worker (idle)""
             "runnable": 1_500,
             "waiting": 13_345_678,
             "syscall": 700_000,
+            "unknown": 0,
             "cpu": 770_000,
             "off_cpu": 130_000,
             "waiting_by_reason": { "chan receive": 12_345_678, "sync.Mutex.Lock": 1_000_000 },
@@ -407,8 +408,8 @@ GOID  PARENT  CREATED   ENDED   TOTAL  RUNNING  RUNNABLE  WAITING  SYSCALL    CP
     assert_eq!(json["rows"][1]["syscall"], 700_000);
     let csv = fixture.answer(&["goroutines", "--list", "runtime.main", "-o", "csv"]);
     assert_snapshot!(csv, @r#"
-ugid,upid,goid,parent_goid,start_func,created_ts,ended_ts,total,running,runnable,waiting,syscall,cpu,off_cpu,waiting_by_reason
-1,1,17,,runtime.main,,,42000000,2000000,0,40000000,0,2000000,0,"{""chan receive"":40000000}"
+ugid,upid,goid,parent_goid,start_func,created_ts,ended_ts,total,running,runnable,waiting,syscall,unknown,cpu,off_cpu,waiting_by_reason
+1,1,17,,runtime.main,,,42000000,2000000,0,40000000,0,0,2000000,0,"{""chan receive"":40000000}"
 "#);
     assert_snapshot!(fixture.failure(&["goroutines", "--list", "main.pas"]), @"no goroutine began in main.pas (did you mean main.pass?); `tracer goroutines` lists all functions");
 }
@@ -513,6 +514,7 @@ state       TEXT                   What the goroutine did.
                                    runnable: ready to run, waiting for a P
                                    waiting: parked; `reason` says for what
                                    syscall: in a system call
+                                   unknown: not known: events of that time were lost, see `loss`
 reason      TEXT or NULL           While waiting: for what, named as Go's runtime names it (`chan
                                    receive`, `sync.Mutex.Lock`, `IO wait`...). While runnable
                                    after running: why it stopped (`preempted`, `runtime.Gosched`).

@@ -65,6 +65,28 @@ fn times_ns(times: &Times) -> [i64; 8] {
     ]
 }
 
+/// The columns of [`times_ns`] in a table, without one that has nothing: that something is unknown is rare.
+struct Columns {
+    unknown: bool,
+}
+
+impl Columns {
+    fn of<'a>(mut times: impl Iterator<Item = &'a Times>) -> Self {
+        Self { unknown: times.any(|times| times.unknown > 0) }
+    }
+
+    fn titles(&self) -> impl Iterator<Item = &'static str> {
+        let titles =
+            ["TOTAL", "RUNNING", "RUNNABLE", "WAITING", "SYSCALL", "UNKNOWN", "CPU", "OFF CPU"];
+        titles.into_iter().filter(|title| self.unknown || *title != "UNKNOWN")
+    }
+
+    fn cells(&self, times: &Times) -> impl Iterator<Item = String> {
+        let cells = STATES.into_iter().zip(times_ns(times));
+        cells.filter(|(state, _)| self.unknown || *state != "unknown").map(|(_, ns)| human(ns))
+    }
+}
+
 /// Reasons of waits, the longest first.
 fn reasons(times: &Times) -> Vec<(&str, i64)> {
     let mut reasons: Vec<_> = times.waiting.iter().map(|(r, ns)| (r.as_str(), *ns)).collect();
@@ -115,18 +137,8 @@ fn function_json(function: &Function) -> Map<String, Value> {
 }
 
 fn function_table(functions: &[Function]) -> Table {
-    let titles = [
-        "START FUNCTION",
-        "N",
-        "TOTAL",
-        "RUNNING",
-        "RUNNABLE",
-        "WAITING",
-        "SYSCALL",
-        "UNKNOWN",
-        "CPU",
-        "OFF CPU",
-    ];
+    let columns = Columns::of(functions.iter().map(|function| &function.times));
+    let titles = ["START FUNCTION", "N"].into_iter().chain(columns.titles());
     let mut table = Table::new(titles);
     for (i, function) in functions.iter().enumerate() {
         let follows = i > 0 && !functions[i - 1].runtime_internal;
@@ -137,14 +149,14 @@ fn function_table(functions: &[Function]) -> Table {
             table.row(["runtime-internal:"]);
         }
         let mut row = vec![function.start_func.clone(), function.n.to_string()];
-        row.extend(times_ns(&function.times).map(human));
+        row.extend(columns.cells(&function.times));
         table.row(row);
         for (reason, ns) in reasons(&function.times) {
             let reason = format!("  waiting: {}", named(reason));
             table.row([reason.as_str(), "", "", "", "", &human(ns)]);
         }
     }
-    table.right(1..titles.len());
+    table.right(1..2 + columns.titles().count());
     table
 }
 
@@ -190,22 +202,9 @@ fn goroutine_json(goroutine: &Goroutine) -> Map<String, Value> {
 }
 
 fn goroutine_table(list: &[Goroutine], started: i64) -> Table {
-    let titles = [
-        "GOID",
-        "PARENT",
-        "CREATED",
-        "ENDED",
-        "TOTAL",
-        "RUNNING",
-        "RUNNABLE",
-        "WAITING",
-        "SYSCALL",
-        "UNKNOWN",
-        "CPU",
-        "OFF CPU",
-        "WAITING FOR",
-    ];
-    let mut table = Table::new(titles);
+    let columns = Columns::of(list.iter().map(|goroutine| &goroutine.times));
+    let own = ["GOID", "PARENT", "CREATED", "ENDED"];
+    let mut table = Table::new(own.into_iter().chain(columns.titles()).chain(["WAITING FOR"]));
     let number = |n: Option<i64>| n.map_or_else(|| "-".into(), |n| n.to_string());
     let since = |ts: Option<i64>, none: &str| {
         ts.map_or_else(|| none.into(), |ts| human(ts.saturating_sub(started)))
@@ -217,14 +216,14 @@ fn goroutine_table(list: &[Goroutine], started: i64) -> Table {
             since(g.created_ts, "before"),
             since(g.ended_ts, "-"),
         ];
-        row.extend(times_ns(&g.times).map(human));
+        row.extend(columns.cells(&g.times));
         let waits = reasons(&g.times);
         let waits: Vec<_> =
             waits.iter().map(|(r, ns)| format!("{} {}", named(r), human(*ns))).collect();
         row.push(waits.join(", "));
         table.row(row);
     }
-    table.right(0..titles.len() - 1);
+    table.right(0..own.len() + columns.titles().count());
     table
 }
 
@@ -280,5 +279,17 @@ mod tests {
         assert!(none.contains("did you mean main.pass"), "{none}");
         let several = meant("serve", &report(&["a.serve", "b.serve"])).unwrap_err().to_string();
         assert!(several.contains("a.serve or b.serve"), "{several}");
+    }
+
+    #[test]
+    fn what_is_unknown_has_a_column_if_there_is_any() {
+        let (none, some) = (Times::default(), Times { unknown: 5, running: 1, ..Times::default() });
+        for (times, count) in [(vec![&none], 7), (vec![&none, &some], 8)] {
+            let columns = Columns::of(times.into_iter());
+            assert_eq!(columns.titles().count(), count);
+            assert_eq!(columns.cells(&some).count(), count);
+            assert_eq!(columns.titles().any(|title| title == "UNKNOWN"), count == 8);
+            assert_eq!(columns.cells(&some).any(|cell| cell == "5ns"), count == 8);
+        }
     }
 }
