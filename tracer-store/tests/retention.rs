@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::load::{DANGLING, Load, STEP};
 use common::{Dir, END, rows, session};
 use tracer_store::query::warnings::{Scope, warnings};
-use tracer_store::{FirstIds, LastingWriter, Limits, NewSession, Reader, Stored};
+use tracer_store::{FirstIds, LastingWriter, Limits, NewSession, Process, Reader, Stored};
 
 fn on_disk(path: &Path) -> u64 {
     let len = |suffix: &str| {
@@ -71,6 +71,36 @@ async fn a_large_batch_is_written_in_portions() {
         assert!(size <= max + max / 20, "{size} bytes of {max} after {} batches", load.at);
     }
     check(&path, &load);
+}
+
+/// More processes at once than the log takes, as after some seconds in which nothing could be written.
+#[tokio::test]
+async fn many_processes_are_written_in_portions() {
+    const COUNT: i64 = 5_000;
+    let dir = Dir::new();
+    let path = dir.file("a.db");
+    let max = 4 << 20;
+    let (mut writer, ids) = open(&path, Limits { max_bytes: Some(max), ..Limits::default() }).await;
+    let mut load = Load::new(0, ids, 100);
+    let mut batch = load.next();
+    // Each is told of twice.
+    for ended in [None, Some(STEP)] {
+        let processes = (0..COUNT).map(|n| Process {
+            upid: ids.upid + 1 + n,
+            pid: n,
+            cmdline: Some("program with arguments".into()),
+            start_ts: Some(0),
+            end_ts: ended,
+            ..Process::default()
+        });
+        batch.processes.extend(processes);
+    }
+    went_well(&writer.store(batch).await);
+    assert!(on_disk(&path) <= max + max / 20);
+    let reader = Reader::open(&path).unwrap();
+    let ended = format!("select count(*) from process where end_ts = {STEP}");
+    assert_eq!(number(&reader, &ended), COUNT);
+    assert_eq!(number(&reader, "select count(*) from syscall"), 100);
 }
 
 #[tokio::test]

@@ -186,11 +186,41 @@ impl Batch {
         self.whole |= later.whole;
     }
 
-    /// Takes out all that later rows may refer to, and of the closed rows of each stream as many as take this many bytes of
-    /// memory together; the rest stays.
+    /// Takes some of what later rows may refer to, if all of that takes more than this many bytes of memory.
+    pub(super) fn take_entities(&mut self, bytes: usize) -> Option<Self> {
+        // The rest is not taken apart.
+        let divisible = |batch: &Self| {
+            batch.entity_bytes()
+                - batch.unknown.bytes()
+                - batch.counts.len() * size_of::<EventCount>()
+        };
+        if divisible(self) > bytes {
+            self.compact();
+        }
+        let all = divisible(self);
+        if all <= bytes {
+            return None;
+        }
+        let share = |rows: usize| (rows * bytes).div_ceil(all);
+        Some(Self {
+            strings: take_first(&mut self.strings, share),
+            processes: take_first(&mut self.processes, share),
+            threads: take_first(&mut self.threads, share),
+            goroutines: take_first(&mut self.goroutines, share),
+            frames: take_first(&mut self.frames, share),
+            stacks: take_first(&mut self.stacks, share),
+            losses: std::mem::take(&mut self.losses),
+            fired: take_first(&mut self.fired, share),
+            clocks: take_first(&mut self.clocks, share),
+            last_ts: self.last_ts,
+            ..Self::default()
+        })
+    }
+
+    /// Takes all but closed rows of streams, and of these as many of each as take this many bytes of memory together.
     pub(super) fn take_portion(&mut self, bytes: usize) -> Self {
         let all = self.closed.bytes().max(bytes);
-        let rest = self.closed.split_off(|rows| rows * bytes / all);
+        let rest = self.closed.split_off(|rows| (rows * bytes).div_ceil(all));
         let last_ts = self.last_ts;
         std::mem::replace(self, Self { closed: rest, last_ts, ..Self::default() })
     }
@@ -272,6 +302,11 @@ impl Batch {
         known.dur = end - known.ts;
         known.count = known.count.saturating_add(loss.count);
     }
+}
+
+fn take_first<T>(rows: &mut Vec<T>, share: impl Fn(usize) -> usize) -> Vec<T> {
+    let rest = rows.split_off(share(rows.len()));
+    std::mem::replace(rows, rest)
 }
 
 fn last_of_each<T, K: Eq + Hash>(rows: &mut Vec<T>, key: impl Fn(&T) -> K) {

@@ -38,6 +38,11 @@ impl Limits {
         // Stored, a row takes a tenth of what it takes in memory.
         usize::try_from(log.saturating_mul(2)).unwrap_or(usize::MAX).clamp(2 << 20, 16 << 20)
     }
+
+    /// As [`Limits::at_once`], of what is stored as rows of its own and changes indexes: these take more room in the log.
+    pub(super) fn entities_at_once(&self) -> usize {
+        self.at_once() / 16
+    }
 }
 
 impl Default for Limits {
@@ -165,10 +170,13 @@ impl LastingWriter {
         let mut all = std::mem::take(&mut self.pending);
         all.absorb(batch);
         self.session.started_ts = all.last_ts;
-        let at_once = self.limits.at_once();
-        let mut open = true;
+        let (at_once, entities) = (self.limits.at_once(), self.limits.entities_at_once());
+        let mut begun = false;
         loop {
-            let mut portion = all.take_portion(at_once);
+            let (mut portion, open) = match all.take_entities(entities) {
+                Some(portion) => (portion, false),
+                None => (all.take_portion(at_once), !std::mem::replace(&mut begun, true)),
+            };
             if let Err(error) = self.try_store(&mut portion, open, &mut stored).await {
                 portion.absorb(all);
                 stored.dropped += portion.drop_rows(loss_stage::STORE);
@@ -180,10 +188,9 @@ impl LastingWriter {
                 break;
             }
             self.compacted = 0;
-            if all.closed.is_empty() {
+            if begun && all.closed.is_empty() {
                 break;
             }
-            open = false;
         }
         self.dropped += stored.dropped;
         stored
