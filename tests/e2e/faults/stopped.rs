@@ -86,7 +86,11 @@ fn what_it_does_not_see_is_counted_and_it_goes_on_right() -> Result<()> {
     let lost = format!(
         "select sum(count) from loss where stage = 'ring' and ts < {resumed} and ts + dur > {stopped}"
     );
-    assert!(place.number(&lost)? > 1000);
+    assert!(
+        place.number(&lost)? > 1000,
+        "{stopped} to {resumed}: {:#?}",
+        place.rows("select * from loss")?
+    );
     let few = "select sum(count) from loss
         where stage = 'ring' and kind in ('sched_fork', 'sched_exec', 'sched_exit', 'thread_name')";
     assert_eq!(place.number(few)?, 0, "{:?}", place.rows("select * from loss")?);

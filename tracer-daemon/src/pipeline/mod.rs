@@ -78,6 +78,8 @@ pub struct Pipeline {
     beginnings: Option<Vec<Beginning>>,
     /// Time of the newest event when the counts were told last (ns).
     counted_until: u64,
+    /// When it was last found that the kernel had lost some (ns).
+    lost_until: u64,
 }
 
 impl Pipeline {
@@ -93,6 +95,7 @@ impl Pipeline {
             flushed_until: start_ts,
             beginnings: None,
             counted_until: start_ts,
+            lost_until: 0,
         }
     }
 
@@ -233,8 +236,8 @@ impl Pipeline {
         self.tracker.add_kernel_stack(id, frames);
     }
 
-    /// The kernel's counts; must be told before the events that came after a loss are tracked.
-    pub fn set_counts(&mut self, counts: Counts) {
+    /// The kernel's counts, as they were at `ts` (ns); must be told before the events that came after a loss are tracked.
+    pub fn set_counts(&mut self, counts: Counts, ts: u64) {
         for &kind in EventKind::ALL {
             let (new, old) = (counts.of(kind), self.counts.of(kind));
             let no_room = new.no_room.saturating_sub(old.no_room);
@@ -243,6 +246,7 @@ impl Pipeline {
             self.losses.add(kind.name(), loss_stage::UNREADABLE, unreadable);
             if no_room + unreadable > 0 {
                 self.tracker.was_lost(kind, self.counted_until);
+                self.lost_until = ts;
             }
         }
         self.counted_until = self.order.last();
@@ -282,7 +286,9 @@ impl Pipeline {
     /// [`Pipeline::advance`].
     pub fn take_batch(&mut self, until: u64) -> Batch {
         let mut batch = self.tracker.take_batch(until, &mut self.losses);
-        batch.losses = self.losses.take(self.flushed_until, until);
+        // Tracking may not have come that far.
+        let lost_until = until.max(std::mem::take(&mut self.lost_until));
+        batch.losses = self.losses.take(self.flushed_until, lost_until);
         batch.counts = self.event_counts();
         batch.last_ts = until.cast_signed();
         self.flushed_until = until;

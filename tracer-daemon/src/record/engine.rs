@@ -88,7 +88,7 @@ impl Engine {
         let ts = clock::monotonic();
         match self.kernel.counts() {
             Ok((counts, submitted)) => {
-                self.pipeline.set_counts(counts);
+                self.pipeline.set_counts(counts, ts);
                 self.horizon.looked(ts, submitted);
             }
             Err(error) => tracing::warn!("{error}"),
@@ -130,7 +130,7 @@ impl Engine {
                 return;
             };
             let complete = self.pipeline.taken() >= counts.submitted();
-            self.pipeline.set_counts(counts);
+            self.pipeline.set_counts(counts, clock::monotonic());
             if complete || Instant::now() > deadline {
                 return;
             }

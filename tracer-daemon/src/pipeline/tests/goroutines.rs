@@ -272,7 +272,7 @@ fn what_existed_before_is_known_since_the_start_unless_events_were_lost() {
         let mut counts = Counts::default();
         counts.0[EventKind::GoCreate as usize] =
             KindCounts { produced: 1, no_room: u64::from(lost), unreadable: 0 };
-        bench.pipeline.set_counts(counts);
+        bench.pipeline.set_counts(counts, START);
         bench.push(status(1_500, 5, 4, 1, CHAN_RECEIVE));
         bench.run(2_000);
         let before = ("waiting", Some("chan receive"), 1_000, Some(500));

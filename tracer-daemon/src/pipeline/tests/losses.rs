@@ -14,7 +14,7 @@ impl Bench {
         }
         let lost = &mut counts.0[kind as usize];
         (lost.produced, lost.no_room) = (lost.produced + 1, lost.no_room + 1);
-        self.pipeline.set_counts(counts);
+        self.pipeline.set_counts(counts, START);
     }
 
     /// What each P did: number, state, whether it is told who had it, start, length.
@@ -30,7 +30,7 @@ fn waits_meanwhile(kind: EventKind) -> Bench {
     bench.push(status(1_300, 5, 2, 4, CHAN_RECEIVE));
     bench.push(create(1_400, 6));
     bench.run(1_500);
-    bench.pipeline.set_counts(Counts::default());
+    bench.pipeline.set_counts(Counts::default(), START);
     bench.push(create(1_600, 7));
     bench.lose(kind);
     bench.push(status(1_700, 5, 4, 1, CHAN_RECEIVE));
@@ -222,4 +222,17 @@ fn a_loss_before_a_process_begins_is_none_of_it() {
     bench.push(GoStatus { header: header::<GoStatus>(2_800, other), ..wakes });
     bench.run(3_000);
     assert_eq!(bench.goroutine(9)[0], ("waiting", Some("chan receive"), 2_500, Some(300)));
+}
+
+/// The reader stood still until 9_000; when it looks it has not come to track what was before that.
+#[test]
+fn a_loss_is_told_of_the_time_until_it_was_found() {
+    let mut pipeline = Pipeline::new(START, FirstIds::default());
+    let mut counts = Counts::default();
+    let lost = &mut counts.0[EventKind::GoStatus as usize];
+    (lost.produced, lost.no_room) = (7, 7);
+    pipeline.set_counts(counts, 9_000);
+    let batch = pipeline.take_batch(2_000);
+    let losses: Vec<_> = batch.losses.iter().map(|loss| (loss.ts, loss.dur, loss.count)).collect();
+    assert_eq!(losses, [(START.cast_signed(), 8_000, 7)]);
 }

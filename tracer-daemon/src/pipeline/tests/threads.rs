@@ -237,7 +237,7 @@ fn what_spans_a_loss_is_unknown() {
         KindCounts { produced: 2, no_room: 1, unreadable: 0 };
     counts.0[EventKind::SysEnter as usize].produced = 1;
     counts.0[EventKind::SysExit as usize].produced = 1;
-    bench.pipeline.set_counts(counts);
+    bench.pipeline.set_counts(counts, START);
     bench.push(waking(1_700, PID, CONTEXT_TASK));
     bench.push(switch(1_800, 1, 1, PID, 0));
     bench.push(switch(1_900, PID, 1, 1, 200));
