@@ -188,7 +188,15 @@ impl LastingWriter {
                 break;
             }
             self.compacted = 0;
-            if begun && all.closed.is_empty() {
+            let last = begun && all.closed.is_empty();
+            // Of rows for which there was no room.
+            if !portion.unknown.is_empty() {
+                let left = if last { &mut self.pending } else { &mut all };
+                portion.unknown.absorb(std::mem::take(&mut left.unknown));
+                left.unknown = portion.unknown;
+                left.last_ts = portion.last_ts;
+            }
+            if last {
                 break;
             }
         }

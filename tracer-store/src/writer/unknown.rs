@@ -71,6 +71,10 @@ impl Unknown {
         rows.proc_state.extend(procs);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes() == 0
+    }
+
     /// Bytes of memory that they take, about.
     pub(super) fn bytes(&self) -> usize {
         (self.threads.0.len() + self.goroutines.0.len() + self.procs.0.len()) * 96
