@@ -105,8 +105,10 @@ fn for_disk(mode: &str, like: &str) -> Result<()> {
     let kinds = database.sql(
         "select state, reason, syscall, io_wait, count(*) from thread_wait group by 1, 2, 3, 4",
     )?;
-    // docs/adr/0006: some switches are not told, several in a row on a loaded machine.
-    let agrees = expected >= 20 && (expected - expected / 5..=expected).contains(&all);
+    // docs/adr/0006: some switches are not told, several in a row on a loaded machine. And before and after it counts, the
+    // program may wait for a page of its own.
+    let most = expected + expected / 20;
+    let agrees = expected >= 20 && (expected - expected / 5..=most).contains(&all);
     assert!(agrees, "{all} waits, and {expected}: {kinds:?}");
     assert_eq!(woken, all);
     Ok(())

@@ -207,8 +207,8 @@ fn a_user_cannot_exhaust_it() -> Result<()> {
         Ok(())
     })?;
     let after = daemon.status()?;
-    // Those who answered had the memory, not the daemon.
-    assert!(rss(&after) < rss(&before) + (96 << 20), "{before} {after}");
+    // Those who answered had the memory (gigabytes), not the daemon, whose rows wait for a CPU meanwhile.
+    assert!(rss(&after) < rss(&before) + (256 << 20), "{before} {after}");
     let n = daemon.number(states)?;
     daemon.wait_for(states, n + 100)?;
     assert!(daemon.traced(own.pid())?.is_some());
