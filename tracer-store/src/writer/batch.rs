@@ -240,22 +240,19 @@ impl Batch {
         let losses = self.count_rows(stage);
         self.unknown.add_rows(&self.closed);
         (self.closed, self.open) = (Streams::default(), Streams::default());
-        self.count(losses)
+        self.add_losses(losses)
     }
 
     /// As [`Self::drop_rows`], of the system calls only: there are more of them than of anything else.
     pub(super) fn drop_syscalls(&mut self, stage: &str) -> u64 {
         let syscall = std::mem::take(&mut self.closed.syscall);
-        let mut dropped = Self {
-            closed: Streams { syscall, ..Streams::default() },
-            last_ts: self.last_ts,
-            ..Self::default()
-        };
-        let losses = dropped.count_rows(stage);
-        self.count(losses)
+        let mut dropped = Streams { syscall, ..Streams::default() };
+        let losses = Count::of(&mut dropped, self.last_ts, stage);
+        self.add_losses(losses)
     }
 
-    fn count(&mut self, losses: Vec<Loss>) -> u64 {
+    /// Returns how many rows they are of.
+    fn add_losses(&mut self, losses: Vec<Loss>) -> u64 {
         let dropped = losses.iter().map(|loss| loss.count.cast_unsigned()).sum();
         losses.into_iter().for_each(|loss| self.add_loss(loss));
         dropped
@@ -264,9 +261,7 @@ impl Batch {
     /// What is lost if the closed rows of streams are, a loss for each that has some. Open intervals are not: the
     /// next batch has them again.
     pub(super) fn count_rows(&mut self, stage: &str) -> Vec<Loss> {
-        let mut count = Count { losses: Vec::new(), last_ts: self.last_ts, stage };
-        let Ok(()) = self.closed.visit(&mut count);
-        count.losses
+        Count::of(&mut self.closed, self.last_ts, stage)
     }
 
     /// Drops the rows of what there may be any number of, and counts them as losses. Texts, processes and what
@@ -324,6 +319,14 @@ struct Count<'a> {
     losses: Vec<Loss>,
     last_ts: i64,
     stage: &'a str,
+}
+
+impl<'a> Count<'a> {
+    fn of(rows: &mut Streams, last_ts: i64, stage: &'a str) -> Vec<Loss> {
+        let mut count = Self { losses: Vec::new(), last_ts, stage };
+        let Ok(()) = rows.visit(&mut count);
+        count.losses
+    }
 }
 
 impl StreamVisitor for Count<'_> {
