@@ -35,14 +35,6 @@ fn exits(ts: u64, tid: u32) -> SchedExit {
     SchedExit { header: header::<SchedExit>(ts, tid), tgid: PID, exit_code: 9 }
 }
 
-fn gone(ts: u64, tid: u32) -> SchedSwitch {
-    switch(ts, tid, 0x80, 1, 0)
-}
-
-fn on_cpu(cpu: u16, event: SchedSwitch) -> SchedSwitch {
-    SchedSwitch { header: Header { cpu, ..event.header }, ..event }
-}
-
 impl Bench {
     /// The other thread is on CPU 2 since 1_200, the first one on CPU 1.
     fn with_other(watch: bool) -> Self {

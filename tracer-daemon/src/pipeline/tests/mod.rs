@@ -169,6 +169,15 @@ fn switch(ts: u64, prev: u32, prev_state: u32, next: u32, prev_runtime: u64) -> 
     }
 }
 
+/// `switch` of a thread that never comes back.
+fn gone(ts: u64, tid: u32) -> SchedSwitch {
+    switch(ts, tid, 0x80, 1, 0)
+}
+
+fn on_cpu(cpu: u16, event: SchedSwitch) -> SchedSwitch {
+    SchedSwitch { header: Header { cpu, ..event.header }, ..event }
+}
+
 fn waking(ts: u64, wakee_tid: u32, context: u16) -> SchedWaking {
     SchedWaking {
         header: header::<SchedWaking>(ts, 1),

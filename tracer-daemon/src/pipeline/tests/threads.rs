@@ -206,15 +206,6 @@ fn ends(ts: u64, tid: u32) -> SchedExit {
     SchedExit { header: header::<SchedExit>(ts, tid), tgid: PID, exit_code: 0 }
 }
 
-/// `switch` of a thread that never comes back.
-fn gone(ts: u64, tid: u32) -> SchedSwitch {
-    switch(ts, tid, 0x80, 1, 0)
-}
-
-fn on_cpu(cpu: u16, event: SchedSwitch) -> SchedSwitch {
-    SchedSwitch { header: Header { cpu, ..event.header }, ..event }
-}
-
 #[test]
 fn a_wait_whose_end_was_not_told_is_unknown() {
     let mut bench = Bench::with_thread();
