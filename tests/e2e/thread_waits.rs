@@ -18,8 +18,21 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Most of the 100 ms for which the program sleeps.
 const LONG: &str = "dur > 90000000";
 
-/// Records the test program; returns what it printed, too.
+/// As `record`, but with every wake-up known: docs/adr/0006 has why the kernel does not tell one in a thousand.
 fn waits(args: &[&str]) -> Result<(Database, String)> {
+    let untold = "select (select count(*) from thread_wait where waker is null and state in ('sleeping', 'uninterruptible'))
+         + (select count(*) from thread_state where state = 'unknown') as n";
+    for _ in 0..2 {
+        let (database, said) = record(args)?;
+        if database.number(untold)? == 0 {
+            return Ok((database, said));
+        }
+    }
+    record(args)
+}
+
+/// Records the test program; returns what it printed, too.
+fn record(args: &[&str]) -> Result<(Database, String)> {
     let database = Database::new()?;
     let program = cc::build("waits")?;
     let mut command = vec![program.to_str().context("an odd path")?];
@@ -98,9 +111,10 @@ fn who_holds_a_mutex_is_known_if_it_has_waited_for_it() -> Result<()> {
 /// The program says how often the kernel has counted that it waited.
 fn for_disk(mode: &str, like: &str) -> Result<()> {
     let file = cold_file()?;
-    let (database, said) = waits(&[mode, file.path().to_str().context("an odd path")?])?;
+    let (database, said) = record(&[mode, file.path().to_str().context("an odd path")?])?;
     let like = format!("state = 'uninterruptible' and io_wait = 1 and {like}");
-    let (all, woken) = count(&database, &like, "waker in ('interrupt', 'softirq')")?;
+    let (all, untold) = count(&database, &like, "waker is null")?;
+    let (_, woken) = count(&database, &like, "waker in ('interrupt', 'softirq')")?;
     let expected = field(&said, "waited")?;
     let kinds = database.sql(
         "select state, reason, syscall, io_wait, count(*) from thread_wait group by 1, 2, 3, 4",
@@ -110,7 +124,8 @@ fn for_disk(mode: &str, like: &str) -> Result<()> {
     let most = expected + expected / 20;
     let agrees = expected >= 20 && (expected - expected / 5..=most).contains(&all);
     assert!(agrees, "{all} waits, and {expected}: {kinds:?}");
-    assert_eq!(woken, all);
+    assert_eq!(woken + untold, all);
+    assert!(untold <= 1 + all / 50, "{untold} of {all}");
     Ok(())
 }
 
