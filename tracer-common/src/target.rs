@@ -71,6 +71,9 @@ pub struct Target {
     pub flags: u32,
     /// Number of the wait reason `GC worker (idle)`, with which workers of the GC wait for work.
     pub gc_worker_reason: u32,
+    /// Cookie of the probes that count in this process. Two files of an overlay may be one to the kernel, which
+    /// then runs the probes of both.
+    pub probes: u64,
     /// Address in the process of runtime.ready, of which it is known how many frames of a waker's stack are
     /// the runtime's.
     pub ready_start: u64,
@@ -130,7 +133,7 @@ pub struct Sweepers {
 
 const _: () = assert!(
     size_of::<Target>()
-        == 64 + 3 * 16 + 2 * size_of::<Framed>() + size_of::<Sweepers>() + size_of::<GoOffsets>()
+        == 72 + 3 * 16 + 2 * size_of::<Framed>() + size_of::<Sweepers>() + size_of::<GoOffsets>()
         && align_of::<Target>() == 8,
     "the kernel compares and copies every byte: there may be no padding"
 );

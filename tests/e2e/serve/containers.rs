@@ -85,3 +85,42 @@ fn goroutines_in_namespaces_with_a_root_of_their_own() -> Result<()> {
     daemon.end()?;
     Ok(())
 }
+
+/// Two containers of one image: each sees the program as a file of its own, and to the kernel it is one. It runs the
+/// probes of both in each of them.
+#[test]
+fn two_of_one_image() -> Result<()> {
+    let daemon = Daemon::start_in(
+        open_dir()?,
+        "[[rule]]\nname = \"app\"\ncomm = \"app\"\nlevel = \"go\"\n",
+    )?;
+    let image = tempfile::tempdir_in(daemon.dir())?;
+    fs::copy(Go::find()?.build("gcheavy")?, image.path().join("app"))?;
+    let script = "mount -t tmpfs own $1 && mkdir $1/upper $1/work $1/root && cd $1 \
+                  && mount -t overlay -o lowerdir=$2,upperdir=upper,workdir=work root root \
+                  && exec root/app -forever";
+    let mut containers = Vec::new();
+    for _ in 0..2 {
+        let own = tempfile::tempdir_in(daemon.dir())?;
+        let mut container = Command::new("unshare");
+        container.args(["--mount", "sh", "-c", script, "sh"]).arg(own.path()).arg(image.path());
+        let container = Process::start(&mut container)?;
+        daemon.wait_for_rule(container.pid(), "app go")?;
+        containers.push((container, own));
+    }
+    for (container, _) in &containers {
+        let cycles = format!(
+            "select count(*) from gc join process using (upid) where pid = {}",
+            container.pid()
+        );
+        daemon.wait_for(&cycles, 3)?;
+    }
+    let status = daemon.tracer(&["status"])?.ok()?.stdout;
+    assert_eq!(status.matches("/root/app").count(), 2, "{status}");
+    drop(containers);
+    let (database, _) = daemon.end()?;
+    // What an event says is already so, if it comes twice.
+    let twice = "select kind, sum(count) as n from loss where stage = 'state' and kind like 'go%' group by kind";
+    assert_eq!(database.sql(twice)?, Vec::<serde_json::Value>::new());
+    Ok(())
+}

@@ -7,7 +7,7 @@ use aya::{
     programs::{
         BtfTracePoint, Program, ProgramError, UProbe,
         tp_btf::BtfTracePointLink,
-        uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
     sys::{Stats, enable_stats},
 };
@@ -18,10 +18,11 @@ use super::{KernelError, attach_error, btf::has_tracepoint, programs, refused};
 /// For whom probes in a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// One process.
+    /// One process, whose [`Target::probes`](tracer_common::target::Target::probes) is 0.
     Process(u32),
-    /// All that run the file, now and later.
-    File,
+    /// All that run the file, now and later, and have this as their
+    /// [`Target::probes`](tracer_common::target::Target::probes).
+    File(u64),
 }
 
 /// Probes in a file. Dropping them takes them away, one after the other.
@@ -152,18 +153,19 @@ impl Probes {
             KernelError::Permission => KernelError::UprobePermission,
             other => other,
         };
-        let scope = match scope {
-            Scope::File => UProbeScope::AllProcesses,
+        let (scope, cookie) = match scope {
+            Scope::File(cookie) => (UProbeScope::AllProcesses, Some(cookie)),
             Scope::Process(tgid) => {
                 let reason = || "0 is not a process".to_owned();
                 let pid = NonZeroU32::new(tgid)
                     .ok_or_else(|| KernelError::Attach { program: name, reason: reason() })?;
-                UProbeScope::OneProcess(pid)
+                (UProbeScope::OneProcess(pid), None)
             }
         };
         let program = loaded_uprobe(&mut self.ebpf, name)?;
         let location = UProbeAttachLocation::AbsoluteOffset(offset);
-        let id = program.attach(location, executable, scope).map_err(failed)?;
+        let point = UProbeAttachPoint { location, cookie };
+        let id = program.attach(point, executable, scope).map_err(failed)?;
         program.take_link(id).map_err(failed)
     }
 

@@ -104,6 +104,8 @@ pub struct Attachable {
     note: Option<String>,
     /// Load address minus address in the file.
     bias: u64,
+    /// Which probes count: [`Target::probes`].
+    probes: u64,
 }
 
 /// Looks at the executable of a process.
@@ -141,7 +143,7 @@ fn attachable(
     let sites = Sites::find(&runtime, elf)?;
     let flags = if runtime.ready_spills(elf) { READY_SPILLS } else { 0 };
     let (runtime, sites) = (Arc::new(runtime), Arc::new(sites));
-    Ok(Attachable { runtime, flags, sites, note, bias })
+    Ok(Attachable { runtime, flags, sites, note, bias, probes: 0 })
 }
 
 impl Attachable {
@@ -155,6 +157,11 @@ impl Attachable {
         let bias = program.bias(pid, &elf).map_err(|e| e.to_string())?;
         self.runtime.verify_again(pid, bias).map_err(|e| e.to_string())?;
         Ok(Self { bias, ..self.clone() })
+    }
+
+    /// The same, with these probes of its file ([`Scope::File`]).
+    pub fn with_probes(self, probes: u64) -> Self {
+        Self { probes, ..self }
     }
 
     /// What the kernel programs must know of it. With it they record everything from the same moment on: a
@@ -179,6 +186,7 @@ impl Attachable {
         Target {
             flags: GO | stacks | full | by_version | self.flags,
             gc_worker_reason: u32::from(self.runtime.gc_worker_reason()),
+            probes: self.probes,
             ready_start,
             ready_end,
             park_start,

@@ -98,6 +98,7 @@ impl Prober {
             shown: Arc::clone(&shown),
             files: FxHashMap::default(),
             users: FxHashMap::default(),
+            last_cookie: 0,
             later: Vec::new(),
             measure_at: Instant::now() + FIRST_MEASURE,
         };
@@ -166,6 +167,8 @@ impl FileId {
 struct KnownFile {
     inspected: Inspected,
     path: PathBuf,
+    /// Tells its probes from those of any other file, never 0.
+    cookie: u64,
     uprobes: Uprobes,
     /// Nobody writes into the file while it has probes: where they sit, there would be something else. None if
     /// that cannot be had.
@@ -191,6 +194,8 @@ struct Work {
     shown: Arc<Mutex<Shown>>,
     files: FxHashMap<FileId, KnownFile>,
     users: FxHashMap<Life, FileId>,
+    /// [`KnownFile::cookie`] of the last one.
+    last_cookie: u64,
     /// What is to be tried again, when, and how often it was tried.
     later: Vec<(Instant, Life, Level, usize)>,
     /// When to measure what a hit costs.
@@ -286,7 +291,7 @@ impl Work {
         };
         let Some(Ok(go)) = go else { return Ok((id, go)) };
         let probed = self.probe(id, &go, level);
-        Ok((id, Some(probed.map(|()| go))))
+        Ok((id, Some(probed.map(|cookie| go.with_probes(cookie)))))
     }
 
     /// Looks at a program for the first time.
@@ -304,10 +309,12 @@ impl Work {
             Some(Ok(_)) => self.hold(&inspected)?,
             _ => None,
         };
+        self.last_cookie += 1;
         let file = KnownFile {
             lease,
             inspected,
             path,
+            cookie: self.last_cookie,
             uprobes: Uprobes::default(),
             level: Level::Sched,
             users: 0,
@@ -334,21 +341,21 @@ impl Work {
         Ok(lease.inspect_err(unheld).ok())
     }
 
-    /// Makes sure that the probes of a level are in a file.
-    fn probe(&mut self, id: FileId, go: &Attachable, level: Level) -> Result<(), String> {
-        let Some(file) = self.files.get_mut(&id) else { return Ok(()) };
+    /// Makes sure that the probes of a level are in a file; returns their cookie.
+    fn probe(&mut self, id: FileId, go: &Attachable, level: Level) -> Result<u64, String> {
+        let Some(file) = self.files.get_mut(&id) else { return Ok(0) };
         if level <= file.level {
-            return Ok(());
+            return Ok(file.cookie);
         }
         let (above, up_to) =
             (std::ops::Bound::Excluded(file.level), std::ops::Bound::Included(level));
         let more = file
             .inspected
-            .attach(go, &mut self.probes, Scope::File, (above, up_to))
+            .attach(go, &mut self.probes, Scope::File(file.cookie), (above, up_to))
             .map_err(|e| e.to_string())?;
         file.uprobes = std::mem::take(&mut file.uprobes).and(more);
         file.level = level;
-        Ok(())
+        Ok(file.cookie)
     }
 
     fn uses(&mut self, life: Life, id: FileId) {

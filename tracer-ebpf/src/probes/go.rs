@@ -2,7 +2,10 @@
 //! said, a probe sits at the `push %rbp` behind the stack check, where the arguments of Go's register
 //! ABI (AX, BX, CX) and g (R14) are still as the caller left them.
 
-use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{
+    EbpfContext as _, bindings::pt_regs, helpers::bpf_get_attach_cookie, macros::uprobe,
+    programs::ProbeContext,
+};
 use aya_log_ebpf::warn;
 use tracer_common::{
     events::{GoCreate, GoStatus, GoSwitch, GoWorker, NO_PROC, Record},
@@ -19,8 +22,10 @@ use crate::{
 };
 
 #[inline(always)]
-pub(super) fn go_target() -> Option<&'static Target> {
-    maps::go_target(current_tgid())
+pub(super) fn go_target(ctx: &ProbeContext) -> Option<&'static Target> {
+    // SAFETY: the context of this program.
+    let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
+    maps::go_target(current_tgid()).filter(|target| target.probes == cookie)
 }
 
 #[inline(always)]
@@ -47,7 +52,7 @@ pub(super) fn finish<R: Record>(ctx: &ProbeContext, result: Result<(), i32>) -> 
 /// runtime.casgstatus(gp *g, oldval, newval uint32)
 #[uprobe]
 pub fn go_casgstatus(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     let (old, new) = (status_of(regs(&ctx).rbx), status_of(regs(&ctx).rcx));
     if old == COPYSTACK || new == COPYSTACK || old == IDLE {
         return 0;
@@ -88,7 +93,7 @@ fn parks(target: &Target, regs: &pt_regs) -> bool {
 /// runtime.preemptPark(gp *g): it changes the status without casgstatus.
 #[uprobe]
 pub fn go_preempt_park(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     let gp = regs(&ctx).rax;
     finish::<GoStatus>(&ctx, status(target, regs(&ctx), gp, RUNNING, PREEMPTED))
 }
@@ -96,7 +101,7 @@ pub fn go_preempt_park(ctx: ProbeContext) -> u32 {
 /// Where runtime.newproc, on the system stack, calls runtime.runqput(pp *p, gp *g, next bool).
 #[uprobe]
 pub fn go_newproc(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     let start = |curg| parent(target, curg);
     let regs = regs(&ctx);
     finish::<GoCreate>(&ctx, created(target, regs.r14, regs.rbx, RUNNABLE, start))
@@ -105,7 +110,7 @@ pub fn go_newproc(ctx: ProbeContext) -> u32 {
 /// The return of runtime.newcoro(func(*coro)) *coro; coro.gp is its first field.
 #[uprobe]
 pub fn go_newcoro(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     let regs = regs(&ctx);
     let start = |_| stack::here(regs, 0);
     let result = go::word(regs.rax).and_then(|gp| created(target, regs.r14, gp, WAITING, start));
@@ -213,7 +218,7 @@ pub(super) fn current_goid(ctx: &ProbeContext, go: &GoOffsets) -> Result<u64, i3
 /// runtime.coroswitch_m(gp *g): changes both goroutines without casgstatus.
 #[uprobe]
 pub fn go_coroswitch(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     finish::<GoSwitch>(&ctx, switch(target, regs(&ctx).r14, regs(&ctx).rax))
 }
 

@@ -17,8 +17,8 @@ use crate::{
 };
 
 #[inline(always)]
-fn full_target() -> Option<&'static Target> {
-    go_target().filter(|target| target.flags & FULL != 0)
+fn full_target(ctx: &ProbeContext) -> Option<&'static Target> {
+    go_target(ctx).filter(|target| target.flags & FULL != 0)
 }
 
 /// runtime.mProf_Malloc(mp *m, p unsafe.Pointer, size uintptr)
@@ -37,7 +37,7 @@ pub fn go_alloc_without_m(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn sampled(ctx: &ProbeContext, address: u64, size: u64) -> u32 {
-    let Some(target) = full_target() else { return 0 };
+    let Some(target) = full_target(ctx) else { return 0 };
     let result = current_goid(ctx, &target.go).map(|goid| {
         let stack = stack::number(target, stack::here(regs(ctx), 0));
         emit(|header| GoAlloc { header, goid, size, address, stack });
@@ -62,7 +62,7 @@ const SPAN_PAGES: u64 = 32;
 /// runtime.(*sweepLocked).sweep(preserve bool) bool; mspan is its first field.
 #[uprobe]
 pub fn go_sweep_span(ctx: ProbeContext) -> u32 {
-    let Some(target) = full_target() else { return 0 };
+    let Some(target) = full_target(&ctx) else { return 0 };
     finish::<GoSweepBegin>(&ctx, sweep_span(target, regs(&ctx)))
 }
 
@@ -118,7 +118,7 @@ fn sweeps(target: &Target, regs: &pt_regs, sweeper: u64, bytes: u64) -> Result<(
 /// did not free, too.
 #[uprobe]
 pub fn go_sweep_chunk(ctx: ProbeContext) -> u32 {
-    let Some(target) = full_target() else { return 0 };
+    let Some(target) = full_target(&ctx) else { return 0 };
     let bytes = CHUNK_PAGES.wrapping_sub(regs(&ctx).rax).wrapping_mul(PAGE);
     finish::<GoSweepBegin>(&ctx, sweeps(target, regs(&ctx), RECLAIM, bytes))
 }
@@ -126,8 +126,8 @@ pub fn go_sweep_chunk(ctx: ProbeContext) -> u32 {
 /// Where an allocation goes on after sweeping: runtime.(*mcentral).grow, and where
 /// runtime.(*mheap).reclaim calls runtime.unlock2.
 #[uprobe]
-pub fn go_sweep_end(_ctx: ProbeContext) -> u32 {
-    if full_target().is_some() {
+pub fn go_sweep_end(ctx: ProbeContext) -> u32 {
+    if full_target(&ctx).is_some() {
         sweep_ends();
     }
     0

@@ -17,7 +17,7 @@ use crate::{emit::emit, go, stack};
 /// Submits a record that needs no more than the goroutine on whose behalf it happens.
 #[inline(always)]
 fn by_goroutine<R: Record>(ctx: &ProbeContext, fill: impl FnOnce(Header, u64) -> R) -> u32 {
-    let Some(Target { go, .. }) = go_target() else { return 0 };
+    let Some(Target { go, .. }) = go_target(ctx) else { return 0 };
     let result = current_goid(ctx, go).map(|goid| emit(|header| fill(header, goid)));
     finish::<R>(ctx, result)
 }
@@ -26,18 +26,19 @@ fn by_goroutine<R: Record>(ctx: &ProbeContext, fill: impl FnOnce(Header, u64) ->
 #[uprobe]
 pub fn go_stw_begin(ctx: ProbeContext) -> u32 {
     let reason = i64::from(regs(&ctx).rax as u8);
-    finish::<GoStwBegin>(&ctx, stw_begin(regs(&ctx), reason))
+    finish::<GoStwBegin>(&ctx, stw_begin(&ctx, reason))
 }
 
 /// runtime.stopTheWorldWithSema(), up to Go 1.20
 #[uprobe]
 pub fn go_stw_begin_without_reason(ctx: ProbeContext) -> u32 {
-    finish::<GoStwBegin>(&ctx, stw_begin(regs(&ctx), -1))
+    finish::<GoStwBegin>(&ctx, stw_begin(&ctx, -1))
 }
 
 #[inline(always)]
-fn stw_begin(regs: &pt_regs, reason: i64) -> Result<(), i32> {
-    let Some(target) = go_target() else { return Ok(()) };
+fn stw_begin(ctx: &ProbeContext, reason: i64) -> Result<(), i32> {
+    let Some(target) = go_target(ctx) else { return Ok(()) };
+    let regs = regs(ctx);
     let go = &target.go;
     let machine = go::machine(go, go::m_of(go, regs.r14)?)?;
     let goid = go::goid(go, machine.curg)?;
@@ -57,7 +58,7 @@ pub fn go_stw_end(ctx: ProbeContext) -> u32 {
 /// runtime.gcBgMarkStartWorkers(): the first thing that a GC cycle does.
 #[uprobe]
 pub fn go_gc_begin(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     let result = current_goid(&ctx, &target.go).map(|goid| {
         // Go does not show gcStart.
         let stack = stack::number(target, stack::here(regs(&ctx), 1));
@@ -75,7 +76,7 @@ pub fn go_gc_end(ctx: ProbeContext) -> u32 {
 /// runtime.gcAssistAlloc1(gp *g, scanWork int64), on the system stack
 #[uprobe]
 pub fn go_assist_begin(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     finish::<GoAssistBegin>(&ctx, assist_begin(target, regs(&ctx).r14))
 }
 
@@ -97,7 +98,7 @@ fn assist_begin(target: &Target, current: u64) -> Result<(), i32> {
 /// Every return of runtime.gcAssistAlloc.
 #[uprobe]
 pub fn go_assist_end(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     finish::<GoAssistEnd>(&ctx, assist_end(&target.go, regs(&ctx)))
 }
 
@@ -117,7 +118,7 @@ fn assist_end(go: &GoOffsets, regs: &pt_regs) -> Result<(), i32> {
 /// runtime.(*gcControllerState).update(dHeapLive, dHeapScan int64)
 #[uprobe]
 pub fn go_heap(ctx: ProbeContext) -> u32 {
-    let Some(Target { go, flags, .. }) = go_target() else { return 0 };
+    let Some(Target { go, flags, .. }) = go_target(&ctx) else { return 0 };
     // Every allocation of a span ends with this.
     if flags & FULL != 0 {
         go_alloc::sweep_ends();
@@ -136,7 +137,7 @@ pub fn go_heap(ctx: ProbeContext) -> u32 {
 /// runtime.(*gcControllerState).resetLive(bytesMarked uint64): what the cycle has found alive.
 #[uprobe]
 pub fn go_heap_marked(ctx: ProbeContext) -> u32 {
-    let Some(Target { go, .. }) = go_target() else { return 0 };
+    let Some(Target { go, .. }) = go_target(&ctx) else { return 0 };
     let live = regs(&ctx).rbx;
     let result = go::heap(go, regs(&ctx).rax)
         .map(|(_, percent_goal)| emit(|header| GoHeap { header, live, percent_goal }));
@@ -147,7 +148,7 @@ pub fn go_heap_marked(ctx: ProbeContext) -> u32 {
 /// int64, heapGoal, lastHeapGoal uint64) with what gcController.heapGoal() says.
 #[uprobe]
 pub fn go_heap_goal(ctx: ProbeContext) -> u32 {
-    if go_target().is_some() {
+    if go_target(&ctx).is_some() {
         let goal = regs(&ctx).rbx;
         emit(|header| GoHeapGoal { header, goal });
     }

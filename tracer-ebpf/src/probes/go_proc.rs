@@ -13,7 +13,7 @@ use crate::{emit::emit, go, stack};
 /// end of every system call for the P that the thread has never lost.
 #[uprobe]
 pub fn go_wirep(ctx: ProbeContext) -> u32 {
-    let Some(Target { go, .. }) = go_target() else { return 0 };
+    let Some(Target { go, .. }) = go_target(&ctx) else { return 0 };
     finish::<GoProc>(&ctx, got_proc(go, regs(&ctx).r14, regs(&ctx).rax))
 }
 
@@ -34,7 +34,7 @@ fn got_proc(go: &GoOffsets, current: u64, p: u64) -> Result<(), i32> {
 /// runtime.releasepNoTrace(), or up to Go 1.21 runtime.releasep()
 #[uprobe]
 pub fn go_releasep(ctx: ProbeContext) -> u32 {
-    let Some(Target { go, .. }) = go_target() else { return 0 };
+    let Some(Target { go, .. }) = go_target(&ctx) else { return 0 };
     let result = machine_of(go, regs(&ctx).r14).map(|machine| {
         let proc = machine.proc;
         if proc != NO_PROC {
@@ -59,7 +59,7 @@ pub fn go_steal_p(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn taken(ctx: &ProbeContext, p: u64) -> u32 {
-    let Some(Target { go, .. }) = go_target() else { return 0 };
+    let Some(Target { go, .. }) = go_target(&ctx) else { return 0 };
     let result = go::p_id(go, p).map(|proc| emit(|header| GoProcStop { header, proc, taken: 1 }));
     finish::<GoProcStop>(ctx, result)
 }
@@ -67,7 +67,7 @@ fn taken(ctx: &ProbeContext, p: u64) -> u32 {
 /// runtime.procresize(nprocs int32): called whenever the world starts again.
 #[uprobe]
 pub fn go_procresize(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     let go = &target.go;
     let count = regs(&ctx).rax as i32;
     let result = machine_of(go, regs(&ctx).r14).and_then(|machine| {

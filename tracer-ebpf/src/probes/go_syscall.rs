@@ -13,7 +13,7 @@ use crate::{emit::emit, go, stack};
 /// runtime.reentersyscall(pc, sp, bp uintptr), until Go 1.22 without bp: where the caller goes on.
 #[uprobe]
 pub fn go_entersyscall(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     let start = stack::entering(&target.go, regs(&ctx));
     finish::<GoSyscall>(&ctx, submit(&ctx, target, CALL_ENTERED, stack::number(target, start)))
 }
@@ -22,7 +22,7 @@ pub fn go_entersyscall(ctx: ProbeContext) -> u32 {
 /// is seen without a probe on the way out, because the goroutine then needs another P.
 #[uprobe]
 pub fn go_entersyscallblock(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     // In Go 1.21 and 1.22, which walk along frame pointers and have none for system calls, one frame less
     // is shown.
     let walks_from_here =
@@ -35,7 +35,7 @@ pub fn go_entersyscallblock(ctx: ProbeContext) -> u32 {
 /// runtime.exitsyscall()
 #[uprobe]
 pub fn go_exitsyscall(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     finish::<GoSyscall>(&ctx, submit(&ctx, target, CALL_LEFT, 0))
 }
 

@@ -17,7 +17,7 @@ const ENDS: u64 = 1;
 /// runtime/trace.userTaskCreate(id, parentID uint64, taskType string)
 #[uprobe]
 pub fn go_user_task(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     finish::<GoUserTask>(&ctx, task(target, &ctx))
 }
 
@@ -36,7 +36,7 @@ fn task(target: &Target, ctx: &ProbeContext) -> Result<(), i32> {
 /// runtime/trace.userTaskEnd(id uint64)
 #[uprobe]
 pub fn go_user_task_end(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     let task = regs(&ctx).rax;
     let result = current_goid(&ctx, &target.go)
         .map(|goid| emit(|header| GoUserTaskEnd { header, goid, task }));
@@ -46,7 +46,7 @@ pub fn go_user_task_end(ctx: ProbeContext) -> u32 {
 /// runtime/trace.userRegion(id, mode uint64, name string)
 #[uprobe]
 pub fn go_user_region(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     let regs = regs(&ctx);
     let (task, mode) = (regs.rax as i64, regs.rbx);
     let result = region(target, &ctx, task, mode, regs.rcx, regs.rdi, 1);
@@ -57,7 +57,7 @@ pub fn go_user_region(ctx: ProbeContext) -> u32 {
 /// while the program traces itself.
 #[uprobe]
 pub fn go_start_region(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     let regs = regs(&ctx);
     let result = region(target, &ctx, UNKNOWN, BEGINS, regs.rcx, regs.rdi, 0);
     finish::<GoUserRegion>(&ctx, result)
@@ -85,7 +85,7 @@ fn region(
 /// always the same one, without a name; else it calls userRegion.
 #[uprobe]
 pub fn go_end_region(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     finish::<GoUserRegion>(&ctx, end_region(target, &ctx))
 }
 
@@ -105,7 +105,7 @@ fn end_region(target: &Target, ctx: &ProbeContext) -> Result<(), i32> {
 /// runtime/trace.userLog(id uint64, category, message string)
 #[uprobe]
 pub fn go_user_log(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target() else { return 0 };
+    let Some(target) = go_target(&ctx) else { return 0 };
     finish::<GoUserLog>(&ctx, log(target, &ctx))
 }
 
