@@ -174,6 +174,7 @@ impl Flight {
         batch.gone_frames.iter().for_each(|id| drop(things.frames.remove(id)));
         batch.gone_threads.iter().for_each(|id| drop(things.threads.remove(id)));
         batch.gone_processes.iter().for_each(|id| drop(things.processes.remove(id)));
+        batch.gone_goroutines.iter().for_each(|id| drop(things.goroutines.remove(id)));
         while let Some((_, ended)) = self.ended.pop_front_if(|(ts, _)| *ts < self.since) {
             match ended {
                 Ended::Process(id) => drop(things.processes.remove(&id)),
@@ -249,6 +250,18 @@ mod tests {
         flight.add(batch(210, &[]));
         let things = flight.batches().first;
         assert_eq!((things.stacks.len(), things.frames.len(), things.strings.len()), (0, 0, 1));
+    }
+
+    #[test]
+    fn goroutines_go_with_their_process() {
+        let mut flight = Flight::new(KEEP, usize::MAX, 0);
+        let goroutine = |ugid| Goroutine { ugid, upid: 3, ..Goroutine::default() };
+        flight.add(Batch { goroutines: vec![goroutine(1), goroutine(2)], ..batch(50, &[]) });
+        flight.add(Batch { gone_goroutines: vec![1], ..batch(60, &[]) });
+        assert_eq!(flight.batches().first.goroutines.len(), 2);
+        flight.add(batch(170, &[]));
+        let left = flight.batches().first.goroutines;
+        assert_eq!(left.iter().map(|row| row.ugid).collect::<Vec<_>>(), [2]);
     }
 
     #[test]

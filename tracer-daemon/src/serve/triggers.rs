@@ -124,20 +124,23 @@ impl Known {
 
     /// What ended with this batch is of no interest after it.
     fn forget(&mut self, batch: &Batch) {
-        for row in batch.goroutines.iter().filter(|row| row.ended_ts.is_some()) {
-            if self.goroutines.remove(&row.ugid).is_some()
-                && let Some(count) = self.counts.get_mut(&row.upid)
+        let ended = batch.goroutines.iter().filter(|row| row.ended_ts.is_some());
+        for ugid in ended.map(|row| &row.ugid).chain(&batch.gone_goroutines) {
+            if let Some(upid) = self.goroutines.remove(ugid)
+                && let Some(count) = self.counts.get_mut(&upid)
             {
                 *count -= 1;
             }
         }
-        for row in batch.threads.iter().filter(|row| row.end_ts.is_some()) {
-            self.threads.remove(&row.utid);
+        let ended = batch.threads.iter().filter(|row| row.end_ts.is_some());
+        for utid in ended.map(|row| &row.utid).chain(&batch.gone_threads) {
+            self.threads.remove(utid);
         }
-        for row in batch.processes.iter().filter(|row| row.end_ts.is_some()) {
-            self.processes.remove(&row.upid);
-            if self.counts.remove(&row.upid).is_some_and(|count| count > 0) {
-                self.goroutines.retain(|_, upid| *upid != row.upid);
+        let ended = batch.processes.iter().filter(|row| row.end_ts.is_some());
+        for upid in ended.map(|row| &row.upid).chain(&batch.gone_processes) {
+            self.processes.remove(upid);
+            if self.counts.remove(upid).is_some_and(|count| count > 0) {
+                self.goroutines.retain(|_, other| other != upid);
             }
         }
     }
@@ -318,5 +321,26 @@ mod tests {
         assert_eq!(fired.len(), 1);
         assert_eq!((fired[0].ts, fired[0].value, &*fired[0].kind), (90, Some(11), "signal"));
         assert!(triggers.known.goroutines.is_empty() && triggers.known.counts.is_empty());
+    }
+
+    #[test]
+    fn who_is_not_heard_of_again_does_not_count() {
+        let mut triggers = triggers("[[trigger]]\nwhen = \"goroutines\"\nabove = 2");
+        let goroutine = |ugid| Goroutine { ugid, upid: 3, ..Goroutine::default() };
+        let mut first = batch(&mut Interner::new());
+        first.goroutines = vec![goroutine(1), goroutine(2)];
+        assert!(triggers.look(&first).is_empty());
+        triggers.look(&Batch { gone_goroutines: vec![1, 2], ..Batch::default() });
+        let second = Batch { goroutines: vec![goroutine(3), goroutine(4)], ..Batch::default() };
+        assert!(triggers.look(&second).is_empty(), "two, as before");
+        triggers.look(&Batch {
+            gone_goroutines: vec![3, 4],
+            gone_threads: vec![5],
+            gone_processes: vec![3],
+            ..Batch::default()
+        });
+        let Known { processes, threads, goroutines, counts, .. } = &triggers.known;
+        let left = [processes.len(), threads.len(), goroutines.len(), counts.len()];
+        assert_eq!(left, [0; 4]);
     }
 }

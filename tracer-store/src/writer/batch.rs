@@ -68,6 +68,9 @@ pub struct Batch {
     pub gone_threads: Vec<i64>,
     /// Processes that no row of a later batch refers to although they were not seen to end.
     pub gone_processes: Vec<i64>,
+    /// Goroutines that no row of a later batch refers to although they did not end: their process did, or they are not
+    /// traced any more. The database keeps them for as long as their process.
+    pub gone_goroutines: Vec<i64>,
     /// Whether it holds all texts, stacks and frames that later rows may refer to, and all processes, threads
     /// and goroutines that live; see [`Stored::begun_anew`](crate::Stored::begun_anew).
     pub whole: bool,

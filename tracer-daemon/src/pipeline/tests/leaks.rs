@@ -128,6 +128,10 @@ fn of_processes_that_end() {
     bench.run(ts);
     assert_eq!(bench.losses(), []);
     assert!(bench.rows.threads.len() >= 2_000);
+    // None of them has ended by itself.
+    let mut goroutines: Vec<i64> = bench.rows.goroutines.iter().map(|row| row.ugid).collect();
+    goroutines.dedup();
+    assert_eq!((goroutines.len(), &bench.rows.gone_goroutines), (100, &goroutines));
     assert_nothing_stays(&mut bench, ts + 100);
 }
 

@@ -104,6 +104,7 @@ impl Bench {
         self.rows.closed.append(&mut batch.closed);
         self.rows.open = batch.open;
         self.rows.goroutines.append(&mut batch.goroutines);
+        self.rows.gone_goroutines.append(&mut batch.gone_goroutines);
         self.rows.processes.append(&mut batch.processes);
         self.rows.threads.append(&mut batch.threads);
         self.rows.frames.append(&mut batch.frames);

@@ -58,6 +58,8 @@ pub struct Entities {
     /// Ended, to be forgotten when they were written.
     gone_processes: Vec<i64>,
     gone_threads: Vec<i64>,
+    /// Those that are not heard of again although they did not end.
+    gone_goroutines: Vec<i64>,
     goroutines: Vec<Goroutine>,
     /// When threads were found in /proc: their creation may still come out of the ring.
     listed: FxHashMap<u32, u64>,
@@ -429,6 +431,11 @@ impl Entities {
     /// A goroutine's row, new or changed.
     pub fn goroutine(&mut self, row: Goroutine) {
         self.goroutines.push(row);
+    }
+
+    /// Nothing more is told of a goroutine, which did not end.
+    pub fn goroutine_is_gone(&mut self, ugid: i64) {
+        self.gone_goroutines.push(ugid);
     }
 
     fn set_name(&mut self, utid: i64, name: &[u8]) {

@@ -89,6 +89,7 @@ impl Process {
     fn begin(&mut self, goid: u64, track: Track, ts: u64, cx: &mut Context<'_>) {
         if let Some(mut other) = self.goroutines.insert(goid, track) {
             other.is_gone(ts, cx);
+            cx.entities.goroutine_is_gone(other.row.ugid);
         }
     }
 
@@ -450,6 +451,7 @@ impl Goroutines {
         self.ended_early.retain(|(other, _)| *other != upid);
         for (_, mut track) in process.goroutines {
             track.stop(ts, Place::new(0, NO_PROC), cx);
+            cx.entities.goroutine_is_gone(track.row.ugid);
         }
     }
 

@@ -19,6 +19,7 @@ impl Entities {
         let rows = threads.iter().filter_map(|id| Some(self.threads.get(id)?.row.clone()));
         batch.threads.extend(rows);
         batch.goroutines.append(&mut self.goroutines);
+        batch.gone_goroutines.append(&mut self.gone_goroutines);
         for utid in self.gone_threads.drain(..) {
             self.threads.remove(&utid);
         }
