@@ -74,6 +74,9 @@ pub struct Target {
     /// Cookie of the probes that count in this process. Two files of an overlay may be one to the kernel, which
     /// then runs the probes of both.
     pub probes: u64,
+    /// Another number each time that the process begins to be traced or runs another program: what numbers of stacks
+    /// and texts said before is forgotten.
+    pub salt: u64,
     /// Address in the process of runtime.ready, of which it is known how many frames of a waker's stack are
     /// the runtime's.
     pub ready_start: u64,
@@ -133,7 +136,7 @@ pub struct Sweepers {
 
 const _: () = assert!(
     size_of::<Target>()
-        == 72 + 3 * 16 + 2 * size_of::<Framed>() + size_of::<Sweepers>() + size_of::<GoOffsets>()
+        == 80 + 3 * 16 + 2 * size_of::<Framed>() + size_of::<Sweepers>() + size_of::<GoOffsets>()
         && align_of::<Target>() == 8,
     "the kernel compares and copies every byte: there may be no padding"
 );

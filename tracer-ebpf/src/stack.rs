@@ -110,7 +110,7 @@ pub fn number(target: &Target, start: Option<Start>) -> u64 {
 fn capture(target: &Target, start: &Start) -> u64 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let mut skip = u32::from(start.skip);
-    let mut id = mix(mix(mix(u64::from(tgid), u64::from(skip)), start.pc), start.caller);
+    let mut id = mix(mix(mix(target.salt, u64::from(skip)), start.pc), start.caller);
     let mut at = start.frame;
     for _ in 0..MAX_FRAMES - 2 {
         if at == 0 {

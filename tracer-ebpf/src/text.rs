@@ -4,7 +4,10 @@
 use core::ptr::{addr_of_mut, write_volatile};
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated};
-use tracer_common::events::{GoText, TEXT_WORDS};
+use tracer_common::{
+    events::{GoText, TEXT_WORDS},
+    target::Target,
+};
 
 use crate::{emit::emit_tail, maps::STACKS_SEEN, stack::mix};
 
@@ -16,7 +19,7 @@ const SEED: u64 = 0x7465_7874;
 /// Makes the text known to user space, if it is not yet, and returns its number.
 // Not inlined: the text is on the stack of a kernel program, which is small.
 #[inline(never)]
-pub fn number(address: u64, len: u64) -> Result<u64, i32> {
+pub fn number(target: &Target, address: u64, len: u64) -> Result<u64, i32> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let kept = if len > MAX { MAX } else { len } as u32;
     let mut words = [0u64; TEXT_WORDS];
@@ -33,7 +36,7 @@ pub fn number(address: u64, len: u64) -> Result<u64, i32> {
             return Err(result as i32);
         }
     }
-    let mut id = mix(SEED ^ u64::from(tgid) << 32, len);
+    let mut id = mix(mix(SEED, target.salt), len);
     for word in words {
         id = mix(id, word);
     }

@@ -89,6 +89,32 @@ fn a_program_is_replaced_by_a_thread() -> Result<()> {
     Ok(())
 }
 
+/// What the kernel programs have told of is forgotten with the process.
+#[test]
+fn stacks_are_known_when_it_is_traced_again_or_at_another_level() -> Result<()> {
+    let daemon = Daemon::start_in(services()?, "rule = []\n")?;
+    let service = Process::start(&mut service(daemon.dir(), "service-a"))?;
+    let pid = service.pid().to_string();
+    let attach = |level: &str| daemon.tracer(&["attach", &pid, "--level", level])?.ok();
+    for (level, detach) in [("go", true), ("go", false), ("full", false)] {
+        attach(level)?;
+        let since = daemon.number("select max(ts) from goroutine_state")?;
+        let waits = format!(
+            "from goroutine_state where ts > {since} and state = 'waiting' and reason = 'sync.Mutex.Lock'"
+        );
+        daemon.wait_for(&format!("select count(*) {waits}"), 1000)?;
+        let kinds = daemon.number(&format!("select count(distinct stack_id) {waits}"))?;
+        assert!(kinds > 0, "{level}: {kinds}");
+        if detach {
+            daemon.tracer(&["detach", &pid])?.ok()?;
+        }
+    }
+    let (database, _) = daemon.end()?;
+    let unknown = "select sum(count) as n from loss where stage = 'state' and kind = 'go_stack'";
+    assert_eq!(database.value(unknown)?, serde_json::Value::Null);
+    Ok(())
+}
+
 #[test]
 fn a_pid_is_used_again() -> Result<()> {
     let daemon = Daemon::start_in(services()?, CONFIG)?;

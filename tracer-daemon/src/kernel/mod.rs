@@ -95,6 +95,8 @@ unsafe impl aya::Pod for Value<Settings> {}
 pub struct Kernel {
     traced: HashMap<MapData, u32, Value<Traced>>,
     targets: HashMap<MapData, u32, Value<Target>>,
+    /// [`Target::salt`] of the last one.
+    last_salt: u64,
     settings: Array<MapData, Value<Settings>>,
     counters: counters::Counters,
     stacks: KernelStacks,
@@ -163,6 +165,7 @@ fn load_with(ring_bytes: u32, offsets: &btf::KernelOffsets) -> Result<Loaded, Ke
     let kernel = Kernel {
         traced: typed_map(&mut ebpf, "TRACED")?,
         targets: typed_map(&mut ebpf, "TARGETS")?,
+        last_salt: 0,
         settings: typed_map(&mut ebpf, "SETTINGS")?,
         counters: counters::Counters::new(&mut ebpf)?,
         stacks: KernelStacks::new(&mut ebpf)?,
@@ -224,6 +227,8 @@ impl Kernel {
     /// # Errors
     /// When too many processes with a Go runtime are traced.
     pub fn set_target(&mut self, tgid: u32, target: Target) -> Result<(), KernelError> {
+        self.last_salt += 1;
+        let target = Target { salt: self.last_salt, ..target };
         self.targets.insert(tgid, Value(target), 0).map_err(|e| map_error("TARGETS", &e))
     }
 

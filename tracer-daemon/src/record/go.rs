@@ -187,6 +187,8 @@ impl Attachable {
             flags: GO | stacks | full | by_version | self.flags,
             gc_worker_reason: u32::from(self.runtime.gc_worker_reason()),
             probes: self.probes,
+            // Kernel::set_target sets it.
+            salt: 0,
             ready_start,
             ready_end,
             park_start,

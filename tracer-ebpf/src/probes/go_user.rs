@@ -26,7 +26,7 @@ fn task(target: &Target, ctx: &ProbeContext) -> Result<(), i32> {
     let regs = regs(ctx);
     let (task, parent) = (regs.rax, regs.rbx);
     let goid = current_goid(ctx, &target.go)?;
-    let name = text::number(regs.rcx, regs.rdi)?;
+    let name = text::number(target, regs.rcx, regs.rdi)?;
     // Go does not show NewTask.
     let stack = marked_at(target, regs, 1);
     emit(|header| GoUserTask { header, goid, task, parent, name, stack });
@@ -74,7 +74,7 @@ fn region(
     skip: u16,
 ) -> Result<(), i32> {
     let goid = current_goid(ctx, &target.go)?;
-    let name = text::number(name, len)?;
+    let name = text::number(target, name, len)?;
     let caller = go::word(regs(ctx).rsp)?;
     let stack = if mode == BEGINS { marked_at(target, regs(ctx), skip) } else { 0 };
     emit(|header| GoUserRegion { header, goid, task, mode, name, caller, stack });
@@ -114,8 +114,8 @@ fn log(target: &Target, ctx: &ProbeContext) -> Result<(), i32> {
     let regs = regs(ctx);
     let task = regs.rax;
     let goid = current_goid(ctx, &target.go)?;
-    let category = text::number(regs.rbx, regs.rcx)?;
-    let message = text::number(regs.rdi, regs.rsi)?;
+    let category = text::number(target, regs.rbx, regs.rcx)?;
+    let message = text::number(target, regs.rdi, regs.rsi)?;
     // Go does not show Log and Logf.
     let stack = marked_at(target, regs, 1);
     emit(|header| GoUserLog { header, goid, task, category, message, stack });
