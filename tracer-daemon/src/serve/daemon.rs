@@ -235,10 +235,6 @@ impl Daemon {
     /// Rows that are complete: triggers look at them, and they are stored.
     fn hand_over(&mut self, mut batch: Batch) {
         batch.fired = self.triggers.look(&batch);
-        for fired in &batch.fired {
-            let (kind, value) = (&fired.kind, fired.value.unwrap_or_default());
-            info!("trigger {kind}: {value} ({})", fired.name.as_deref().unwrap_or("-"));
-        }
         self.sink.send(batch);
     }
 

@@ -1,12 +1,13 @@
 //! Looks out for what triggers name, in the rows that are about to be stored. Pure: no I/O, no clock.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem::replace, sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
 use tracer_store::{
-    Batch, Fired, Process, StrId,
+    Batch, Fired, Process, StrId, Streams,
     words::{goroutine_state, thread_state},
 };
+use tracing::info;
 
 use super::{
     config::{Trigger, When},
@@ -36,6 +37,8 @@ struct Known {
 pub struct Triggers {
     watched: Vec<Watched>,
     known: Known,
+    /// Up to when batches were looked at (ns).
+    until: i64,
 }
 
 /// Something that a trigger may be about.
@@ -43,6 +46,8 @@ struct Seen<'a> {
     when: When,
     ts: i64,
     value: u64,
+    /// How long it was when it was looked at before.
+    before: u64,
     upid: Option<i64>,
     utid: Option<i64>,
     ugid: Option<i64>,
@@ -52,7 +57,7 @@ struct Seen<'a> {
 impl Triggers {
     /// These triggers.
     pub fn new(triggers: Vec<Trigger>) -> Self {
-        Self { watched: watch(triggers), known: Known::default() }
+        Self { watched: watch(triggers), known: Known::default(), until: i64::MIN }
     }
 
     /// Other triggers from now on.
@@ -60,15 +65,23 @@ impl Triggers {
         self.watched = watch(triggers);
     }
 
-    /// Looks at the rows of a batch. Each trigger fires at most once in it, and not while it cools down.
+    /// Looks at the rows of a batch, and at the intervals that go on. Each trigger fires at most once in it, and not while it cools down.
     pub fn look(&mut self, batch: &Batch) -> Vec<Fired> {
         self.known.learn(batch);
-        let Self { watched, known } = self;
+        let Self { watched, known, until } = self;
         let mut fired = Vec::new();
-        if !watched.is_empty() {
-            known.each(batch, &mut |seen| {
-                fired.extend(watched.iter_mut().find_map(|one| one.fires(&seen, known)));
-            });
+        let span = Span { from: replace(until, batch.last_ts), to: batch.last_ts };
+        let (any, lengths) =
+            (!watched.is_empty(), watched.iter().any(|one| one.trigger.longer.is_some()));
+        let mut see = |seen: Seen<'_>| {
+            fired.extend(watched.iter_mut().find_map(|one| one.fires(&seen, known)));
+        };
+        if lengths {
+            known.each_interval(&batch.closed, span, &mut see);
+            known.each_interval(&batch.open, span, &mut see);
+        }
+        if any {
+            known.each_other(batch, &mut see);
         }
         known.forget(batch);
         fired
@@ -82,7 +95,11 @@ fn watch(triggers: Vec<Trigger>) -> Vec<Watched> {
 impl Watched {
     fn fires(&mut self, seen: &Seen<'_>, known: &Known) -> Option<Fired> {
         let Trigger { when, only, longer, above, name, cooldown } = &self.trigger;
-        let over = |limit: &Duration| u128::from(seen.value) > limit.as_nanos();
+        // As soon as it is too long, and not again when it ends.
+        let over = |limit: &Duration| {
+            let limit = limit.as_nanos();
+            u128::from(seen.value) > limit && u128::from(seen.before) <= limit
+        };
         let is_it = *when == seen.when
             && longer.is_none_or(|limit| over(&limit.0))
             && above.is_none_or(|limit| seen.value > limit)
@@ -96,6 +113,12 @@ impl Watched {
             return None;
         }
         self.fired = Some(seen.ts);
+        let value = match longer {
+            Some(_) => humantime::format_duration(Duration::from_nanos(seen.value)).to_string(),
+            None => seen.value.to_string(),
+        };
+        let (word, name) = (seen.when.word(), seen.name.map_or("-", |name| name));
+        info!("trigger {word}: {value} ({name}), {}", known.who(seen.upid));
         Some(Fired {
             ts: seen.ts,
             kind: seen.when.word().into(),
@@ -157,71 +180,102 @@ impl Known {
         }
     }
 
+    /// A process, for the log.
+    fn who(&self, upid: Option<i64>) -> String {
+        match upid.and_then(|upid| self.processes.get(&upid)) {
+            Some(row) => {
+                let cgroup = row.cgroup.as_deref().unwrap_or_default();
+                format!("{} ({}) {cgroup}", self.comm(row), row.pid)
+            }
+            None => "a process that is not known".to_owned(),
+        }
+    }
+
     /// Name of the first thread of a process; where that is not known, that of its executable.
     fn comm(&self, row: &Process) -> Arc<str> {
         let exe = row.exe.as_deref().unwrap_or_default();
         row.comm.clone().unwrap_or_else(|| exe.rsplit('/').next().unwrap_or_default().into())
     }
 
-    /// Everything in a batch that a trigger may be about.
-    fn each(&self, batch: &Batch, see: &mut dyn FnMut(Seen<'_>)) {
+    /// Every interval in these rows that a trigger may be about.
+    fn each_interval(&self, rows: &Streams, span: Span, see: &mut dyn FnMut(Seen<'_>)) {
         let of_thread = |utid: i64| self.threads.get(&utid).map(|(upid, _)| *upid);
         let of_goroutine = |ugid: i64| self.goroutines.get(&ugid).copied();
         let text = |id: StrId| self.texts.get(&id);
         let is = |id: StrId, word: &str| text(id).is_some_and(|text| **text == *word);
-        for row in &batch.closed.syscall {
-            if let Some((ts, value)) = end(row.ts, row.dur) {
-                let (upid, utid) = (of_thread(row.utid), Some(row.utid));
-                let (when, ugid, name) = (When::Syscall, row.ugid, text(row.name));
-                see(Seen { when, ts, value, upid, utid, ugid, name });
+        let Streams { syscall, goroutine_state: states, thread_state: threads, stw, gc, .. } = rows;
+        for row in syscall {
+            let (upid, utid) = (of_thread(row.utid), Some(row.utid));
+            let (when, ugid, name) = (When::Syscall, row.ugid, text(row.name));
+            if let Some((ts, value, before)) = span.of(row.ts, row.dur) {
+                see(Seen { when, ts, value, before, upid, utid, ugid, name });
             }
         }
-        for row in &batch.closed.goroutine_state {
-            if let Some((ts, value)) = end(row.ts, row.dur)
-                && is(row.state, goroutine_state::WAITING)
-            {
-                let (upid, ugid) = (of_goroutine(row.ugid), Some(row.ugid));
-                let (when, name) = (When::GoroutineWait, row.reason.and_then(text));
-                see(Seen { when, ts, value, upid, utid: row.utid, ugid, name });
+        for row in states.iter().filter(|row| is(row.state, goroutine_state::WAITING)) {
+            let (upid, utid, ugid) = (of_goroutine(row.ugid), row.utid, Some(row.ugid));
+            let (when, name) = (When::GoroutineWait, row.reason.and_then(text));
+            if let Some((ts, value, before)) = span.of(row.ts, row.dur) {
+                see(Seen { when, ts, value, before, upid, utid, ugid, name });
             }
         }
-        for row in &batch.closed.thread_state {
-            if let Some((ts, value)) = end(row.ts, row.dur)
-                && (is(row.state, thread_state::RUNNABLE) || is(row.state, thread_state::PREEMPTED))
-            {
-                let (when, upid, utid) = (When::RunQueueWait, of_thread(row.utid), Some(row.utid));
-                see(Seen { when, ts, value, upid, utid, ugid: None, name: text(row.state) });
+        for row in threads {
+            let waits =
+                is(row.state, thread_state::RUNNABLE) || is(row.state, thread_state::PREEMPTED);
+            if waits && let Some((ts, value, before)) = span.of(row.ts, row.dur) {
+                let (upid, utid, name) = (of_thread(row.utid), Some(row.utid), text(row.state));
+                let (when, ugid) = (When::RunQueueWait, None);
+                see(Seen { when, ts, value, before, upid, utid, ugid, name });
             }
         }
-        for row in &batch.closed.stw {
-            if let Some((ts, value)) = end(row.ts, row.dur) {
+        for row in stw {
+            if let Some((ts, value, before)) = span.of(row.ts, row.dur) {
+                let (when, name) = (When::Stw, text(row.reason));
                 let (upid, utid, ugid) = (Some(row.upid), row.utid, row.ugid);
-                see(Seen { when: When::Stw, ts, value, upid, utid, ugid, name: text(row.reason) });
+                see(Seen { when, ts, value, before, upid, utid, ugid, name });
             }
         }
-        for row in &batch.closed.gc {
-            if let Some((ts, value)) = end(row.ts, row.dur) {
+        for row in gc {
+            if let Some((ts, value, before)) = span.of(row.ts, row.dur) {
                 let (upid, utid, ugid) = (Some(row.upid), row.utid, row.ugid);
-                see(Seen { when: When::Gc, ts, value, upid, utid, ugid, name: None });
+                see(Seen { when: When::Gc, ts, value, before, upid, utid, ugid, name: None });
             }
         }
+    }
+
+    /// Everything else in a batch that a trigger may be about.
+    fn each_other(&self, batch: &Batch, see: &mut dyn FnMut(Seen<'_>)) {
+        let (before, utid, ugid) = (0, None, None);
         for row in &batch.processes {
             if let (Some(ts), Some(signal)) = (row.end_ts, row.signal) {
                 let (when, value) = (When::Signal, signal.cast_unsigned());
                 let name = row.exe.as_ref();
-                see(Seen { when, ts, value, upid: Some(row.upid), utid: None, ugid: None, name });
+                see(Seen { when, ts, value, before, upid: Some(row.upid), utid, ugid, name });
             }
         }
         for (&upid, &value) in &self.counts {
-            let (when, ts) = (When::Goroutines, batch.last_ts);
-            see(Seen { when, ts, value, upid: Some(upid), utid: None, ugid: None, name: None });
+            let (when, ts, upid, name) = (When::Goroutines, batch.last_ts, Some(upid), None);
+            see(Seen { when, ts, value, before, upid, utid, ugid, name });
         }
     }
 }
 
-/// End and length of an interval that has ended.
-fn end(ts: i64, dur: Option<i64>) -> Option<(i64, u64)> {
-    dur.map(|dur| (ts.saturating_add(dur), dur.max(0).cast_unsigned()))
+/// The time of a batch: from the end of the former one to its own.
+#[derive(Clone, Copy)]
+struct Span {
+    from: i64,
+    to: i64,
+}
+
+impl Span {
+    /// End of an interval, or of this time if it goes on; how long it was by then, and how long when this time began.
+    /// None if it goes on and has not begun.
+    fn of(self, ts: i64, dur: Option<i64>) -> Option<(i64, u64, u64)> {
+        let end = dur.map_or(self.to, |dur| ts.saturating_add(dur));
+        let length = end.checked_sub(ts)?;
+        // What comes late was not seen while it went on.
+        let before = if end > self.from { self.from.saturating_sub(ts).max(0) } else { 0 };
+        Some((end, u64::try_from(length).ok()?, before.cast_unsigned()))
+    }
 }
 
 #[cfg(test)]
@@ -285,6 +339,28 @@ mod tests {
         assert!(triggers.look(&later).is_empty(), "it is still hot");
         later.closed.syscall = vec![call(1_000_010, 1001, read)];
         assert_eq!(triggers.look(&later).len(), 1);
+    }
+
+    #[test]
+    fn what_goes_on_for_too_long_fires_before_it_ends_and_only_once() {
+        let text = "[[trigger]]\nwhen = \"syscall\"\nlonger = \"1us\"\ncooldown = \"0s\"";
+        let mut triggers = triggers(text);
+        let mut strings = Interner::new();
+        let read = strings.intern("read");
+        let mut goes_on = |last_ts| {
+            let mut next = Batch { last_ts, ..batch(&mut strings) };
+            next.open.syscall = vec![Syscall { dur: None, ..call(100, 0, read) }];
+            triggers.look(&next).iter().map(|fired| (fired.ts, fired.value)).collect::<Vec<_>>()
+        };
+        assert_eq!(goes_on(1100), []);
+        assert_eq!(goes_on(1900), [(1900, Some(1800))]);
+        assert_eq!(goes_on(2500), []);
+        let mut last = Batch { last_ts: 3000, ..Batch::default() };
+        last.closed.syscall = vec![call(100, 2600, read)];
+        assert!(triggers.look(&last).is_empty(), "it was told of");
+        // Of this one nothing was known while it went on.
+        last.closed.syscall = vec![call(1950, 1040, read)];
+        assert_eq!(triggers.look(&last).len(), 1);
     }
 
     #[test]

@@ -176,11 +176,11 @@ entities! {
 
     /// What the daemon was told to look out for, each time that it happened.
     Entity Fired trigger_fired key [] session 0 {
-        /// When it happened: the end of the interval that was too long.
+        /// When it happened: when it was seen that the interval was too long, or its end if that was sooner.
         ts: i64, unit "ns";
         /// What: `syscall`, `goroutine-wait`, `run-queue-wait`, `stw`, `gc`, `signal`, `goroutines`, or `request` when somebody asked.
         kind: Arc<str>;
-        /// How long the interval was, the number of the signal, or the number of goroutines.
+        /// How long the interval was by then (ns), the number of the signal, or the number of goroutines.
         value: Option<i64>;
         /// The process, see `process`.
         upid: Option<i64>;
