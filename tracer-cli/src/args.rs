@@ -52,7 +52,7 @@ pub enum Command {
     /// Let the daemon trace a process, until it ends or is detached
     #[command(after_help = "Example: tracer attach nginx --level full")]
     Attach(Attach),
-    /// Let the daemon trace a process no longer
+    /// Let the daemon trace a process no longer, until it ends
     Detach(Detach),
     /// Show how the daemon is: events, losses, what it takes of the machine
     Status(Status),

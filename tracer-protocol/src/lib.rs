@@ -20,4 +20,4 @@ pub use messages::{
 pub const DEFAULT_SOCKET: &str = "/run/tracerd/tracerd.sock";
 
 /// Version of all that is said over the socket. Both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

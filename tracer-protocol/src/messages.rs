@@ -52,14 +52,18 @@ pub enum Control {
         target: Target,
         /// How.
         options: AttachOptions,
-        /// Only as long as the connection lasts: at its end the server detaches them.
+        /// Only as long as the connection lasts: at its end the server says [`Control::Release`].
         hold: bool,
     },
-    /// Trace these processes no longer; answered by [`Reply::Detached`].
+    /// Trace these processes no longer until they end, whatever rules and other connections say; answered by
+    /// [`Reply::Detached`].
     Detach {
         /// Which.
         target: Target,
     },
+    /// Trace what this connection holds as if it never had: as rules say by now, or as somebody asked; answered by
+    /// [`Reply::Detached`] with what it held.
+    Release,
     /// What is traced; answered by [`Reply::List`].
     List,
     /// How the daemon is; answered by [`Reply::Status`].
@@ -144,7 +148,7 @@ pub enum Reply {
         /// Those that were traced before.
         already: Vec<Traced>,
     },
-    /// These processes are no longer traced; the figures are final.
+    /// These processes are no longer traced, or no longer because of this connection; the figures are final.
     Detached(Vec<Traced>),
     /// What is traced.
     List(Vec<Traced>),

@@ -1,6 +1,7 @@
 //! `tracerd serve`, one concern a file.
 
 mod access;
+mod attached;
 mod changes;
 mod containers;
 mod flight;

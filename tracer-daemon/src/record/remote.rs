@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use tracer_protocol::{
-    AttachOptions, Control, DEFAULT_SOCKET, Reason, Reply, State, Target, Traced,
+    AttachOptions, Control, DEFAULT_SOCKET, Reply, State, Target, Traced,
     client::{Client, ClientError},
 };
 
@@ -78,15 +78,15 @@ pub fn attach(mut client: Client, args: &Attach) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has a process traced until it ends or `stop` gives a reason; returns what was recorded of it meanwhile.
+/// Has a process traced until it ends or `stop` gives a reason; returns what was recorded of it meanwhile. From then
+/// on it is traced as it would be without this.
 pub fn follow(
     client: &mut Client,
     pid: u32,
     options: AttachOptions,
     mut stop: impl FnMut(&Traced) -> Option<Stop>,
 ) -> Result<Traced> {
-    let target = Target::Pid(pid);
-    let control = Control::Attach { target: target.clone(), options, hold: true };
+    let control = Control::Attach { target: Target::Pid(pid), options, hold: true };
     let Reply::Attached { processes, already } = client.control(control)? else {
         return other_version();
     };
@@ -128,17 +128,11 @@ pub fn follow(
     if !ours {
         return Ok(since(&listed(client, pid)?.unwrap_or(last)));
     }
-    match client.control(Control::Detach { target }) {
-        Ok(Reply::Detached(processes)) => {
-            Ok(since(&processes.into_iter().find(|traced| traced.pid == pid).unwrap_or(last)))
-        }
-        Ok(_) => other_version(),
-        // It has ended just now.
-        Err(ClientError::Refused(refusal)) if refusal.reason == Reason::NotFound => {
-            Ok(since(&last))
-        }
-        Err(error) => Err(error.into()),
-    }
+    let Reply::Detached(released) = client.control(Control::Release)? else {
+        return other_version();
+    };
+    // If it is not among them, it has ended just now.
+    Ok(since(&released.into_iter().find(|traced| traced.pid == pid).unwrap_or(last)))
 }
 
 fn listed(client: &mut Client, pid: u32) -> Result<Option<Traced>> {

@@ -8,13 +8,15 @@ use tracer_protocol::{
 use super::{
     daemon::Daemon,
     health,
-    processes::{By, Process},
+    judge::flags,
+    processes::{By, Hold, Process},
     settings,
 };
 use crate::{
     kernel::Level,
     pipeline::ProcessEvents,
     record::{Options, clock},
+    server::Peer,
     target::ProcessInfo,
 };
 
@@ -27,10 +29,13 @@ const UPROBE_NS: f64 = 900.0;
 
 impl Daemon {
     /// Does what somebody who may do it asks for.
-    pub(super) fn answer(&mut self, what: Control) -> Result<Reply, Refusal> {
+    pub(super) fn answer(&mut self, what: Control, peer: &Peer) -> Result<Reply, Refusal> {
         match what {
-            Control::Attach { target, options, .. } => self.attach(&target, options),
+            Control::Attach { target, options, hold } => {
+                self.attach(&target, options, hold.then_some(peer.connection))
+            }
             Control::Detach { target } => self.detach(&target),
+            Control::Release => Ok(Reply::Detached(self.release(peer.connection))),
             Control::List => Ok(Reply::List(self.list())),
             Control::Status => Ok(Reply::Status(Box::new(self.status()))),
             Control::Snapshot { reason } => self.sink.snapshot(&reason),
@@ -44,7 +49,13 @@ impl Daemon {
         }
     }
 
-    fn attach(&mut self, target: &Target, options: AttachOptions) -> Result<Reply, Refusal> {
+    /// Traces processes, for good or as long as a connection lasts.
+    fn attach(
+        &mut self,
+        target: &Target,
+        options: AttachOptions,
+        held_by: Option<u64>,
+    ) -> Result<Reply, Refusal> {
         let options = Options {
             level: level(options.level),
             syscalls: true,
@@ -53,12 +64,22 @@ impl Daemon {
         };
         let (mut processes, mut already) = (Vec::new(), Vec::new());
         for pid in self.find(target)? {
-            let before = self.processes.get(pid).and_then(|process| process.options);
-            if before.is_some_and(|before| before.covers(options)) {
+            let Some(mut process) = self.processes.get(pid).cloned() else { continue };
+            // What others hold ends with them.
+            let others = std::mem::take(&mut process.holds);
+            self.judge(&mut process);
+            if process.options.is_some_and(|said| said.covers(options)) {
                 already.push(pid);
                 continue;
             }
-            self.change(pid, By::Hand, Some(before.map_or(options, |before| before.and(options))));
+            let held = held_by.map(|connection| Hold { connection, options });
+            if held.is_none() {
+                let said = process.options.map_or(options, |said| said.and(options));
+                process.by = By::Hand(Some(said));
+            }
+            process.holds = others.into_iter().chain(held).collect();
+            self.judge(&mut process);
+            self.change(process);
             processes.push(pid);
         }
         let (processes, already) = (self.rows(&processes), self.rows(&already));
@@ -67,17 +88,36 @@ impl Daemon {
 
     fn detach(&mut self, target: &Target) -> Result<Reply, Refusal> {
         let mut pids = self.find(target)?;
-        pids.retain(|&pid| self.processes.get(pid).is_some_and(|p| p.options.is_some()));
+        pids.retain(|&pid| self.processes.get(pid).is_some_and(|p| p.traced().is_some()));
         if pids.is_empty() {
             let message = format!("{target} is not traced: `tracer ls` shows what is");
             return Err(Refusal::new(Reason::NotFound, message));
         }
         let rows = self.rows(&pids);
         for pid in pids {
-            // It stays so until it runs another program, whatever the rules say.
-            self.change(pid, By::Hand, None);
+            if let Some(mut process) = self.processes.get(pid).cloned() {
+                // It stays so until it ends, whatever it runs and the rules say.
+                process.by = By::Hand(None);
+                process.holds.clear();
+                self.judge(&mut process);
+                self.change(process);
+            }
         }
         Ok(Reply::Detached(rows))
+    }
+
+    /// What a connection held is traced as it would be without it; returns what that was.
+    fn release(&mut self, connection: u64) -> Vec<Traced> {
+        let is_held = |process: &&Process| process.holds.iter().any(|h| h.connection == connection);
+        let held: Vec<_> = self.processes.all().filter(is_held).cloned().collect();
+        let pids: Vec<_> = held.iter().map(|process| process.pid).collect();
+        let rows = self.rows(&pids);
+        for mut process in held {
+            process.holds.retain(|hold| hold.connection != connection);
+            self.judge(&mut process);
+            self.change(process);
+        }
+        rows
     }
 
     /// The processes that are meant, all of them known.
@@ -129,11 +169,11 @@ impl Daemon {
                 name: process.comm.clone(),
                 exe: process.exe.clone(),
                 uid: process.uid,
-                level: process.options.map_or_else(Default::default, |o| level_of(o.level)),
+                level: process.traced().map_or_else(Default::default, |o| level_of(o.level)),
                 since: clock::wall(&now, process.since.cast_signed()),
                 rule: match &process.by {
-                    By::Rule(name) => Some(name.clone()),
-                    By::Hand | By::Nothing => None,
+                    By::Rule(name) if process.holds.is_empty() => Some(name.clone()),
+                    _ => None,
                 },
                 events_per_s: rate.kernel + rate.runtime,
                 events: kernel + runtime,
@@ -186,36 +226,38 @@ impl Daemon {
         let pids: Vec<_> = self.processes.all().map(|process| process.pid).collect();
         let mut changed = 0;
         for pid in pids {
-            let Some(before) = self.processes.get(pid) else { continue };
-            if before.by == By::Hand {
-                continue;
-            }
-            let mut process = before.clone();
+            let Some(mut process) = self.processes.get(pid).cloned() else { continue };
             self.judge(&mut process);
-            changed += usize::from(process.options != before.options);
-            self.change(pid, process.by, process.options);
+            changed += usize::from(self.change(process));
         }
         let file = self.file.as_deref().map_or("the defaults".into(), |f| f.display().to_string());
         Ok(format!("read again: {file}; {changed} processes are traced differently now"))
     }
 
-    /// Traces a process that is known in another way, from now on.
-    fn change(&mut self, pid: u32, by: By, options: Option<Options>) {
-        let Some(process) = self.processes.get_mut(pid) else { return };
-        process.by = by;
-        let before = process.options;
-        if before == options {
-            return;
+    /// Traces a process that is known as was decided now; says whether that is another way.
+    fn change(&mut self, decided: Process) -> bool {
+        let pid = decided.pid;
+        let Some(known) = self.processes.get_mut(pid) else { return false };
+        let other_reason = known.by != decided.by;
+        (known.by, known.holds) = (decided.by.clone(), decided.holds.clone());
+        if known.traced() == decided.options {
+            if other_reason {
+                // Its children may be others'.
+                self.engine.kernel.trace_if_there(pid, flags(known));
+            }
+            return false;
         }
-        let process = process.clone();
-        match (before, options) {
+        match (known.options, decided.options) {
+            // The end of its tracing is not tracked yet.
+            (None, then) if self.ending.contains(&(pid, known.since)) => known.next = then,
             // More of a process that is traced: only its probes are added.
             (Some(before), Some(after)) if before.level == Level::Sched && after.covers(before) => {
                 self.raise(pid, after);
             }
             (Some(_), then) => self.end(pid, then),
-            (None, _) => self.begin_or_not(Process { options, ..process }, None),
+            (None, _) => self.begin_or_not(decided, None),
         }
+        true
     }
 }
 
@@ -226,7 +268,7 @@ impl Options {
     }
 
     /// What these and others would record.
-    fn and(self, others: Self) -> Self {
+    pub(super) fn and(self, others: Self) -> Self {
         Self {
             level: self.level.max(others.level),
             syscalls: self.syscalls || others.syscalls,

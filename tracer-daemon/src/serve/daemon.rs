@@ -27,7 +27,7 @@ use crate::{
     args::Serve,
     kernel::{self, Loaded},
     pipeline::{Notice, ProcessFacts},
-    record::{Options, clock, engine::Engine, kick, session, signals::Signals, tell},
+    record::{clock, engine::Engine, kick, session, signals::Signals, tell},
     server::{self, Command, Server, ServerConfig},
     target::{ProcessInfo, go::snapshot},
 };
@@ -62,9 +62,8 @@ pub struct Daemon {
     pub(super) own_exe: Option<String>,
     /// Results of the prober for processes whose beginning is not tracked yet.
     pub(super) looked: Vec<Looked>,
-    /// Processes that are not traced any more, when all that happened before is tracked; and how they are from
-    /// then on.
-    pub(super) ending: Vec<(Life, Option<Options>)>,
+    /// Processes that are not traced any more, when all that happened before is tracked.
+    pub(super) ending: Vec<Life>,
 }
 
 impl Daemon {
@@ -240,7 +239,7 @@ impl Daemon {
 
     fn answer_commands(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
-            let answer = self.answer(command.what);
+            let answer = self.answer(command.what, &command.peer);
             // Who asked may be gone.
             let _ = command.reply.send(answer);
         }

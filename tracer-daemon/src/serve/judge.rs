@@ -25,39 +25,37 @@ impl Daemon {
         }
         let info = ProcessInfo::of_any(pid).ok()?;
         let mut process = Process {
-            pid,
-            since: clock::monotonic(),
             exe: info.exe,
             comm: info.comm,
             cmdline: info.cmdline,
             uid: info.uid,
             cgroup: info.cgroup,
-            by: By::Nothing,
-            options: None,
-            state: State::Tracing,
-            lost_before: 0,
+            ..unknown(pid, clock::monotonic())
         };
         self.judge(&mut process);
         Some(process)
     }
 
-    /// Applies the rules to a process.
+    /// Decides how a process is traced: as somebody asked, else by the rules.
     pub(super) fn judge(&self, process: &mut Process) {
+        let (by, options) = match process.by {
+            By::Hand(options) => (By::Hand(options), options),
+            _ => self.by_rules(process),
+        };
+        process.by = by;
+        process.decide(options);
+    }
+
+    /// What the rules say of a process.
+    fn by_rules(&self, process: &Process) -> (By, Option<Options>) {
         match rules::first(&self.rules, &process.subject()) {
             // Processes that answer questions are a part of this one.
-            Some(_) if self.is_worker(process) => {
-                process.by = By::Nothing;
-                process.options = None;
-            }
+            Some(_) if self.is_worker(process) => (By::Nothing, None),
             Some((index, rule)) => {
                 let name = rule.name.clone().unwrap_or_else(|| (index + 1).to_string());
-                process.by = By::Rule(name);
-                process.options = rule.options();
+                (By::Rule(name), rule.options())
             }
-            None => {
-                process.by = By::Nothing;
-                process.options = None;
-            }
+            None => (By::Nothing, None),
         }
     }
 
@@ -67,6 +65,7 @@ impl Daemon {
         let pid = process.pid;
         let flags = flags(&process);
         process.since = since.unwrap_or_else(clock::monotonic);
+        process.next = None;
         if let Err(error) = self.engine.kernel.trace(pid, flags) {
             process.state = State::Refused(error.to_string());
             process.options = None;
@@ -121,7 +120,7 @@ impl Daemon {
     /// Tracing of a process that goes on ends now, to begin again in another way if `then` says so.
     pub(super) fn end(&mut self, pid: u32, then: Option<Options>) {
         let Some(process) = self.processes.get_mut(pid) else { return };
-        process.options = None;
+        (process.options, process.next) = (None, then);
         let before = process.since;
         process.since = clock::monotonic();
         let life = (pid, process.since);
@@ -131,20 +130,20 @@ impl Daemon {
             warn!("{error}");
         }
         self.prober.release((pid, before));
-        self.ending.push((life, then));
+        self.ending.push(life);
     }
 
     /// What was not traced any more at a time that is tracked by now.
     pub(super) fn end_processes(&mut self) {
         let until = self.engine.tracked_until();
-        let due: Vec<_> = self.ending.extract_if(.., |((_, ts), _)| *ts <= until).collect();
-        for ((pid, ts), then) in due {
+        let due: Vec<_> = self.ending.extract_if(.., |(_, ts)| *ts <= until).collect();
+        for (pid, ts) in due {
             self.engine.pipeline.end_process(pid, ts);
             let same = self.processes.get(pid).filter(|process| process.since == ts);
             if let Some(process) = same.cloned()
-                && then.is_some()
+                && process.next.is_some()
             {
-                self.begin_or_not(Process { options: then, ..process }, None);
+                self.begin_or_not(Process { options: process.next, ..process }, None);
             }
         }
     }
@@ -181,8 +180,11 @@ impl Daemon {
         process.comm.clone_from(&beginning.comm);
         process.uid = beginning.uid;
         process.state = State::Tracing;
+        process.options = process.options.or(process.next.take());
         // What somebody asked for is that one process.
-        if process.by == By::Hand {
+        if process.is_asked_for() {
+            process.by = By::Nothing;
+            process.holds.clear();
             self.judge(&mut process);
         }
         process
@@ -201,14 +203,12 @@ impl Daemon {
             .or_else(|| before.map(|before| before.cgroup.clone()))
             .unwrap_or_default();
         let mut process = Process { exe, cgroup, cmdline: cmdline.to_owned(), ..began(beginning) };
-        match before {
-            // It stays as somebody asked for.
-            Some(before) if before.by == By::Hand => {
-                process.by = By::Hand;
-                process.options = before.options;
-            }
-            _ => self.judge(&mut process),
+        // What somebody asked for holds for this program, too.
+        if let Some(before) = before {
+            process.by = before.by.clone();
+            process.holds.clone_from(&before.holds);
         }
+        self.judge(&mut process);
         process
     }
 
@@ -239,15 +239,21 @@ pub(super) fn unknown(pid: u32, since: u64) -> Process {
         uid: 0,
         cgroup: String::new(),
         by: By::Nothing,
+        holds: Vec::new(),
         options: None,
+        next: None,
         state: State::Tracing,
         lost_before: 0,
     }
 }
 
-/// Flags of a process for the kernel programs. The children of one that somebody asked for are judged by
-/// themselves.
-fn flags(process: &Process) -> u32 {
-    let inherit = if process.by == By::Hand { 0 } else { INHERIT };
+/// Flags of a process for the kernel programs. The children of one that only somebody asked for are nothing to them
+/// until they are judged by themselves.
+pub(super) fn flags(process: &Process) -> u32 {
+    let inherit = match process.by {
+        By::Hand(_) => 0,
+        By::Nothing if process.is_asked_for() => 0,
+        _ => INHERIT,
+    };
     process.options.map_or(0, Options::flags) | inherit
 }

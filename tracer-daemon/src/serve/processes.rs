@@ -11,10 +11,19 @@ use crate::{pipeline::ProcessFacts, record::Options};
 pub enum By {
     /// A rule, by its name.
     Rule(String),
-    /// Somebody asked for it, until he asks for the contrary.
-    Hand,
+    /// Somebody asked for these options, or that it is not traced: until he asks for the contrary, or it ends.
+    Hand(Option<Options>),
     /// No rule holds for it.
     Nothing,
+}
+
+/// What a connection wants of a process as long as it lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Its number.
+    pub connection: u64,
+    /// What is recorded at least.
+    pub options: Options,
 }
 
 /// A process that runs.
@@ -29,8 +38,12 @@ pub struct Process {
     pub uid: u32,
     pub cgroup: String,
     pub by: By,
+    /// What connections want beside that.
+    pub holds: Vec<Hold>,
     /// How it is traced; none if it is not.
     pub options: Option<Options>,
+    /// How it is traced as soon as the end of its tracing is tracked.
+    pub next: Option<Options>,
     /// Whether that is possible.
     pub state: State,
     /// Events of all processes that had been lost when its tracing began.
@@ -60,6 +73,22 @@ impl Process {
                 State::Partly(what) | State::Refused(what) => Some(what.clone()),
             },
         }
+    }
+
+    /// Sets how it is traced: as rules or somebody said, and at least as connections want it.
+    pub fn decide(&mut self, said: Option<Options>) {
+        let wanted = self.holds.iter().map(|hold| hold.options);
+        self.options = said.into_iter().chain(wanted).reduce(Options::and);
+    }
+
+    /// How it is traced now, or in a moment.
+    pub fn traced(&self) -> Option<Options> {
+        self.options.or(self.next)
+    }
+
+    /// Whether it is traced as somebody asked, not only as rules say. That is then about this one process.
+    pub fn is_asked_for(&self) -> bool {
+        matches!(self.by, By::Hand(_)) || !self.holds.is_empty()
     }
 
     /// Whether it goes by this name: its own, or that of its executable.
@@ -97,6 +126,41 @@ impl Processes {
 
     /// Those that are traced.
     pub fn traced(&self) -> impl Iterator<Item = &Process> {
-        self.all().filter(|process| process.options.is_some())
+        self.all().filter(|process| process.traced().is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{kernel::Level, serve::judge::unknown};
+
+    fn options(level: Level, kernel_stacks: bool) -> Options {
+        Options { level, syscalls: true, stacks: true, kernel_stacks }
+    }
+
+    #[test]
+    fn what_connections_want_is_added_to_what_was_said_and_goes_with_them() {
+        let sched = options(Level::Sched, false);
+        let mut process = unknown(7, 1);
+        process.decide(Some(sched));
+        assert_eq!(process.options, Some(sched));
+        let hold = |connection, options| Hold { connection, options };
+        process.holds =
+            vec![hold(1, options(Level::Go, false)), hold(2, options(Level::Sched, true))];
+        process.decide(Some(sched));
+        assert_eq!(process.options, Some(options(Level::Go, true)));
+        process.holds.remove(0);
+        process.decide(Some(sched));
+        assert_eq!(process.options, Some(options(Level::Sched, true)));
+        process.decide(None);
+        assert_eq!(process.options, Some(options(Level::Sched, true)));
+        assert!(process.is_asked_for());
+        process.holds.clear();
+        process.decide(None);
+        assert_eq!(process.options, None);
+        assert!(!process.is_asked_for());
+        process.by = By::Hand(None);
+        assert!(process.is_asked_for());
     }
 }

@@ -1,6 +1,12 @@
 //! Who a client is, and what he may do.
 
-use std::{ffi::CString, io, os::fd::AsRawFd, time::Duration};
+use std::{
+    ffi::CString,
+    io,
+    os::fd::AsRawFd,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use nix::{
     errno::Errno,
@@ -26,13 +32,18 @@ pub struct Peer {
     pub pid: Option<u32>,
     /// Its name (`comm`), empty if it cannot be told.
     pub comm: String,
+    /// Number of its connection; no other one of this process ever has it.
+    pub connection: u64,
 }
+
+/// The number of the next connection.
+static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Peer {
     /// This process itself.
     pub fn myself() -> Self {
         let (uid, gid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
-        Self { uid, gid, pid: Some(std::process::id()), comm: "tracerd".to_owned() }
+        Self { uid, gid, pid: Some(std::process::id()), comm: "tracerd".to_owned(), connection: 0 }
     }
 
     /// Who is at the other end.
@@ -41,7 +52,8 @@ impl Peer {
         let pid = cred.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
         let comm = pid.and_then(|pid| std::fs::read(format!("/proc/{pid}/comm")).ok());
         let comm = String::from_utf8_lossy(&comm.unwrap_or_default()).trim_end().to_owned();
-        Ok(Self { uid: cred.uid(), gid: cred.gid(), pid, comm })
+        let connection = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { uid: cred.uid(), gid: cred.gid(), pid, comm, connection })
     }
 }
 

@@ -16,6 +16,7 @@ pub fn what(request: &Request) -> String {
             format!("attach {target} level={}", options.level)
         }
         Request::Control(Control::Detach { target }) => format!("detach {target}"),
+        Request::Control(Control::Release) => "release".to_owned(),
         Request::Control(Control::List) => "list".to_owned(),
         Request::Control(Control::Status) => "status".to_owned(),
         Request::Control(Control::Snapshot { reason }) => format!("snapshot {reason}"),

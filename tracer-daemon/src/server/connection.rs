@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{net::UnixStream, sync::oneshot, time::timeout};
 use tracer_protocol::{
-    Control, Hello, Reason, Refusal, Reply, Request, ServerHello, Target, VERSION,
+    Control, Hello, Reason, Refusal, Reply, Request, ServerHello, VERSION,
     frame::{Frame, FrameError, Kind, LIMIT},
 };
 
@@ -29,8 +29,8 @@ const CONTROL: Duration = Duration::from_secs(50);
 
 /// Serves a client.
 pub async fn serve(mut stream: UnixStream, peer: Peer, state: &Arc<State>) {
-    let mut held = Vec::new();
-    if let Err(refusal) = talk(&mut stream, &peer, state, &mut held).await {
+    let mut holds = false;
+    if let Err(refusal) = talk(&mut stream, &peer, state, &mut holds).await {
         audit::refused(state, &peer, "connection", &refusal);
         let frame =
             Frame { kind: Kind::Error, body: serde_json::to_vec(&refusal).unwrap_or_default() };
@@ -38,22 +38,26 @@ pub async fn serve(mut stream: UnixStream, peer: Peer, state: &Arc<State>) {
         let _ = io::write(&mut stream, &frame, Duration::from_secs(1)).await;
     }
     drop(stream);
-    for pid in held {
-        let what = Control::Detach { target: Target::Pid(pid) };
-        let said = audit::what(&Request::Control(what.clone()));
-        match control(what, &peer, state).await {
-            Ok(_) => audit::done(&peer, &said, "the connection ended"),
-            Err(refusal) => audit::refused(state, &peer, &said, &refusal),
+    if holds {
+        match control(Control::Release, &peer, state).await {
+            Ok(Reply::Detached(released)) => {
+                for traced in released {
+                    audit::done(&peer, &format!("release {}", traced.pid), "the connection ended");
+                }
+            }
+            Ok(_) => {}
+            Err(refusal) => audit::refused(state, &peer, "release", &refusal),
         }
     }
 }
 
-/// Answers requests until the client goes away; the refusal is the last thing that he is told.
+/// Answers requests until the client goes away; the refusal is the last thing that he is told. `holds` tells whether
+/// the recording may hold something for him.
 async fn talk(
     stream: &mut UnixStream,
     peer: &Peer,
     state: &Arc<State>,
-    held: &mut Vec<u32>,
+    holds: &mut bool,
 ) -> Result<(), Refusal> {
     let config = &state.config;
     let patience = config.frame_timeout;
@@ -90,13 +94,16 @@ async fn talk(
         let goes_on = match request {
             Request::Control(what) => {
                 let answered = match allowed(&what, access, &config.group) {
-                    Ok(()) => control(what.clone(), peer, state).await,
+                    Ok(()) => {
+                        // Also if the answer comes too late.
+                        *holds |= matches!(what, Control::Attach { hold: true, .. });
+                        control(what, peer, state).await
+                    }
                     Err(refusal) => Err(refusal),
                 };
                 match answered {
                     Ok(reply) => {
                         audit::done(peer, &said, "done");
-                        hold(&what, &reply, held);
                         let reply = fit(reply, access, state);
                         send(stream, Kind::Reply, &reply, state).await.is_ok()
                     }
@@ -162,25 +169,11 @@ fn allowed(what: &Control, access: Access, group: &str) -> Result<(), Refusal> {
     Err(match what {
         Control::List => return Ok(()),
         Control::Attach { .. } => denied(group, "attaching to a process"),
-        Control::Detach { .. } => denied(group, "detaching from a process"),
+        Control::Detach { .. } | Control::Release => denied(group, "detaching from a process"),
         Control::Status => denied(group, "the status of tracerd"),
         Control::Snapshot { .. } => denied(group, "taking a snapshot"),
         Control::Reload => denied(group, "reloading the configuration"),
     })
-}
-
-/// Takes note of what is to be detached in the end.
-fn hold(what: &Control, reply: &Reply, held: &mut Vec<u32>) {
-    match (what, reply) {
-        // Not those that were traced before.
-        (Control::Attach { hold: true, .. }, Reply::Attached { processes, .. }) => {
-            held.extend(processes.iter().map(|traced| traced.pid));
-        }
-        (_, Reply::Detached(processes)) => {
-            held.retain(|pid| processes.iter().all(|traced| traced.pid != *pid));
-        }
-        _ => {}
-    }
 }
 
 /// Leaves out what a client must not see, and adds what only the server knows.

@@ -148,6 +148,7 @@ fn record(
         let mut interner = Interner::new();
         let mut batch = first_rows();
         let mut traced = vec![traced(10, 0), traced(20, OTHER_UID)];
+        let mut holds = Vec::new();
         let mut ts = 1_000;
         let mut next = Instant::now();
         while !stop.load(Ordering::Relaxed) {
@@ -173,7 +174,7 @@ fn record(
                 let _ = made.send(());
             }
             while let Ok(command) = commands.try_recv() {
-                let answer = obey(&command, &mut traced);
+                let answer = obey(&command, &mut traced, &mut holds);
                 // Whoever asked may be gone.
                 let _ = command.reply.send(answer);
             }
@@ -233,10 +234,15 @@ fn traced(pid: u32, uid: u32) -> Traced {
     }
 }
 
-fn obey(command: &Command, all: &mut Vec<Traced>) -> Result<Reply, Refusal> {
+/// `holds`: connections and the processes that they hold.
+fn obey(
+    command: &Command,
+    all: &mut Vec<Traced>,
+    holds: &mut Vec<(u64, u32)>,
+) -> Result<Reply, Refusal> {
     let none = || Refusal::new(Reason::NotFound, "there is no such process");
     Ok(match &command.what {
-        Control::Attach { target: Target::Pid(pid), .. } => {
+        Control::Attach { target: Target::Pid(pid), hold, .. } => {
             if let Some(already) = all.iter().find(|traced| traced.pid == *pid) {
                 return Ok(Reply::Attached {
                     processes: Vec::new(),
@@ -244,6 +250,7 @@ fn obey(command: &Command, all: &mut Vec<Traced>) -> Result<Reply, Refusal> {
                 });
             }
             all.push(traced(*pid, 0));
+            holds.extend(hold.then_some((command.peer.connection, *pid)));
             Reply::Attached { processes: vec![traced(*pid, 0)], already: Vec::new() }
         }
         Control::Attach { .. } => return Err(none()),
@@ -256,7 +263,14 @@ fn obey(command: &Command, all: &mut Vec<Traced>) -> Result<Reply, Refusal> {
             if gone.is_empty() {
                 return Err(none());
             }
+            holds.retain(|(_, pid)| gone.iter().all(|traced| traced.pid != *pid));
             Reply::Detached(gone)
+        }
+        Control::Release => {
+            let released: Vec<_> =
+                holds.extract_if(.., |(by, _)| *by == command.peer.connection).collect();
+            let is_released = |traced: &Traced| released.iter().any(|(_, pid)| traced.pid == *pid);
+            Reply::Detached(all.extract_if(.., |traced| is_released(traced)).collect())
         }
         Control::List => Reply::List(all.clone()),
         Control::Status => {

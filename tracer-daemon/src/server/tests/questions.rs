@@ -161,6 +161,15 @@ fn the_recording_is_asked_and_told() {
     drop(second);
     wait_until("it is still traced", || list(&mut client) == [10, 20, 30]);
     assert_eq!(refused(client.control(detach(40))).reason, Reason::NotFound);
+    // Not what has the same pid by then, and is somebody else's wish.
+    let mut third = served.client();
+    attach(&mut third, 60, true);
+    attach(&mut third, 70, true);
+    client.control(detach(60)).unwrap();
+    attach(&mut client, 60, false);
+    drop(third);
+    wait_until("it is still traced", || list(&mut client) == [10, 20, 30, 60]);
+    client.control(detach(60)).unwrap();
     let Reply::Status(status) = client.control(Control::Status).unwrap() else { panic!() };
     assert_eq!(status.targets, 3);
     let socket = status.socket.unwrap();
