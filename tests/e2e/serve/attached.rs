@@ -80,6 +80,30 @@ fn what_a_rule_traces_goes_on_when_an_attach_ends() -> Result<()> {
 }
 
 #[test]
+fn more_of_the_kernel_is_nothing_of_the_runtime() -> Result<()> {
+    let daemon = Daemon::start_in(open_dir()?, CONFIG)?;
+    let process = Process::start(&mut service(daemon.dir(), "service-a")?)?;
+    let pid = process.pid();
+    is_as_the_rule_says(&daemon, pid)?;
+    let since = monotonic_ns();
+    let how = ["attach", &pid.to_string(), "--level", "sched", "--kernel-stacks"];
+    daemon.tracer(&how)?.ok()?;
+    daemon.wait_for_rule(pid, "- sched")?;
+    let stacks =
+        format!("{} and thread_state.stack_id is not null", rows(pid, since, "thread_state"));
+    daemon.wait_for(&stacks, 20)?;
+    let looked_into = format!(
+        "select count(*) from process left join goroutine using (upid)
+         where pid = {pid} and (go_version is not null or goid is not null)"
+    );
+    // Nobody looks into its program: neither now nor in a while.
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(daemon.number(&looked_into)?, 0);
+    daemon.end()?;
+    Ok(())
+}
+
+#[test]
 fn what_became_another_program_meanwhile_is_judged_by_the_rules() -> Result<()> {
     let dir = open_dir()?;
     fs::copy(Go::find()?.build("successor")?, dir.path().join("service-a"))?;

@@ -6,6 +6,7 @@ use tracing::warn;
 
 use super::{
     daemon::Daemon,
+    prober::Life,
     processes::{By, Process},
     rules,
 };
@@ -86,9 +87,7 @@ impl Daemon {
                     self.engine.pipeline.add_call(tid, nr, &args);
                 }
             }
-            if options.level > Level::Sched {
-                self.prober.look((pid, process.since), options.level);
-            }
+            self.look_into((pid, process.since), options);
         } else {
             self.engine.pipeline.refuse(pid);
         }
@@ -114,7 +113,14 @@ impl Daemon {
         if options.syscalls {
             self.engine.pipeline.record_syscalls(pid);
         }
-        self.prober.look(life, options.level);
+        self.look_into(life, options);
+    }
+
+    /// Has probes put into the program of a process, if any are wanted.
+    fn look_into(&self, life: Life, options: Options) {
+        if options.level > Level::Sched {
+            self.prober.look(life, options.level);
+        }
     }
 
     /// Tracing of a process that goes on ends now, to begin again in another way if `then` says so.
@@ -159,10 +165,8 @@ impl Daemon {
             self.engine.pipeline.decide(process.pid, beginning.ts, facts);
             // Without an entry it has ended.
             self.engine.kernel.trace_if_there(process.pid, flags(&process));
-            if let Some(options) = process.options
-                && options.level > Level::Sched
-            {
-                self.prober.look((process.pid, process.since), options.level);
+            if let Some(options) = process.options {
+                self.look_into((process.pid, process.since), options);
             }
             self.replace(process);
         }
