@@ -7,7 +7,6 @@ mod kernel;
 mod pipeline;
 mod record;
 mod serve;
-#[cfg_attr(not(test), expect(dead_code, reason = "the system-wide daemon starts it"))]
 mod server;
 mod target;
 

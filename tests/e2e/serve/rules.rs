@@ -1,6 +1,11 @@
 //! Which processes are traced.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use tracer_tests::{
@@ -269,6 +274,49 @@ fn a_reload_applies_them_to_what_runs() -> Result<()> {
             format!("select count(*) from {table} {of_pid} and (ts + dur > {off} or dur is null)");
         assert_eq!(database.number(&sql)?, 0, "{table}");
     }
+    Ok(())
+}
+
+/// A reload that fails changes nothing, and one that succeeds says what it cannot change.
+#[test]
+fn a_reload_is_done_or_not() -> Result<()> {
+    let dir = open_dir()?;
+    fs::copy("/bin/sleep", dir.path().join("it"))?;
+    let listens = |port| format!("[metrics]\nlisten = \"127.0.0.1:{port}\"\n");
+    let rule =
+        |level| format!("[[rule]]\nname = \"{level}\"\ncomm = \"it\"\nlevel = \"{level}\"\n");
+    // One port for it, and one that is taken.
+    let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let daemon = Daemon::start_in(dir, &(listens(free) + &rule("sched")))?;
+    let process = Process::start(&mut sleeper(&daemon.dir().join("it")))?;
+    daemon.wait_for_rule(process.pid(), "sched sched")?;
+    let status = daemon.status()?;
+    let nothing = "[access]\nothers = \"nothing\"\n";
+    let somebody = User { id: SOMEBODY, groups: &[] };
+    daemon.reload(
+        &(listens(taken.local_addr()?.port()) + nothing + &rule("go")),
+        "the config stays as it was: cannot listen at",
+    )?;
+    TcpStream::connect(("127.0.0.1", free))?;
+    daemon.tracer_as(somebody, &["ls"])?.ok()?;
+    let begun = Process::start(&mut sleeper(&daemon.dir().join("it")))?;
+    for process in [&process, &begun] {
+        daemon.wait_for_rule(process.pid(), "sched sched")?;
+    }
+    // What is applied, and what is not.
+    drop(taken);
+    let rest = "queries = 5\n[store]\npath = \"/nowhere/else.db\"\nmode = \"flight\"\n";
+    daemon.reload(
+        &(nothing.to_owned() + rest + &rule("go")),
+        "; a restart is needed for store.mode, access.queries",
+    )?;
+    daemon.wait_for_rule(begun.pid(), "go go")?;
+    assert!(TcpStream::connect(("127.0.0.1", free)).is_err(), "nobody wants it any more");
+    let refused = daemon.tracer_as(somebody, &["ls"])?;
+    assert_ne!(refused.code(), 0, "{refused:?}");
+    assert_eq!(daemon.status()?["database"], status["database"]);
+    daemon.end()?;
     Ok(())
 }
 

@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use thiserror::Error;
 
 use super::rules::{Limit, Rule};
+pub use super::units::{Size, Time};
 use crate::server::Others;
 
 /// Where the config file is if nothing else is said. If it is not there, defaults hold.
@@ -275,62 +275,6 @@ impl When {
     }
 }
 
-/// A number of bytes, written like `64 MiB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(pub u64);
-
-impl Size {
-    /// As a size of memory.
-    pub fn memory(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
-}
-
-impl std::str::FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let size: Result<ByteSize, _> = text.parse();
-        size.map(|size| Self(size.as_u64()))
-            .map_err(|_| format!("`{text}` is not a size such as \"64 MiB\""))
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a size such as \"64 MiB\", or a number of bytes")]
-        enum Written {
-            Bytes(u64),
-            Text(String),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Bytes(bytes) => Ok(Self(bytes)),
-            Written::Text(text) => text.parse().map_err(D::Error::custom),
-        }
-    }
-}
-
-/// A time, written like `7d` or `500ms`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Time(pub Duration);
-
-impl std::str::FromStr for Time {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|e| format!("`{text}` is not a time such as \"7d\" or \"500ms\" ({e})"))
-    }
-}
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
 fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let address: SocketAddr = text.parse().map_err(|_| {
@@ -349,6 +293,30 @@ impl Config {
     /// The rules that hold.
     pub fn rules(&self) -> Vec<Rule> {
         self.rules.clone().unwrap_or_else(|| vec![Rule::everything()])
+    }
+
+    /// What a running daemon cannot change stays as in `old`; returns the keys of what would be different.
+    pub fn keep_what_needs_a_restart(&mut self, old: &Self) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        macro_rules! keep {
+            ($($table:ident . $key:ident),* $(,)?) => {
+                $(if self.$table.$key != old.$table.$key {
+                    self.$table.$key.clone_from(&old.$table.$key);
+                    keys.push(concat!(stringify!($table), ".", stringify!($key)));
+                })*
+            };
+        }
+        keep!(
+            store.path,
+            store.mode,
+            limits.ring_size,
+            access.socket,
+            access.query_timeout,
+            access.query_memory,
+            access.queries,
+            access.clients,
+        );
+        keys
     }
 
     /// Reads a config file; `None` stands for the default place, where there need not be one. Returns which file
@@ -474,6 +442,25 @@ mod tests {
         assert!(error("[[rule]]\nlevel = \"all\"").contains("c.toml:2: level: unknown variant"));
         let error = error("[metrics]\nlisten = \"0.0.0.0:9464\"\n");
         assert!(error.starts_with("c.toml:2: listen: 0.0.0.0:9464 can be reached"), "{error}");
+    }
+
+    #[test]
+    fn what_needs_a_restart_stays_and_is_named() {
+        let old = parse("[store]\nmax_age = \"1h\"\n").unwrap();
+        let text = "[store]\npath = \"/x\"\nmode = \"flight\"\nmax_age = \"2h\"\n[limits]\nring_size = \"1 MiB\"\n\
+                    [access]\ngroup = \"wheel\"\nothers = \"nothing\"\nqueries = 5\n";
+        let mut new = parse(text).unwrap();
+        assert_eq!(
+            new.keep_what_needs_a_restart(&old),
+            ["store.path", "store.mode", "limits.ring_size", "access.queries"]
+        );
+        assert_eq!(new.store.path, old.store.path);
+        assert_eq!(new.store.mode, Mode::Store);
+        assert_eq!(new.access.queries, old.access.queries);
+        // What can change is as the file says.
+        assert_eq!(new.store.max_age, Time(Duration::from_secs(7200)));
+        assert_eq!((&*new.access.group, new.access.others), ("wheel", Others::Nothing));
+        assert!(new.keep_what_needs_a_restart(&old).is_empty());
     }
 
     #[test]

@@ -39,13 +39,10 @@ impl Daemon {
             Control::List => Ok(Reply::List(self.list())),
             Control::Status => Ok(Reply::Status(Box::new(self.status()))),
             Control::Snapshot { reason } => self.sink.snapshot(&reason),
-            Control::Reload => match self.read_again() {
-                Ok(message) => Ok(Reply::Done { message }),
-                Err(error) => Err(Refusal::new(
-                    Reason::Failed,
-                    format!("the config stays as it was: {error:#}"),
-                )),
-            },
+            Control::Reload => self
+                .reload()
+                .map(|message| Reply::Done { message })
+                .map_err(|message| Refusal::new(Reason::Failed, message)),
         }
     }
 
@@ -216,12 +213,10 @@ impl Daemon {
 
     /// Reads the config file again, and applies its rules to all processes that run.
     pub(super) fn read_again(&mut self) -> Result<String> {
-        let (config, file) = settings(&self.args)?;
-        self.rules = config.rules();
-        self.config = config;
+        let (mut config, file) = settings(&self.args)?;
+        let later = config.keep_what_needs_a_restart(&self.config);
+        self.apply(config)?;
         self.file = file;
-        self.apply_config()?;
-        self.set_defaults()?;
         self.learn_running(None);
         let pids: Vec<_> = self.processes.all().map(|process| process.pid).collect();
         let mut changed = 0;
@@ -231,7 +226,12 @@ impl Daemon {
             changed += usize::from(self.change(process));
         }
         let file = self.file.as_deref().map_or("the defaults".into(), |f| f.display().to_string());
-        Ok(format!("read again: {file}; {changed} processes are traced differently now"))
+        let mut message =
+            format!("read again: {file}; {changed} processes are traced differently now");
+        if !later.is_empty() {
+            message += &format!("; a restart is needed for {}", later.join(", "));
+        }
+        Ok(message)
     }
 
     /// Traces a process that is known as was decided now; says whether that is another way.

@@ -1,6 +1,6 @@
 //! The loop: who begins is judged by the rules, what is recorded goes to the store, who asks is answered.
 
-use std::{path::PathBuf, time::Instant};
+use std::{net::SocketAddr, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
@@ -28,7 +28,7 @@ use crate::{
     kernel::{self, Loaded},
     pipeline::{Notice, ProcessFacts},
     record::{clock, engine::Engine, kick, session, signals::Signals, tell},
-    server::{self, Command, Server, ServerConfig},
+    server::{self, Command, Rights, Server, ServerConfig},
     target::{ProcessInfo, go::snapshot},
 };
 
@@ -107,9 +107,9 @@ impl Daemon {
             looked: Vec::new(),
             ending: Vec::new(),
         };
-        daemon.apply_config()?;
+        daemon.metrics = daemon.listen(daemon.config.metrics.listen)?;
         let since = clock::monotonic();
-        daemon.set_defaults()?;
+        daemon.engine.kernel.set(before_judged(&daemon.rules))?;
         daemon.learn_running(Some(since));
         kick::every_cpu();
         Ok(daemon)
@@ -140,7 +140,8 @@ impl Daemon {
             self.answer_commands();
             self.update_health();
             match signals.take().map(|received| received.signal) {
-                Some(Signal::SIGHUP) => self.reload(),
+                // It has logged what came of it.
+                Some(Signal::SIGHUP) => drop(self.reload()),
                 Some(Signal::SIGUSR2) => {
                     if let Err(refusal) = self.sink.snapshot("SIGUSR2") {
                         warn!("{refusal}");
@@ -192,31 +193,28 @@ impl Daemon {
         processes.all().for_each(|process| engine.kernel.untrace(process.pid));
     }
 
-    /// What the kernel programs do with a process of which nobody has decided anything: it is recorded until
-    /// somebody does, so that nothing is missing then.
-    pub(super) fn set_defaults(&mut self) -> Result<()> {
-        let traces = self.rules.iter().any(|rule| rule.options().is_some());
-        let syscalls = self.rules.iter().any(|r| r.options().is_some_and(|o| o.syscalls));
-        let flags = match (traces, syscalls) {
-            (false, _) => 0,
-            (true, false) => TRACED | INHERIT | UNDECIDED,
-            (true, true) => TRACED | INHERIT | UNDECIDED | SYSCALLS,
-        };
-        self.engine.kernel.set(Settings { default_flags: flags, exec_flags: flags })?;
-        Ok(())
+    /// Answers `/metrics` at an address, if there is one.
+    fn listen(&self, address: Option<SocketAddr>) -> Result<Option<Metrics>> {
+        address.map(|address| Metrics::start(address, self.sender.clone())).transpose()
     }
 
-    /// What can change while it runs, beside the rules.
-    pub(super) fn apply_config(&mut self) -> Result<()> {
-        self.triggers.set(self.config.triggers.clone());
-        self.sink.set_limits(&self.config);
+    /// What can change while it runs becomes what the config says. If that is not possible, all is as it was.
+    pub(super) fn apply(&mut self, config: Config) -> Result<()> {
+        let rules = config.rules();
         let listens = self.metrics.as_ref().map(Metrics::address);
-        if listens != self.config.metrics.listen {
-            // The port must be free before it is taken again.
-            self.metrics = None;
-            let start = |address| Metrics::start(address, self.sender.clone());
-            self.metrics = self.config.metrics.listen.map(start).transpose()?;
+        let listens_now = match config.metrics.listen {
+            same if same == listens => None,
+            other => Some(self.listen(other)?),
+        };
+        self.engine.kernel.set(before_judged(&rules))?;
+        // Nothing fails from here on.
+        if let Some(metrics) = listens_now {
+            self.metrics = metrics;
         }
+        self.triggers.set(config.triggers.clone());
+        self.sink.set_limits(&config);
+        self.server.set_rights(rights(&config));
+        (self.rules, self.config) = (rules, config);
         Ok(())
     }
 
@@ -338,24 +336,41 @@ impl Daemon {
         }
     }
 
-    /// Reads the config file again. If it is wrong, everything stays as it is.
-    pub(super) fn reload(&mut self) {
+    /// Reads the config file again, and says what came of it. If it is wrong, everything stays as it is.
+    pub(super) fn reload(&mut self) -> Result<String, String> {
         notify(&[NotifyState::Reloading]);
-        let message = match self.read_again() {
-            Ok(message) => message,
-            Err(error) => format!("the config stays as it was: {error:#}"),
-        };
+        let read =
+            self.read_again().map_err(|error| format!("the config stays as it was: {error:#}"));
+        let (Ok(message) | Err(message)) = &read;
         warn!("{message}");
         notify(&[NotifyState::Ready]);
+        read
     }
+}
+
+/// What the kernel programs do with a process of which nobody has decided anything: it is recorded until somebody does,
+/// so that nothing is missing then.
+fn before_judged(rules: &[Rule]) -> Settings {
+    let traces = rules.iter().any(|rule| rule.options().is_some());
+    let syscalls = rules.iter().any(|rule| rule.options().is_some_and(|o| o.syscalls));
+    let flags = match (traces, syscalls) {
+        (false, _) => 0,
+        (true, false) => TRACED | INHERIT | UNDECIDED,
+        (true, true) => TRACED | INHERIT | UNDECIDED | SYSCALLS,
+    };
+    Settings { default_flags: flags, exec_flags: flags }
+}
+
+/// Who may do what.
+fn rights(config: &Config) -> Rights {
+    Rights { group: config.access.group.clone(), others: config.access.others }
 }
 
 /// How the socket is served.
 fn server_config(config: &Config) -> ServerConfig {
     let access = &config.access;
     ServerConfig {
-        group: access.group.clone(),
-        others: access.others,
+        rights: rights(config),
         max_clients: access.clients,
         max_queries: access.queries,
         query_timeout: access.query_timeout.0,

@@ -14,6 +14,7 @@ mod rules;
 mod sink;
 mod snapshots;
 mod triggers;
+mod units;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -12,7 +12,7 @@ use tracer_protocol::{
 };
 
 use super::{
-    Command, Peer, State,
+    Command, Peer, Rights, State,
     access::{self, Access},
     audit, io,
     query::{self, Ended},
@@ -67,9 +67,10 @@ async fn talk(
         Err(error) => Err(error),
     };
     let hello = hello.map_err(not_understood)?;
-    let access = access::of(stream, peer, &config.group, config.others).await;
+    let Rights { group, others } = state.rights();
+    let access = access::of(stream, peer, &group, others).await;
     if access == Access::Nothing {
-        return Err(denied(&config.group, "asking tracerd"));
+        return Err(denied(&group, "asking tracerd"));
     }
     let answer = ServerHello {
         protocol: VERSION,
@@ -93,7 +94,7 @@ async fn talk(
         let said = audit::what(&request);
         let goes_on = match request {
             Request::Control(what) => {
-                let answered = match allowed(&what, access, &config.group) {
+                let answered = match allowed(&what, access, &group) {
                     Ok(()) => {
                         // Also if the answer comes too late.
                         *holds |= matches!(what, Control::Attach { hold: true, .. });

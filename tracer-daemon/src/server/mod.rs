@@ -18,9 +18,9 @@ mod tests;
 use std::{
     collections::HashMap,
     ffi::OsString,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -49,15 +49,28 @@ pub enum Others {
     Nothing,
 }
 
+/// Who may do what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// The group whose members may do everything, as root may.
+    pub group: String,
+    /// What all other users may do.
+    pub others: Others,
+}
+
+impl Default for Rights {
+    fn default() -> Self {
+        Self { group: "tracer".to_owned(), others: Others::OwnProcesses }
+    }
+}
+
 /// How the socket is served.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// Where to listen.
     pub socket: PathBuf,
-    /// The group whose members may do everything.
-    pub group: String,
-    /// What all other users may do.
-    pub others: Others,
+    /// Who may do what.
+    pub rights: Rights,
     /// The database that is asked.
     pub database: PathBuf,
     /// How many clients may be connected at once; those of one uid but root at most a quarter of it.
@@ -83,8 +96,7 @@ impl ServerConfig {
     pub fn new(socket: impl Into<PathBuf>, database: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
-            group: "tracer".to_owned(),
-            others: Others::OwnProcesses,
+            rights: Rights::default(),
             database: database.into(),
             max_clients: 256,
             max_queries: 4,
@@ -123,6 +135,8 @@ pub struct Server {
 #[derive(Debug)]
 struct State {
     config: ServerConfig,
+    /// Those of clients that connect now.
+    rights: RwLock<Rights>,
     commands: mpsc::Sender<Command>,
     queries: Semaphore,
     queries_of_others: Semaphore,
@@ -153,6 +167,7 @@ pub fn start(config: ServerConfig, commands: mpsc::Sender<Command>) -> Result<Se
     let state = Arc::new(State {
         queries: Semaphore::new(config.max_queries),
         queries_of_others: Semaphore::new(config.max_queries.div_ceil(2)),
+        rights: RwLock::new(config.rights.clone()),
         config,
         commands,
         clients: Mutex::default(),
@@ -184,14 +199,9 @@ pub fn start(config: ServerConfig, commands: mpsc::Sender<Command>) -> Result<Se
 }
 
 impl Server {
-    /// Where it listens.
-    pub fn path(&self) -> &Path {
-        &self.state.config.socket
-    }
-
-    /// What it has done so far.
-    pub fn counts(&self) -> SocketCounts {
-        self.state.counts()
+    /// Other rights of all clients that connect from now on.
+    pub fn set_rights(&self, rights: Rights) {
+        *self.state.rights.write().unwrap_or_else(PoisonError::into_inner) = rights;
     }
 }
 
@@ -206,6 +216,10 @@ impl Drop for Server {
 }
 
 impl State {
+    fn rights(&self) -> Rights {
+        self.rights.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn counts(&self) -> SocketCounts {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         SocketCounts {

@@ -60,7 +60,7 @@ fn others_see_their_own_processes_and_change_nothing() {
 
 #[test]
 fn others_may_be_refused_altogether() {
-    let served = Served::with(|config| config.others = Others::Nothing);
+    let served = Served::with(|config| config.rights.others = Others::Nothing);
     let socket = served.socket();
     as_user(OTHER_UID, &[], || {
         let refusal = refused(Client::connect(socket, "test"));
@@ -74,7 +74,7 @@ fn others_may_be_refused_altogether() {
 fn members_of_the_group_may_do_everything() {
     // A group that exists everywhere, and that nobody is in by the user database.
     let group = nix::unistd::Group::from_name("daemon").unwrap().unwrap();
-    let served = Served::with(|config| config.group = "daemon".to_owned());
+    let served = Served::with(|config| config.rights.group = "daemon".to_owned());
     let socket = served.socket();
     let is_member = |uid, groups: &[u32]| {
         as_user(uid, groups, || {

@@ -117,6 +117,16 @@ impl Served {
     }
 }
 
+impl Server {
+    fn path(&self) -> &Path {
+        &self.state.config.socket
+    }
+
+    fn counts(&self) -> tracer_protocol::SocketCounts {
+        self.state.counts()
+    }
+}
+
 impl Drop for Served {
     fn drop(&mut self) {
         drop(self.server.take());
