@@ -94,7 +94,7 @@ fn more_of_the_kernel_is_nothing_of_the_runtime() -> Result<()> {
     daemon.wait_for(&stacks, 20)?;
     let looked_into = format!(
         "select count(*) from process left join goroutine using (upid)
-         where pid = {pid} and (go_version is not null or goid is not null)"
+         where pid = {pid} and (runtime is not null or goid is not null)"
     );
     // Nobody looks into its program: neither now nor in a while.
     thread::sleep(Duration::from_secs(2));
