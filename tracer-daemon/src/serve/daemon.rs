@@ -153,6 +153,9 @@ impl Daemon {
             if !self.prober.works() {
                 bail!("the thread that puts probes in place has ended: see what it said above");
             }
+            if !self.sink.works() {
+                bail!("the thread that writes the database has ended: see what it said above");
+            }
             if watchdog.is_some_and(|period| last_sign.elapsed() >= period) {
                 last_sign = Instant::now();
                 notify(&[NotifyState::Watchdog]);

@@ -81,6 +81,14 @@ impl Sink {
         }
     }
 
+    /// Whether rows can still be stored.
+    pub fn works(&self) -> bool {
+        match self {
+            Self::Store(writer) => writer.works(),
+            Self::Flight(_) => true,
+        }
+    }
+
     /// Whether the next batch must have everything, because a new database was begun.
     pub fn wants_whole(&self) -> bool {
         match self {

@@ -159,6 +159,11 @@ impl Background {
         std::mem::take(&mut self.shared.lock().notes)
     }
 
+    /// Whether the thread still works. It ends before it is told to only if it panics: then nothing is stored any more.
+    pub fn works(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// How it goes.
     pub fn state(&self) -> State {
         self.shared.lock().state.clone()
@@ -255,5 +260,28 @@ fn next(shared: &Shared) -> Option<(Batch, Option<Limits>)> {
             return None;
         }
         inner = shared.come.wait(inner).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_has_died_does_not_work() {
+        let shared = Arc::new(Shared { inner: Mutex::default(), come: Condvar::new() });
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            drop(next(&of_thread));
+            panic!("as a test wants it");
+        });
+        let background = Background { shared, thread: Some(thread) };
+        assert!(background.works());
+        background.send(Batch::default());
+        let begun = Instant::now();
+        while background.works() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it still works");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
