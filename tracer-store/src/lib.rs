@@ -28,7 +28,6 @@ pub use error::{Result, StoreError};
 pub use limits::limit_memory;
 pub use reader::{QueryResult, Reader, RowSink};
 pub use rusqlite::types::{Value, ValueRef};
-pub use schema::DEFAULT_DB;
 pub use schema::entities::{
     Clock, EventCount, Fired, Frame, Goroutine, Loss, Process, Stack, Thread,
 };
@@ -38,6 +37,7 @@ pub use schema::streams::{
 };
 pub use schema::tables::StreamRow;
 pub use schema::words;
+pub use schema::{DEFAULT_DB, SNAPSHOT_ENDING};
 pub use shared::ScanStats;
 pub use strings::{Interner, StrId};
 pub use writer::{

@@ -154,6 +154,47 @@ async fn a_damaged_database_is_kept_aside_and_told() {
 }
 
 #[tokio::test]
+async fn a_snapshot_is_not_gone_on_with() {
+    let dir = Dir::new();
+    let (snapshot, link) = (dir.file("1-request.flight.db"), dir.file("a.db"));
+    let (writer, _, end) = run(&snapshot, 0, 3).await;
+    writer.finish(end, "done", END).await.unwrap();
+    let before = fs::read(&snapshot).unwrap();
+    for gone in [false, true] {
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(&snapshot, &link).unwrap();
+        if gone {
+            fs::remove_file(&snapshot).unwrap();
+        }
+        let (writer, opened, _) = run(&link, end, 1).await;
+        let note = opened.note.unwrap();
+        assert!(note.contains(" was a link to the snapshot "), "{note}");
+        assert!(
+            note.ends_with("1-request.flight.db, which stays; a new database is begun"),
+            "{note}"
+        );
+        drop(writer);
+        assert!(fs::symlink_metadata(&link).unwrap().is_file());
+        let reader = Reader::open(&link).unwrap();
+        assert_eq!(rows(&reader, "select count(*) from session"), ["1"]);
+        assert_eq!(snapshot.exists(), !gone);
+        assert!(gone || fs::read(&snapshot).unwrap() == before);
+    }
+}
+
+/// A database that somebody put on another disk stays there.
+#[tokio::test]
+async fn a_link_to_a_database_is_followed() {
+    let dir = Dir::new();
+    let (path, link) = (dir.file("a.db"), dir.file("link.db"));
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    drop(run(&path, 0, 1).await);
+    let (_writer, opened, _) = run(&link, 10_000, 1).await;
+    assert!(opened.note.unwrap().starts_with("going on with "));
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+}
+
+#[tokio::test]
 async fn what_is_not_ours_is_left_alone() {
     let dir = Dir::new();
     let text = dir.file("notes.txt");

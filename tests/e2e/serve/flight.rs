@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use tracer_tests::{
     daemon::{Daemon, open_dir},
-    harness::{SOON, run, tracer, wait_until},
+    harness::{SOON, Tmpfs, run, tracer, wait_until},
+    serving::{Place, stop},
 };
 
 const CONFIG: &str = r#"
@@ -119,5 +120,66 @@ fn it_writes_when_it_is_asked_to_and_keeps_as_many_as_it_may() -> Result<()> {
     newer_than(&both, &folder)?;
     wait_until("the oldest to be removed", SOON, || !first.exists())?;
     assert_eq!(snapshots(&folder).len(), 2);
+    Ok(())
+}
+
+/// What was stored before hides snapshots, and is told of; and what is stored after them leaves them as they are.
+#[test]
+fn snapshots_and_a_database_leave_each_other_alone() -> Result<()> {
+    let place = Place::of(open_dir()?);
+    let folder = place.dir().join("snapshots");
+    let flight = CONFIG.replace("FOLDER", &folder.to_string_lossy());
+    let store = flight.replace("\"flight\"", "\"store\"");
+    stop(place.serve(&store)?)?;
+    assert!(fs::symlink_metadata(place.database())?.is_file());
+    let before = place.number("select count(*) from session")?;
+
+    let daemon = place.serve(&flight)?;
+    let told = "trace.db is a database of its own and stays";
+    let ended = run(&mut place.tracer(&["snapshot"])?, SOON)?.ok()?;
+    assert!(ended.stderr.contains(told), "{ended:?}");
+    wait_until("a word", SOON, || daemon.stderr().contains(told))?;
+    newer_than(&[], &folder)?;
+    assert_eq!(place.ask_number("select count(*) from session")?, before);
+    // As it says.
+    fs::rename(place.database(), place.dir().join("moved.db"))?;
+    let ended = run(&mut place.tracer(&["snapshot"])?, SOON)?.ok()?;
+    assert!(!ended.stderr.contains(told), "{ended:?}");
+    wait_until("a link", SOON, || fs::read_link(place.database()).is_ok())?;
+    stop(daemon)?;
+
+    let snapshot = fs::read_link(place.database())?;
+    let bytes = fs::read(&snapshot)?;
+    let daemon = place.serve(&store)?;
+    let told = format!("was a link to the snapshot {}", snapshot.display());
+    assert!(daemon.stderr().contains(&told), "{}", daemon.stderr());
+    sleeps("0.4")?;
+    stop(daemon)?;
+    assert!(fs::symlink_metadata(place.database())?.is_file());
+    assert_eq!(place.number("select count(*) from process where cmdline = 'sleep 0.4'")?, 1);
+    place.is_sound()?;
+    assert!(fs::read(&snapshot)? == bytes, "it was written");
+    Ok(())
+}
+
+/// Of a snapshot for which there is no room, nothing stays, and later ones are written.
+#[test]
+fn nothing_stays_of_one_that_cannot_be_written() -> Result<()> {
+    let disk = Tmpfs::mount("size=2m")?;
+    let filler = disk.path().join("filler");
+    let config = CONFIG.replace("FOLDER", &disk.path().to_string_lossy());
+    let daemon = Daemon::start(&config.replace("\"2s\"", "\"60s\""))?;
+    // Room for its beginning, and not for what is in it.
+    fs::write(&filler, vec![0; 1 << 20])?;
+    for n in 0..400 {
+        run(Command::new("/bin/sh").args(["-c", "true & wait", &format!("{n:0>2000}")]), SOON)?
+            .ok()?;
+    }
+    daemon.tracer(&["snapshot"])?.ok()?;
+    wait_until("a word", SOON, || daemon.log().contains("the snapshot cannot be written"))
+        .with_context(|| daemon.log())?;
+    let left: Vec<_> =
+        fs::read_dir(disk.path())?.filter_map(|e| e.ok()).map(|e| e.path()).collect();
+    assert_eq!(left, [filler.clone()]);
     Ok(())
 }

@@ -128,12 +128,16 @@ impl Sink {
             ..Fired::default()
         };
         recorder.add(Batch { fired: vec![fired], last_ts: ts, ..Batch::default() });
-        if recorder.snapshots.is_busy() {
+        let mut message = if recorder.snapshots.is_busy() {
             recorder.next = Some("request".to_owned());
-            let message = "it is written when the one that is being written is complete".to_owned();
-            return Ok(Reply::Done { message });
+            "it is written when the one that is being written is complete".to_owned()
+        } else {
+            recorder.write("request")?
+        };
+        if let Some(note) = recorder.snapshots.note() {
+            message += &format!("; {note}");
         }
-        recorder.write("request").map(|message| Reply::Done { message })
+        Ok(Reply::Done { message })
     }
 
     pub fn status(&self) -> Status {

@@ -9,12 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tracer_store::{Clock, NewSession, Writer};
+use tracer_store::{Clock, NewSession, SNAPSHOT_ENDING, Writer};
 use tracing::{info, warn};
 
 use super::flight::Held;
-
-const ENDING: &str = ".flight.db";
 
 /// Where snapshots go.
 pub struct Snapshots {
@@ -37,6 +35,11 @@ impl Snapshots {
         (self.folder, self.most) = (folder.into(), most.max(1));
     }
 
+    /// What whoever is to ask a snapshot must know, if there is something.
+    pub fn note(&self) -> Option<String> {
+        hides(&self.newest).then(|| stays(&self.newest))
+    }
+
     /// Whether one is being written.
     pub fn is_busy(&mut self) -> bool {
         if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
@@ -56,15 +59,15 @@ impl Snapshots {
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot create {}", self.folder.display()))?;
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string().replace(':', "");
-        let path = self.folder.join(format!("{time}-{}{ENDING}", in_a_name(reason)));
+        let path = self.folder.join(format!("{time}-{}{SNAPSHOT_ENDING}", in_a_name(reason)));
         let (reason, newest) = (reason.to_owned(), self.newest.clone());
         let (folder, most, file) = (self.folder.clone(), self.most, path.clone());
         let work = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             // It has its name when it is complete.
-            let partial = file.with_extension("partial");
-            runtime.block_on(write(&partial, held, session, ended, &reason))?;
-            fs::rename(&partial, &file)?;
+            let partial = Partial(file.with_extension("partial"));
+            runtime.block_on(write(&partial.0, held, session, ended, &reason))?;
+            fs::rename(&partial.0, &file)?;
             point_to(&newest, &file);
             remove_old(&folder, most);
             Ok(file)
@@ -81,6 +84,24 @@ impl Snapshots {
             Some(Ok(Err(error))) => warn!("the snapshot cannot be written: {error:#}"),
             Some(Err(_)) => warn!("the snapshot is not complete: its thread has panicked"),
             None => {}
+        }
+    }
+}
+
+/// A snapshot that is not complete: of this nothing stays, however its writing ends.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        for ending in ["", "-wal", "-shm", "-journal"] {
+            let mut path = self.0.clone().into_os_string();
+            path.push(ending);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    warn!("cannot remove {}: {error}", Path::new(&path).display());
+                }
+                _ => {}
+            }
         }
     }
 }
@@ -108,10 +129,27 @@ fn in_a_name(reason: &str) -> String {
     reason.chars().take(40).map(allowed).collect()
 }
 
+/// Whether a file of its own is where a link to the newest snapshot should be.
+fn hides(link: &Path) -> bool {
+    fs::symlink_metadata(link).is_ok_and(|meta| !meta.is_symlink())
+}
+
+/// What there is to say of such a file.
+fn stays(link: &Path) -> String {
+    format!(
+        "{} is a database of its own and stays: questions are answered from it, unless a snapshot is named with --db; \
+         moved away, it gives way to a link to the newest snapshot",
+        link.display()
+    )
+}
+
 /// Makes `link` point to a file, unless a file of its own is there.
 fn point_to(link: &Path, file: &Path) {
     let made = match fs::symlink_metadata(link) {
-        Ok(meta) if !meta.is_symlink() => return,
+        Ok(meta) if !meta.is_symlink() => {
+            warn!("{}", stays(link));
+            return;
+        }
         Ok(_) => fs::remove_file(link).and_then(|()| symlink(file, link)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => symlink(file, link),
         Err(error) => Err(error),
@@ -124,7 +162,7 @@ fn point_to(link: &Path, file: &Path) {
 /// Removes the oldest snapshots past the number that may stay. Their names are in the order of time.
 fn remove_old(folder: &Path, most: usize) {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let is_one = |path: &PathBuf| path.to_string_lossy().ends_with(ENDING);
+    let is_one = |path: &PathBuf| path.to_string_lossy().ends_with(SNAPSHOT_ENDING);
     let mut all: Vec<_> = entries.map(|entry| entry.path()).filter(is_one).collect();
     all.sort_unstable();
     for path in all.iter().rev().skip(most) {
@@ -163,6 +201,19 @@ mod tests {
         fs::write(&link, "a database").unwrap();
         point_to(&link, &folder.path().join("c"));
         assert_eq!(fs::read_to_string(&link).unwrap(), "a database");
+    }
+
+    #[test]
+    fn nothing_stays_of_one_that_is_not_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.partial", "a.partial-wal", "a.partial-shm", "a.db", "b.partial"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        drop(Partial(folder.path().join("a.partial")));
+        let left = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name());
+        let mut left: Vec<_> = left.collect();
+        left.sort_unstable();
+        assert_eq!(left, ["a.db", "b.partial"]);
     }
 
     #[test]

@@ -200,3 +200,7 @@ pub fn table(name: &str) -> Option<&'static TableDef> {
 
 /// Path of the database that `tracerd` writes and `tracer` reads when none is named.
 pub const DEFAULT_DB: &str = "/var/lib/tracerd/trace.db";
+
+/// How the name of a snapshot ends: a database that is complete. One that is to be written in place of a link to it
+/// leaves it as it is.
+pub const SNAPSHOT_ENDING: &str = ".flight.db";

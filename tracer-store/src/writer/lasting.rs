@@ -386,6 +386,10 @@ impl Former {
         let path = path.display();
         match self {
             Self::Nothing => None,
+            Self::Snapshot(to) => Some(format!(
+                "{path} was a link to the snapshot {}, which stays; a new database is begun",
+                to.display()
+            )),
             Self::GoesOn => Some(format!("going on with {path}")),
             Self::Old { kept_as, why } => Some(format!(
                 "{path} {why}; it is kept as {}, and a new database is begun",

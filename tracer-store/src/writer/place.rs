@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::aside::{put_damaged, put_old};
 use super::check::{self, Verdict};
 use crate::error::{Result, StoreError};
-use crate::schema::{APPLICATION_ID, DEFAULT_DB};
+use crate::schema::{APPLICATION_ID, DEFAULT_DB, SNAPSHOT_ENDING};
 
 /// What [`Kind::Other`] calls another program's database.
 pub(super) const FOREIGN: &str = "a SQLite database of another program";
@@ -84,6 +84,8 @@ enum Made {
 pub(super) enum Former {
     /// Nothing.
     Nothing,
+    /// A link to a snapshot.
+    Snapshot(PathBuf),
     /// A database that is gone on with.
     GoesOn,
     /// A database that cannot be gone on with.
@@ -95,6 +97,7 @@ pub(super) enum Former {
 impl Place {
     /// Locks the place, puts aside what is there, and makes an empty file.
     pub fn take(path: &Path) -> Result<Self> {
+        leave_snapshot(path)?;
         let (path, file, kind) = match look(path)? {
             None => return Self::create(path, None),
             Some(found) => found,
@@ -113,6 +116,9 @@ impl Place {
 
     /// Locks the place, with the database in it if it is sound and of this boot. Else it is put aside.
     pub fn resume(path: &Path, boot_id: &str) -> Result<(Self, Former)> {
+        if let Some(snapshot) = leave_snapshot(path)? {
+            return Ok((Self::create(path, None)?, Former::Snapshot(snapshot)));
+        }
         let (path, file, kind) = match look(path)? {
             None => return Ok((Self::create(path, None)?, Former::Nothing)),
             Some(found) => found,
@@ -181,6 +187,18 @@ impl Place {
         if let Some(old) = self.kept_as.filter(|_| removed) {
             let _ = fs::rename(old, &self.path);
         }
+    }
+}
+
+/// Removes a link to a snapshot, which stays as it is; returns where it is.
+fn leave_snapshot(path: &Path) -> Result<Option<PathBuf>> {
+    match fs::read_link(path) {
+        Ok(to) if to.to_string_lossy().ends_with(SNAPSHOT_ENDING) => {
+            fs::remove_file(path).map_err(|e| file_error("remove", path, e))?;
+            Ok(Some(to))
+        }
+        // It is no link, not there, or something that is told of later.
+        _ => Ok(None),
     }
 }
 
