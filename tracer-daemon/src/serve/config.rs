@@ -13,8 +13,11 @@ use std::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 use thiserror::Error;
 
-use super::rules::{Limit, Rule};
 pub use super::units::{Size, Time};
+use super::{
+    rules::{Limit, Rule},
+    units,
+};
 use crate::server::Others;
 
 /// Where the config file is if nothing else is said. If it is not there, defaults hold.
@@ -157,12 +160,15 @@ pub struct Access {
     /// What all others may do.
     pub others: Others,
     /// How long a question may take.
+    #[serde(deserialize_with = "units::some_time")]
     pub query_timeout: Time,
     /// How much memory a question may take.
     pub query_memory: Size,
-    /// How many questions are answered at once.
+    /// How many questions are answered at once, 1 to 1,000.
+    #[serde(deserialize_with = "units::count_up_to::<1_000, _>")]
     pub queries: usize,
-    /// How many clients may be connected at once.
+    /// How many clients may be connected at once, 1 to 10,000.
+    #[serde(deserialize_with = "units::count_up_to::<10_000, _>")]
     pub clients: usize,
 }
 

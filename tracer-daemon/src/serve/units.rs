@@ -60,3 +60,52 @@ impl<'de> Deserialize<'de> for Time {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
+
+/// A time that is not none.
+pub fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+    match Time::deserialize(deserializer)? {
+        Time(Duration::ZERO) => Err(D::Error::custom("in no time nothing can be done")),
+        time => Ok(time),
+    }
+}
+
+/// A number from 1 to `MAX`.
+pub fn count_up_to<'de, const MAX: usize, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<usize, D::Error> {
+    match usize::deserialize(deserializer)? {
+        count if (1..=MAX).contains(&count) => Ok(count),
+        count => Err(D::Error::custom(format!("{count} is not a number from 1 to {MAX}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::config::Config;
+
+    #[test]
+    fn what_would_refuse_everything_or_cannot_be_is_an_error() {
+        let access = |line: &str| {
+            let config = Config::parse(&format!("[access]\n{line}\n"), Path::new("c.toml"));
+            config.map(drop).map_err(|e| e.to_string())
+        };
+        for good in ["queries = 1", "queries = 1000", "clients = 10000", "query_timeout = \"1ms\""]
+        {
+            access(good).unwrap();
+        }
+        for (line, why) in [
+            ("queries = 0", "c.toml:2: queries: 0 is not a number from 1 to 1000"),
+            (
+                "queries = 9000000000000000000",
+                "c.toml:2: queries: 9000000000000000000 is not a number from 1 to 1000",
+            ),
+            ("clients = 0", "c.toml:2: clients: 0 is not a number from 1 to 10000"),
+            ("clients = 10001", "c.toml:2: clients: 10001 is not a number from 1 to 10000"),
+            ("query_timeout = \"0s\"", "c.toml:2: query_timeout: in no time nothing can be done"),
+        ] {
+            assert_eq!(access(line).unwrap_err(), why);
+        }
+    }
+}
