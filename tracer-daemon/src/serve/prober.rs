@@ -2,6 +2,7 @@
 //! ring. The probes of one file serve all processes that run it.
 
 use std::{
+    collections::hash_map::Entry,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -97,7 +98,7 @@ impl Prober {
             results,
             shown: Arc::clone(&shown),
             files: FxHashMap::default(),
-            users: FxHashMap::default(),
+            users: Users::default(),
             last_cookie: 0,
             later: Vec::new(),
             measure_at: Instant::now() + FIRST_MEASURE,
@@ -175,16 +176,53 @@ struct KnownFile {
     lease: Option<Lease>,
     /// The highest level whose probes are in place.
     level: Level,
-    users: usize,
     idle_since: Instant,
 }
 
 impl KnownFile {
-    /// Whether its probes must go.
-    fn is_over(&self) -> bool {
+    /// Whether its probes must go, with so many users.
+    fn is_over(&self, users: usize) -> bool {
         let linger = if self.lease.is_some() { LINGER } else { Duration::ZERO };
-        let idle = self.users == 0 && self.idle_since.elapsed() >= linger;
+        let idle = users == 0 && self.idle_since.elapsed() >= linger;
         idle || self.lease.as_ref().is_some_and(Lease::is_wanted)
+    }
+}
+
+/// Which processes run files that are known.
+#[derive(Default)]
+struct Users {
+    files: FxHashMap<Life, FileId>,
+    counts: FxHashMap<FileId, usize>,
+}
+
+impl Users {
+    fn add(&mut self, life: Life, id: FileId) {
+        self.remove(life);
+        self.files.insert(life, id);
+        *self.counts.entry(id).or_default() += 1;
+    }
+
+    /// Returns the file that a process ran, if it is still known.
+    fn remove(&mut self, life: Life) -> Option<FileId> {
+        let id = self.files.remove(&life)?;
+        if let Entry::Occupied(mut count) = self.counts.entry(id) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        Some(id)
+    }
+
+    /// A file is not known any more. If it is again, it is another one to those who ran it before.
+    fn forget(&mut self, id: FileId) {
+        if self.counts.remove(&id).is_some() {
+            self.files.retain(|_, other| *other != id);
+        }
+    }
+
+    fn count(&self, id: FileId) -> usize {
+        self.counts.get(&id).copied().unwrap_or_default()
     }
 }
 
@@ -193,7 +231,7 @@ struct Work {
     results: Sender<Looked>,
     shown: Arc<Mutex<Shown>>,
     files: FxHashMap<FileId, KnownFile>,
-    users: FxHashMap<Life, FileId>,
+    users: Users,
     /// [`KnownFile::cookie`] of the last one.
     last_cookie: u64,
     /// What is to be tried again, when, and how often it was tried.
@@ -317,7 +355,6 @@ impl Work {
             cookie: self.last_cookie,
             uprobes: Uprobes::default(),
             level: Level::Sched,
-            users: 0,
             idle_since: Instant::now(),
         };
         // One that only the dynamic linker knows may be known, and in use, already.
@@ -360,27 +397,29 @@ impl Work {
 
     fn uses(&mut self, life: Life, id: FileId) {
         self.release(life);
-        if let Some(file) = self.files.get_mut(&id) {
-            file.users += 1;
-            self.users.insert(life, id);
+        if self.files.contains_key(&id) {
+            self.users.add(life, id);
         }
     }
 
     fn release(&mut self, life: Life) {
         self.later.retain(|(_, other, ..)| *other != life);
-        if let Some(id) = self.users.remove(&life)
+        if let Some(id) = self.users.remove(life)
             && let Some(file) = self.files.get_mut(&id)
         {
-            file.users -= 1;
             file.idle_since = Instant::now();
         }
     }
 
     /// Forgets files that nobody has run for a while, or that somebody wants to write.
     fn clear_files(&mut self) {
-        let over = self.files.extract_if(|_, file| file.is_over());
+        let Self { files, users, .. } = self;
+        let over = files.extract_if(|id, file| file.is_over(users.count(*id)));
+        let over: Vec<_> = over.collect();
         let leases: Vec<_> = over
-            .map(|(_, file)| {
+            .into_iter()
+            .map(|(id, file)| {
+                users.forget(id);
                 file.uprobes.detach();
                 file.lease
             })
@@ -405,12 +444,40 @@ impl Work {
     }
 
     fn show(&self) {
-        let probed = self.files.values().filter(|file| file.uprobes.len() > 0);
-        let files = probed.map(|file| ProbeFile {
+        let probed = self.files.iter().filter(|(_, file)| file.uprobes.len() > 0);
+        let files = probed.map(|(id, file)| ProbeFile {
             file: file.path.clone(),
             probes: file.uprobes.len() as u64,
-            processes: file.users as u64,
+            processes: self.users.count(*id) as u64,
         });
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).files = files.collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_ran_a_file_before_it_was_forgotten_is_not_counted_again() {
+        let id = |inode| FileId { device: 1, inode, size: 0, changed: (0, 0) };
+        let mut users = Users::default();
+        users.add((10, 1), id(1));
+        users.add((11, 1), id(1));
+        users.add((12, 1), id(2));
+        assert_eq!(users.count(id(1)), 2);
+        // Somebody wants to write the file, and leaves it as it is.
+        users.forget(id(1));
+        users.add((13, 2), id(1));
+        assert_eq!(users.remove((10, 1)), None);
+        assert_eq!(users.remove((11, 1)), None);
+        assert_eq!((users.count(id(1)), users.count(id(2))), (1, 1));
+        // The same process again is one.
+        users.add((13, 2), id(1));
+        users.add((13, 2), id(2));
+        assert_eq!((users.count(id(1)), users.count(id(2))), (0, 2));
+        assert_eq!(users.remove((13, 2)), Some(id(2)));
+        assert_eq!(users.remove((12, 1)), Some(id(2)));
+        assert!(users.files.is_empty() && users.counts.is_empty());
     }
 }
