@@ -180,6 +180,6 @@ fn nothing_stays_of_one_that_cannot_be_written() -> Result<()> {
         .with_context(|| daemon.log())?;
     let left: Vec<_> =
         fs::read_dir(disk.path())?.filter_map(|e| e.ok()).map(|e| e.path()).collect();
-    assert_eq!(left, [filler.clone()]);
+    assert_eq!(left, [filler]);
     Ok(())
 }
