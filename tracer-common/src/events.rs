@@ -64,7 +64,7 @@ events! {
         child_tid: u32, "tid";
         /// Its process: another one than the creator's after fork.
         child_tgid: u32, "pid";
-        /// Its effective user id.
+        /// Whose it is, as in `process.uid`; 4294967295 if that is not known.
         uid: u32, "uid";
         /// Control group (version 2) of the creator: the inode number of its folder.
         cgroup: u64, "cgroup id";
@@ -79,7 +79,7 @@ events! {
         tgid: u32, "pid";
         /// Thread id of the caller before it became the leader.
         old_tid: u32, "tid";
-        /// Its effective user id.
+        /// Whose it is, as in `process.uid`; 4294967295 if that is not known.
         uid: u32, "uid";
         /// Length of all arguments with their terminating zeros, recorded or not; 0 if they could not be read.
         args_len: u32, "bytes";

@@ -10,6 +10,7 @@ mod numbers;
 mod record;
 mod sched;
 pub mod target;
+pub mod user;
 
 pub use events::{Event, EventKind};
 pub use record::{Counters, DecodeError, EventDef, FieldDef, HEADER_SIZE, Header};

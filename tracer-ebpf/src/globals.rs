@@ -39,8 +39,12 @@ globals! {
     TASK_START, task_start;
     /// Offset of task_struct.cred.
     TASK_CRED, task_cred;
+    /// Offset of cred.uid.
+    CRED_UID, cred_uid;
     /// Offset of cred.euid.
     CRED_EUID, cred_euid;
+    /// Offset of cred.suid.
+    CRED_SUID, cred_suid;
     /// Offset of task_struct.mm.
     TASK_MM, task_mm;
     /// Offset of mm_struct.arg_start.

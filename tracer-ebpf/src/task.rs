@@ -6,7 +6,10 @@ use aya_ebpf::{
     bindings::pt_regs,
     helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, generated::bpf_task_pt_regs},
 };
-use tracer_common::events::{COMM_LEN, NO_DELAY};
+use tracer_common::{
+    events::{COMM_LEN, NO_DELAY},
+    user::{UNKNOWN_UID, owner},
+};
 
 use crate::globals;
 
@@ -149,14 +152,19 @@ impl Task {
         self.read(globals::task_start())
     }
 
-    /// Effective user id; that of nobody (65534, the kernel's overflowuid) if it cannot be read.
+    /// Whose it is, as [`owner`] has it; [`UNKNOWN_UID`] if it cannot be read.
     #[inline(always)]
     pub fn uid(self) -> u32 {
-        const NOBODY: u32 = 65_534;
         let cred: *const c_void = self.read(globals::task_cred());
-        // SAFETY: the helper checks the address.
-        unsafe { bpf_probe_read_kernel(cred.byte_add(globals::cred_euid()).cast::<u32>()) }
-            .unwrap_or(NOBODY)
+        let read = |offset| {
+            // SAFETY: the helper checks the address.
+            unsafe { bpf_probe_read_kernel(cred.byte_add(offset).cast::<u32>()) }.ok()
+        };
+        let ids = || {
+            let (real, effective) = (read(globals::cred_uid())?, read(globals::cred_euid())?);
+            Some(owner(real, effective, read(globals::cred_suid())?))
+        };
+        ids().unwrap_or(UNKNOWN_UID)
     }
 
     /// Start and end of the arguments in the memory of its process; none if it is one of the kernel's.

@@ -8,10 +8,11 @@
 use std::sync::OnceLock;
 
 use rusqlite::Connection;
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 
 use crate::error::Result;
-use crate::schema::streams::Streams;
+use crate::schema::streams::{GoroutineState, Streams};
+use crate::schema::tables::StreamRow;
 use crate::schema::{ColumnDef, ColumnKind, TableDef};
 use crate::segment::{Column, Segment, width};
 use crate::shared::Shared;
@@ -21,8 +22,8 @@ use crate::shared::Shared;
 pub enum Access {
     /// All of them.
     Everything,
-    /// Those of processes of which `process.uid`, the effective user id, is this one. A process of which the user
-    /// is not known is nobody's.
+    /// Those of processes of which `process.uid` is this one, and of these only what began when it was
+    /// (`process.uid_since`). A process of which the user is not known is nobody's.
     Uid(u32),
 }
 
@@ -82,7 +83,9 @@ impl Mask {
             let at = place(name)?;
             (columns[at].kind == ColumnKind::Int).then_some(Owner::Column(at, thing))
         };
-        let by_column = || ["upid", "utid", "ugid"].into_iter().find_map(of_thing);
+        // What a row is about is its key, if it has one: of a process not all threads may be the user's.
+        let by_column =
+            || table.key.iter().copied().chain(["upid", "utid", "ugid"]).find_map(of_thing);
         let owner = match table.name {
             "session" | "clock" | "loss" => Owner::All,
             "stack" => {
@@ -110,25 +113,29 @@ impl Mask {
         }
     }
 
-    /// Makes NULL of what rows of a segment must not name, and returns which of them are not shown at all.
+    /// Makes NULL of what rows of a segment must not name, and returns which of them are not shown at all; `since` is
+    /// [`Own::since`].
     pub fn hide(
         &self,
         table: &TableDef,
         columns: &mut [Column],
-        has: impl Fn(Thing, i64) -> Result<bool>,
+        since: impl Fn(Thing, i64) -> Result<Option<i64>>,
     ) -> Result<Vec<bool>> {
         let rows = columns.first().map_or(0, |column| column.values().len());
         let Owner::Column(at, thing) = self.owner else {
             return Ok(vec![self.owner == Owner::Hidden; rows]);
         };
         let owners = columns[first_of(table, at)].values().iter();
-        let hidden: Vec<bool> = owners.map(|id| Ok(!has(thing, *id)?)).collect::<Result<_>>()?;
+        let hidden: Vec<bool> = owners
+            .zip(columns[TS].values())
+            .map(|(id, ts)| Ok(since(thing, *id)?.is_none_or(|since| *ts < since)))
+            .collect::<Result<_>>()?;
         for (at, thing) in &self.references {
             let column = &mut columns[first_of(table, *at)];
             let mut shown = Column::default();
             for row in 0..rows {
                 shown.push(match column.get(row) {
-                    Some(id) if has(*thing, id)? => Some(id),
+                    Some(id) if since(*thing, id)?.is_some() => Some(id),
                     _ => None,
                 });
             }
@@ -143,17 +150,24 @@ impl Mask {
     }
 }
 
-type Set = OnceLock<FxHashSet<i64>>;
+/// The column of streams that says when a row began.
+const TS: usize = 0;
+
+/// By their numbers, since when (ns) they are the user's.
+type Things = FxHashMap<i64, i64>;
+
+/// Since the beginning.
+const ALWAYS: i64 = i64::MIN;
 
 /// What is of a user's processes, as far as it was asked for.
 #[derive(Default)]
 pub(crate) struct Own {
     uid: u32,
-    processes: Set,
-    threads: Set,
-    goroutines: Set,
-    stacks: Set,
-    frames: Set,
+    processes: OnceLock<Things>,
+    threads: OnceLock<Things>,
+    goroutines: OnceLock<Things>,
+    stacks: OnceLock<Things>,
+    frames: OnceLock<Things>,
 }
 
 impl Own {
@@ -163,10 +177,21 @@ impl Own {
 
     /// Whether this is a thing of the user's processes.
     pub fn has(&self, conn: &Connection, shared: &Shared, thing: Thing, id: i64) -> Result<bool> {
-        Ok(self.all(conn, shared, thing)?.contains(&id))
+        Ok(self.since(conn, shared, thing, id)?.is_some())
     }
 
-    fn all(&self, conn: &Connection, shared: &Shared, thing: Thing) -> Result<&FxHashSet<i64>> {
+    /// Rows about this thing are the user's if they began at this time (ns) or later; none are if it is not.
+    pub fn since(
+        &self,
+        conn: &Connection,
+        shared: &Shared,
+        thing: Thing,
+        id: i64,
+    ) -> Result<Option<i64>> {
+        Ok(self.all(conn, shared, thing)?.get(&id).copied())
+    }
+
+    fn all(&self, conn: &Connection, shared: &Shared, thing: Thing) -> Result<&Things> {
         let set = match thing {
             Thing::Process => &self.processes,
             Thing::Thread => &self.threads,
@@ -178,32 +203,74 @@ impl Own {
             return Ok(known);
         }
         let found = match thing {
-            Thing::Process => self.select(conn, "SELECT upid FROM process WHERE uid = ?1")?,
-            Thing::Thread => self
-                .select(conn, "SELECT utid FROM thread JOIN process USING (upid) WHERE uid = ?1")?,
-            Thing::Goroutine => self.select(
+            Thing::Process => {
+                self.select(conn, "SELECT upid, uid_since FROM process WHERE uid = ?1")?
+            }
+            // Of those that there were before, exec leaves one, which is the first one then.
+            Thing::Thread => self.select(
                 conn,
-                "SELECT ugid FROM goroutine JOIN process USING (upid) WHERE uid = ?1",
+                "SELECT t.utid, p.uid_since FROM thread t JOIN process p USING (upid)
+                 WHERE p.uid = ?1 AND (p.uid_since IS NULL OR t.start_ts >= p.uid_since
+                     OR (t.tid = p.pid AND coalesce(t.end_ts > p.uid_since, 1)))",
             )?,
+            Thing::Goroutine => self.find_goroutines(conn, shared)?,
             Thing::Stack => self.find_stacks(conn, shared)?,
             Thing::Frame => self.find_frames(conn, shared)?,
         };
         Ok(set.get_or_init(|| found))
     }
 
-    fn select(&self, conn: &Connection, sql: &str) -> Result<FxHashSet<i64>> {
+    fn select(&self, conn: &Connection, sql: &str) -> Result<Things> {
         let mut statement = conn.prepare_cached(sql)?;
-        let found = statement.query_map([self.uid], |row| row.get(0))?;
+        let found = statement.query_map([self.uid], |row| {
+            Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?.unwrap_or(ALWAYS)))
+        })?;
         Ok(found.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Stacks are shared by all processes that have the same; those in the user's rows are the user's.
-    fn find_stacks(&self, conn: &Connection, shared: &Shared) -> Result<FxHashSet<i64>> {
-        let mut stacks = self.select(
+    fn find_goroutines(&self, conn: &Connection, shared: &Shared) -> Result<Things> {
+        let mut found = self.select(
             conn,
-            "SELECT create_stack FROM goroutine JOIN process USING (upid)
-             WHERE uid = ?1 AND create_stack IS NOT NULL",
+            "SELECT g.ugid, p.uid_since FROM goroutine g JOIN process p USING (upid)
+             WHERE p.uid = ?1 AND (p.uid_since IS NULL OR g.created_ts >= p.uid_since
+                 OR (g.created_ts IS NULL AND g.ended_ts > p.uid_since))",
         )?;
+        // Of these it is not known whether they are of the program that the process ran before.
+        let mut others = self.select(
+            conn,
+            "SELECT g.ugid, p.uid_since FROM goroutine g JOIN process p USING (upid)
+             WHERE p.uid = ?1 AND p.uid_since IS NOT NULL
+                 AND g.created_ts IS NULL AND g.ended_ts IS NULL",
+        )?;
+        let Some(first) = others.values().min().copied() else { return Ok(found) };
+        let table = GoroutineState::TABLE;
+        let Owner::Column(owner, _) = Mask::of(table).owner else { return Ok(found) };
+        let mut statement = conn.prepare_cached(
+            "SELECT data FROM segment INDEXED BY segment_by_time
+             WHERE tbl = ?1 AND ts_max >= ?2 ORDER BY ts_min",
+        )?;
+        let mut segments = statement.query((table.name, first))?;
+        while !others.is_empty()
+            && let Some(segment) = segments.next()?
+        {
+            shared.check_time()?;
+            let data = segment.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+            let segment = Segment::parse(table, data)?;
+            shared.count_segment();
+            let (times, owners) = (segment.column(TS)?, segment.column(first_of(table, owner))?);
+            for (ts, ugid) in times.values().iter().zip(owners.values()) {
+                if let Some(since) = others.get(ugid).copied().filter(|since| ts >= since) {
+                    others.remove(ugid);
+                    found.insert(*ugid, since);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Stacks are shared by all processes that have the same; those in the user's rows are the user's.
+    fn find_stacks(&self, conn: &Connection, shared: &Shared) -> Result<Things> {
+        let mut stacks = self.of_goroutines(conn, shared, "create_stack")?;
         for table in Streams::TABLES {
             let Owner::Column(owner, thing) = Mask::of(table).owner else { continue };
             let Some(stack) = table.own_columns.iter().position(|c| c.name == "stack_id") else {
@@ -218,28 +285,42 @@ impl Own {
                 let data = segment.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
                 let segment = Segment::parse(table, data)?;
                 let (owners, found) = (segment.column(owner)?, segment.column(stack)?);
+                let times = segment.column(TS)?;
                 shared.count_segment();
-                let rows = owners.values().iter().enumerate();
-                stacks.extend(
-                    rows.filter(|(_, id)| own.contains(id)).filter_map(|(row, _)| found.get(row)),
-                );
+                let rows = owners.values().iter().zip(times.values()).enumerate();
+                let own =
+                    rows.filter(|(_, (id, ts))| own.get(id).is_some_and(|since| *ts >= since));
+                stacks.extend(own.filter_map(|(row, _)| Some((found.get(row)?, ALWAYS))));
             }
         }
         Ok(stacks)
     }
 
-    fn find_frames(&self, conn: &Connection, shared: &Shared) -> Result<FxHashSet<i64>> {
-        let mut frames = self.select(
-            conn,
-            "SELECT start_frame FROM goroutine JOIN process USING (upid)
-             WHERE uid = ?1 AND start_frame IS NOT NULL",
-        )?;
+    /// What a column of the user's goroutines has.
+    fn of_goroutines(&self, conn: &Connection, shared: &Shared, column: &str) -> Result<Things> {
+        let own = self.all(conn, shared, Thing::Goroutine)?;
+        let mut statement = conn.prepare_cached(&format!(
+            "SELECT ugid, {column} FROM goroutine JOIN process USING (upid)
+             WHERE uid = ?1 AND {column} IS NOT NULL"
+        ))?;
+        let mut all = statement.query([self.uid])?;
+        let mut found = Things::default();
+        while let Some(row) = all.next()? {
+            if own.contains_key(&row.get(0)?) {
+                found.insert(row.get(1)?, ALWAYS);
+            }
+        }
+        Ok(found)
+    }
+
+    fn find_frames(&self, conn: &Connection, shared: &Shared) -> Result<Things> {
+        let mut frames = self.of_goroutines(conn, shared, "start_frame")?;
         let stacks = self.all(conn, shared, Thing::Stack)?;
         let mut statement = conn.prepare_cached("SELECT stack_id, frame_id FROM stack")?;
         let mut all = statement.query([])?;
         while let Some(row) = all.next()? {
-            if stacks.contains(&row.get(0)?) {
-                frames.insert(row.get(1)?);
+            if stacks.contains_key(&row.get(0)?) {
+                frames.insert(row.get(1)?, ALWAYS);
             }
         }
         Ok(frames)
@@ -285,7 +366,7 @@ mod tests {
         }
         let owner = |name| Mask::of(crate::schema::table(name).unwrap()).owner;
         assert_eq!(owner("process"), Owner::Column(0, Thing::Process));
-        assert_eq!(owner("thread"), Owner::Column(1, Thing::Process));
+        assert_eq!(owner("thread"), Owner::Column(0, Thing::Thread));
         assert_eq!(owner("thread_state"), Owner::Column(2, Thing::Thread));
         assert_eq!(owner("goroutine_state"), Owner::Column(2, Thing::Goroutine));
         assert_eq!(owner("event_count"), Owner::Hidden);

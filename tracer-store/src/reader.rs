@@ -204,7 +204,7 @@ impl Reader {
             self.shared.count_segment();
             let hidden = match &own {
                 Some(own) => mask.hide(R::TABLE, &mut columns, |thing, id| {
-                    own.has(file, &self.shared, thing, id)
+                    own.since(file, &self.shared, thing, id)
                 })?,
                 None => Vec::new(),
             };

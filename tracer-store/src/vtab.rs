@@ -187,8 +187,14 @@ impl Cursor {
         while let Some(loaded) = self.current.clone() {
             let owners = self.decoded(&loaded, at)?.values();
             while self.row < self.end {
-                let shared = &self.aux.shared;
-                if own.has(&self.conn, shared, thing, owners[self.row]).map_err(module_error)? {
+                let since = own.since(&self.conn, &self.aux.shared, thing, owners[self.row]);
+                let is_shown = match since.map_err(module_error)? {
+                    None => false,
+                    // Of most processes everything is.
+                    Some(i64::MIN) => true,
+                    Some(since) => self.decoded(&loaded, 0)?.values()[self.row] >= since,
+                };
+                if is_shown {
                     return Ok(());
                 }
                 self.row += 1;

@@ -1,6 +1,6 @@
 //! What users may do who are not root.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, anyhow};
 use nix::sys::signal::Signal;
@@ -166,6 +166,70 @@ fn a_user_sees_only_his_own_processes() -> Result<()> {
         let nothing = ended.code() == 1 || rows(&ended.stdout).is_ok_and(|rows| rows.is_empty());
         assert!(nothing, "{sql}: {ended:?}");
         assert!(!ended.stderr.contains("panicked"), "{sql}: {ended:?}");
+    }
+    daemon.end()?;
+    Ok(())
+}
+
+/// As `sudo -u` and the service manager start programs of users: root does something, and then executes a program as somebody.
+#[test]
+fn a_user_does_not_see_what_root_did_before_the_process_was_his() -> Result<()> {
+    let dir = open_dir()?;
+    for program in ["sh", "setpriv", "cat"] {
+        fs::copy(
+            Path::new("/usr/bin").join(program),
+            dir.path().join(format!("service-{program}")),
+        )?;
+    }
+    let file = dir.path().join(SECRET);
+    fs::write(&file, "")?;
+    fs::write(dir.path().join("his-file"), "")?;
+    let daemon = Daemon::start_in(dir, &CONFIG.replace("\"go\"", "\"sched\""))?;
+    let dir = daemon.dir();
+    let become_him = |ids: &str| {
+        let script =
+            format!(": < $0/{SECRET}; exec $0/service-setpriv {ids} $0/service-cat $0/his-file");
+        let mut shell = Command::new(dir.join("service-sh"));
+        Process::start(shell.args(["-c", &script]).arg(dir))
+    };
+    let him = become_him(&format!("--reuid={SOMEBODY} --regid={SOMEBODY} --clear-groups"))?;
+    // It can become root again at any time.
+    let root = become_him(&format!("--euid={SOMEBODY}"))?;
+    let (him, root) = (him.pid(), root.pid());
+    for pid in [him, root] {
+        let of = "from process p join thread using (upid) join syscall s using (utid)";
+        for path in [SECRET, "his-file"] {
+            daemon.wait_for(
+                &format!("select count(*) {of} where p.pid = {pid} and s.path like '%/{path}'"),
+                1,
+            )?;
+        }
+    }
+    let ended = format!("process where pid in ({him}, {root}) and end_ts is not null");
+    daemon.wait_for(&format!("select count(*) from {ended}"), 2)?;
+    let process = format!("select uid, uid_since from process where pid = {him}");
+    let process = &daemon.sql(&process)?[0];
+    assert_eq!(process["uid"], SOMEBODY, "{process}");
+    let since = process["uid_since"].as_i64().context("it was root's")?;
+    let uid = daemon.number(&format!("select uid from process where pid = {root}"))?;
+    assert_eq!(uid, 0);
+
+    let his = his_rows(&daemon, &format!("select * from process where pid in ({him}, {root})"))?;
+    assert_eq!(his.len(), 1, "{his:?}");
+    let paths = his_rows(&daemon, "select distinct path from syscall where path is not null")?;
+    let has = |name: &str| paths.iter().any(|row| row["path"].to_string().contains(name));
+    assert!(has("his-file") && !has(SECRET), "{paths:?}");
+    for table in ["syscall", "thread_state", "thread_wait", "event"] {
+        let of_it = format!(
+            "{table} where utid in (select utid from thread join process using (upid) where pid = {him})"
+        );
+        let count = |condition: &str| format!("select count(*) as n from {of_it} and {condition}");
+        let [before, after] = [format!("ts < {since}"), format!("ts >= {since}")];
+        // There is something to hide.
+        assert!(table == "thread_wait" || daemon.number(&count(&before))? > 0, "{table}");
+        assert_eq!(his_rows(&daemon, &count(&before))?[0]["n"], 0, "{table}");
+        let shown = &his_rows(&daemon, &count(&after))?[0]["n"];
+        assert_eq!(shown.as_i64(), Some(daemon.number(&count(&after))?), "{table}");
     }
     daemon.end()?;
     Ok(())

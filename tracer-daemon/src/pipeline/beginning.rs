@@ -15,7 +15,7 @@ pub struct Beginning {
     pub pid: u32,
     /// When the process was created (CLOCK_BOOTTIME, ns): tells processes with the same pid.
     pub created: u64,
-    /// Effective user id.
+    /// Whose it is ([`tracer_common::user::owner`]).
     pub uid: u32,
     /// Control group (version 2): the inode number of its folder.
     pub cgroup: u64,

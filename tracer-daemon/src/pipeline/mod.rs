@@ -39,8 +39,10 @@ pub struct ProcessFacts {
     pub build_id: Option<String>,
     /// Arguments, joined by spaces.
     pub cmdline: String,
-    /// Effective user id.
+    /// Whose it is ([`tracer_common::user::owner`])...
     pub uid: u32,
+    /// ... at this time (CLOCK_MONOTONIC, ns).
+    pub uid_at: u64,
     /// Control group.
     pub cgroup: String,
     /// Version of Go, if it is a Go program.

@@ -359,6 +359,7 @@ fn facts(info: &ProcessInfo, inspected: &go::Inspected, level: Level) -> Process
         build_id: inspected.build_id.clone(),
         cmdline: info.cmdline.clone(),
         uid: info.uid,
+        uid_at: clock::monotonic(),
         cgroup: info.cgroup.clone(),
         go_version: inspected.go_version.clone(),
     }

@@ -30,6 +30,7 @@ impl Daemon {
             comm: info.comm,
             cmdline: info.cmdline,
             uid: info.uid,
+            uid_at: clock::monotonic(),
             cgroup: info.cgroup,
             ..unknown(pid, clock::monotonic())
         };
@@ -182,7 +183,7 @@ impl Daemon {
         process.pid = beginning.pid;
         process.since = beginning.ts;
         process.comm.clone_from(&beginning.comm);
-        process.uid = beginning.uid;
+        (process.uid, process.uid_at) = (beginning.uid, beginning.ts);
         process.state = State::Tracing;
         process.options = process.options.or(process.next.take());
         // What somebody asked for is that one process.
@@ -241,6 +242,7 @@ pub(super) fn unknown(pid: u32, since: u64) -> Process {
         comm: String::new(),
         cmdline: String::new(),
         uid: 0,
+        uid_at: since,
         cgroup: String::new(),
         by: By::Nothing,
         holds: Vec::new(),

@@ -36,6 +36,8 @@ pub struct Process {
     pub comm: String,
     pub cmdline: String,
     pub uid: u32,
+    /// When it was that user's (CLOCK_MONOTONIC, ns).
+    pub uid_at: u64,
     pub cgroup: String,
     pub by: By,
     /// What connections want beside that.
@@ -64,6 +66,7 @@ impl Process {
             build_id: None,
             cmdline: self.cmdline.clone(),
             uid: self.uid,
+            uid_at: self.uid_at,
             cgroup: self.cgroup.clone(),
             go_version: None,
             without_syscalls: self.options.is_some_and(|options| !options.syscalls),

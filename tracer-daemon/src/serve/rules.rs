@@ -13,7 +13,7 @@ pub struct Subject<'a> {
     pub exe: &'a str,
     /// Name of the first thread.
     pub comm: &'a str,
-    /// Effective user id.
+    /// Whose it is, as `process.uid` has it.
     pub uid: u32,
     /// Path of the control group.
     pub cgroup: &'a str,
@@ -70,7 +70,7 @@ pub struct Limit {
     pub exe: Option<Pattern>,
     /// Name of the first thread.
     pub comm: Option<Pattern>,
-    /// Effective user id.
+    /// Whose it is, as `process.uid` has it.
     pub uid: Option<Uid>,
     /// Path of the control group.
     pub cgroup: Option<Pattern>,

@@ -87,7 +87,7 @@ pub struct ProcessInfo {
     pub exe: String,
     /// Arguments, joined by spaces.
     pub cmdline: String,
-    /// Effective user id.
+    /// Whose it is ([`tracer_common::user::owner`]).
     pub uid: u32,
     /// Control group: the unified one, or the deepest other one where that is not used.
     pub cgroup: String,
@@ -116,7 +116,7 @@ impl ProcessInfo {
         if has_ended(&stat) {
             return Err(ProcessError::Zombie { pid, comm: stat.comm, ppid: stat.ppid });
         }
-        Ok(Self::of(pid, &process, status.euid, stat.comm))
+        Ok(Self::of(pid, &process, owner_of(&status), stat.comm))
     }
 
     /// Looks at the process `pid`, whatever it is: of a thread of the kernel its name is all that there is to
@@ -127,7 +127,7 @@ impl ProcessInfo {
     pub fn of_any(pid: u32) -> Result<Self, ProcessError> {
         let process = open(pid)?;
         let status = process.status().map_err(|e| proc_error(pid, &e))?;
-        Ok(Self::of(pid, &process, status.euid, status.name))
+        Ok(Self::of(pid, &process, owner_of(&status), status.name))
     }
 
     fn of(pid: u32, process: &Process, uid: u32, comm: String) -> Self {
@@ -239,6 +239,11 @@ fn cgroup_of(process: &Process) -> Option<String> {
     let unified = groups.iter().find(|g| g.hierarchy == 0 && g.pathname != "/");
     let deepest = || groups.iter().max_by_key(|g| g.pathname.matches('/').count());
     unified.or_else(deepest).map(|g| g.pathname.clone())
+}
+
+/// Whose a process is.
+fn owner_of(status: &procfs::process::Status) -> u32 {
+    tracer_common::user::owner(status.ruid, status.euid, status.suid)
 }
 
 /// Whether a process has ended: its first thread may do so before the others.

@@ -62,8 +62,11 @@ entities! {
         comm: Option<Arc<str>>;
         /// Its command line, arguments separated by spaces.
         cmdline: Option<Arc<str>>;
-        /// Its user id.
+        /// Whose it is: its saved user id, but 0 if its real or its effective one is 0, so that what can become root again is
+        /// root's. As of its creation, its last exec, or when it was found running. NULL if not known.
         uid: Option<i64>;
+        /// Since when; NULL if since its start, or since it is recorded. What began before is not shown to that user.
+        uid_since: Option<i64>, unit "ns";
         /// Path of its control group (version 2).
         cgroup: Option<Arc<str>>;
         /// The language runtime that was recognised: `go`, or NULL.

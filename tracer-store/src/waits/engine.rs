@@ -251,7 +251,7 @@ impl Engine {
                 continue;
             }
             if let Some(own) = &own
-                && !own.has(conn, shared, Thing::Goroutine, ugid)?
+                && own.since(conn, shared, Thing::Goroutine, ugid)?.is_none_or(|since| ts < since)
             {
                 continue;
             }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tracer_store::{
-    Access, Alloc, Batch, EventCount, Frame, Gc, GcAssist, GcSweep, Gomaxprocs, GoroutineState,
-    Heap, HeapGoal, Interner, Loss, NewSession, ProcState, Process, Reader, Stack, Stw, Syscall,
-    Thread, ThreadState, UserLog, UserRegion, UserTask, Value, Writer,
+    Access, Alloc, Batch, EventCount, Frame, Gc, GcAssist, GcSweep, Gomaxprocs, Goroutine,
+    GoroutineState, Heap, HeapGoal, Interner, Loss, NewSession, ProcState, Process, Reader, Stack,
+    Stw, Syscall, Thread, ThreadState, UserLog, UserRegion, UserTask, Value, Writer,
 };
 
 use super::{Dir, END, batch, goroutine};
@@ -18,10 +18,11 @@ const CANARY: &str = "CANARY";
 /// A number that only rows of others have.
 const SECRET: i64 = 7_777_777;
 
+/// When the user's process became the user's.
+const SINCE: i64 = 900;
+
 /// Rows of all tables for one process, whose ids are `n` and which refers to the things of `other`.
 fn fill(b: &mut Batch, i: &mut Interner, n: i64, uid: Option<i64>, text: &str, other: Option<i64>) {
-    let secret = if text == CANARY { SECRET } else { 5 };
-    let (ts, dur) = (1_000 + n, Some(100 + secret));
     b.processes.push(Process {
         upid: n,
         pid: 4000 + n,
@@ -29,6 +30,7 @@ fn fill(b: &mut Batch, i: &mut Interner, n: i64, uid: Option<i64>, text: &str, o
         build_id: Some(text.into()),
         cmdline: Some(text.into()),
         uid,
+        uid_since: (uid == Some(ME.into())).then_some(SINCE),
         cgroup: Some(text.into()),
         runtime: Some("go".into()),
         runtime_version: Some(text.into()),
@@ -38,7 +40,7 @@ fn fill(b: &mut Batch, i: &mut Interner, n: i64, uid: Option<i64>, text: &str, o
     b.threads.push(Thread {
         utid: n,
         upid: n,
-        tid: 5000 + n,
+        tid: 4000 + n,
         name: Some(text.into()),
         creator_utid: other,
         ..Default::default()
@@ -47,19 +49,88 @@ fn fill(b: &mut Batch, i: &mut Interner, n: i64, uid: Option<i64>, text: &str, o
     (g.upid, g.parent_ugid, g.create_stack, g.start_frame) = (n, other, Some(n), Some(n));
     b.goroutines.push(g);
     for id in [n, 10 + n] {
-        b.frames.push(Frame {
-            frame_id: id,
-            func: Some(text.into()),
-            file: Some(text.into()),
-            module: Some(text.into()),
+        stack(b, id, text);
+    }
+    let secret = if text == CANARY { SECRET } else { 5 };
+    streams(b, i, n, (1_000 + n, 100 + secret), text, other);
+}
+
+fn stack(b: &mut Batch, id: i64, text: &str) {
+    b.frames.push(Frame {
+        frame_id: id,
+        func: Some(text.into()),
+        file: Some(text.into()),
+        module: Some(text.into()),
+        ..Default::default()
+    });
+    b.stacks.push(Stack { stack_id: id, depth: 0, frame_id: id });
+}
+
+/// What the user's process did before it was the user's, with threads and goroutines that it does not have any more.
+fn former(b: &mut Batch, i: &mut Interner) {
+    streams(b, i, 1, (100, 10), CANARY, Some(1));
+    for id in [21, 22, 23, 31] {
+        stack(b, id, CANARY);
+    }
+    let times = [(None, None), (Some(100), None), (None, Some(SINCE))];
+    for (n, (began, ended)) in (21..).zip(times) {
+        let goroutine = goroutine(n, CANARY);
+        b.goroutines.push(Goroutine {
+            create_stack: Some(n),
+            start_frame: Some(n),
+            created_ts: began,
+            ended_ts: ended,
+            ..goroutine
+        });
+        b.threads.push(Thread {
+            utid: n,
+            upid: 1,
+            // The last one was the first one of the process, until another one executed a program.
+            tid: if n == 23 { 4001 } else { 5000 + n },
+            name: Some(CANARY.into()),
+            start_ts: began,
+            end_ts: ended,
             ..Default::default()
         });
-        b.stacks.push(Stack { stack_id: id, depth: 0, frame_id: id });
+        let c = &mut b.closed;
+        let (ts, dur, state) = (200, Some(10), i.intern("running"));
+        let word = Some(i.intern(CANARY));
+        c.goroutine_state.push(GoroutineState {
+            ts,
+            dur,
+            ugid: n,
+            state,
+            reason: word,
+            ..Default::default()
+        });
+        let stack_id = Some(31);
+        c.thread_state.push(ThreadState {
+            ts,
+            dur,
+            utid: n,
+            state,
+            stack_id,
+            ..Default::default()
+        });
     }
+}
+
+/// Rows of all streams for one process that began at a time, some of them with a length.
+fn streams(
+    b: &mut Batch,
+    i: &mut Interner,
+    n: i64,
+    (ts, dur): (i64, i64),
+    text: &str,
+    other: Option<i64>,
+) {
+    let secret = if text == CANARY { SECRET } else { 5 };
     let word = |i: &mut Interner| i.intern(text);
-    let (utid, ugid, upid) = (n, n, n);
+    let (utid, ugid, upid, dur) = (n, n, n, Some(dur));
     // The second stack is known from a system call only.
-    let stack_id = Some(10 + n);
+    let stack_id = Some(if ts < SINCE { 31 } else { 10 + n });
+    // When its thread waits.
+    let wait = if ts < SINCE { 300 } else { 100_000 };
     let c = &mut b.closed;
     c.thread_state.push(ThreadState {
         ts,
@@ -77,7 +148,7 @@ fn fill(b: &mut Batch, i: &mut Interner, n: i64, uid: Option<i64>, text: &str, o
         (20, "running", Some(0), None),
         (30, "running", Some(1), None),
     ] {
-        let row = ThreadState { ts: 100_000 + at, dur: Some(10), utid, cpu, ..Default::default() };
+        let row = ThreadState { ts: wait + at, dur: Some(10), utid, cpu, ..Default::default() };
         c.thread_state.push(ThreadState { state: i.intern(state), waker_utid, ..row });
     }
     c.goroutine_state.push(GoroutineState {
@@ -156,6 +227,7 @@ pub async fn record(dir: &Dir, name: &str, with_others: bool) -> std::path::Path
     if with_others {
         fill(&mut b, i, 2, Some(2000), CANARY, Some(1));
         fill(&mut b, i, 3, None, CANARY, Some(1));
+        former(&mut b, i);
         b.closed.heap.extend((0..6_000).map(heap(2, SECRET)));
         b.counts.push(EventCount { kind: CANARY.into(), produced: SECRET, ..Default::default() });
     }

@@ -222,3 +222,74 @@ fn a_process_that_was_listed_after_its_creation_is_one() {
     utids.dedup();
     assert_eq!(utids.len(), 1);
 }
+
+/// What the rows of a process say of its user at last.
+fn user(bench: &Bench, pid: u32) -> (Option<i64>, Option<i64>) {
+    let row = bench.rows.processes.iter().rfind(|row| row.pid == i64::from(pid)).unwrap();
+    (row.uid, row.uid_since)
+}
+
+fn execs_as(ts: u64, uid: u32) -> SchedExec {
+    SchedExec { uid, ..exec(ts, PID) }
+}
+
+#[test]
+fn a_process_that_changes_its_user_is_of_that_one_only_since_then() {
+    let mut bench = Bench::new();
+    bench.push(execs_as(1_200, 0));
+    bench.run(1_300);
+    assert_eq!(user(&bench, PID), (Some(0), None));
+    bench.push(execs_as(1_400, 7));
+    bench.push(execs_as(1_500, 7));
+    bench.run(1_600);
+    assert_eq!(user(&bench, PID), (Some(7), Some(1_400)));
+    bench.push(execs_as(1_700, 0));
+    bench.run(1_800);
+    assert_eq!(user(&bench, PID), (Some(0), Some(1_700)));
+    // It could not be read whose it is: nobody's.
+    bench.push(execs_as(1_900, u32::MAX));
+    bench.run(2_000);
+    assert_eq!(user(&bench, PID), (None, Some(1_900)));
+    bench.push(execs_as(2_100, 7));
+    bench.run(2_200);
+    assert_eq!(user(&bench, PID), (Some(7), Some(2_100)));
+}
+
+/// As /proc has it, which was read after the exec that changed the user, but before that was tracked.
+#[test]
+fn who_it_was_before_an_exec_that_proc_knew_of_is_not_known() {
+    let mut bench = Bench::new();
+    let facts = ProcessFacts { pid: PID, uid: 7, uid_at: 1_500, ..ProcessFacts::default() };
+    let mut pipeline = Pipeline::new(START, FirstIds::default());
+    pipeline.add_process(&facts, None);
+    bench.pipeline = pipeline;
+    bench.push(execs_as(1_400, 7));
+    bench.run(1_450);
+    assert_eq!(user(&bench, PID), (Some(7), Some(1_400)));
+    bench.push(execs_as(1_600, 7));
+    bench.run(1_700);
+    assert_eq!(user(&bench, PID), (Some(7), Some(1_400)));
+}
+
+/// Its beginning was lost, so that it was nobody's until somebody looked; and it is traced again after a while in which it
+/// was not.
+#[test]
+fn what_was_recorded_before_it_was_known_whose_it_is_is_not_his() {
+    let mut bench = Bench::new();
+    let facts = |uid, uid_at| ProcessFacts { pid: PID, uid, uid_at, ..ProcessFacts::default() };
+    bench.pipeline.add_process(&facts(7, 1_500), None);
+    bench.run(1_600);
+    assert_eq!(user(&bench, PID), (Some(7), Some(1_500)));
+    bench.pipeline.end_process(PID, 1_700);
+    bench.pipeline.add_process(&facts(8, 1_800), None);
+    bench.run(1_900);
+    assert_eq!(user(&bench, PID), (Some(8), Some(1_800)));
+}
+
+#[test]
+fn a_child_is_its_users_from_its_start() {
+    let mut bench = Bench::with_thread();
+    bench.push(SchedFork { uid: 7, ..forked(1_100, 500, 500) });
+    bench.run(1_200);
+    assert_eq!(user(&bench, 500), (Some(7), None));
+}

@@ -5,7 +5,10 @@ mod changes;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tracer_common::events::{SchedExec, SchedExit, SchedFork};
+use tracer_common::{
+    events::{SchedExec, SchedExit, SchedFork},
+    user::UNKNOWN_UID,
+};
 use tracer_store::{FirstIds, Goroutine, Process, Thread};
 
 use super::{ProcessFacts, comm};
@@ -30,6 +33,8 @@ struct Alive {
     events: ProcessEvents,
     /// Its system calls are of no interest.
     without_syscalls: bool,
+    /// When it was known last whose it is (ns).
+    user_at: Option<u64>,
 }
 
 /// How many events of a process were tracked.
@@ -117,8 +122,7 @@ impl Entities {
                 let its = self.utid_by_tid.iter().filter(|(_, utid)| is_its(utid));
                 its.map(|(&tid, _)| tid).collect()
             };
-            let (events, without_syscalls) = (ProcessEvents::default(), false);
-            self.alive.insert(upid, Alive { here: tids.clone(), tids, events, without_syscalls });
+            self.alive.insert(upid, Alive { here: tids.clone(), tids, ..Alive::default() });
         }
         if let Some(alive) = self.alive.get_mut(&upid) {
             alive.without_syscalls = facts.without_syscalls;
@@ -128,13 +132,30 @@ impl Entities {
         row.exe = text(&facts.exe);
         row.build_id = facts.build_id.as_deref().and_then(text);
         row.cmdline = text(&facts.cmdline);
-        row.uid = Some(i64::from(facts.uid));
         row.cgroup = text(&facts.cgroup);
         row.runtime = facts.go_version.as_ref().map(|_| Arc::from("go"));
         row.runtime_version = facts.go_version.as_deref().and_then(text);
         row.level = text(facts.level);
         row.missing = facts.missing.as_deref().and_then(text);
         row.start_ts = row.start_ts.or(begins.map(u64::cast_signed));
+        self.changed_processes.insert(upid);
+        self.is_of_user(upid, facts.uid, facts.uid_at);
+    }
+
+    /// A traced process was this user's at `at` (ns). If it was another's before, what it did until then is not
+    /// this one's; nor if that is not known, because it was seen only afterwards that it was.
+    fn is_of_user(&mut self, upid: i64, uid: u32, at: u64) {
+        let (Some(row), Some(alive)) = (self.processes.get_mut(&upid), self.alive.get_mut(&upid))
+        else {
+            return;
+        };
+        let uid = (uid != UNKNOWN_UID).then(|| i64::from(uid));
+        let is_known = row.uid.is_some() || alive.user_at.is_some();
+        if (is_known && row.uid != uid) || alive.user_at.is_some_and(|before| at < before) {
+            row.uid_since = row.uid_since.max(Some(at.cast_signed()));
+        }
+        row.uid = uid;
+        alive.user_at = alive.user_at.max(Some(at));
         self.changed_processes.insert(upid);
     }
 
@@ -295,7 +316,7 @@ impl Entities {
             if let Some(row) = self.processes.get_mut(&upid) {
                 row.start_ts = Some(event.header.ts.cast_signed());
                 row.parent_upid = Some(parent);
-                row.uid = Some(i64::from(event.uid));
+                row.uid = (event.uid != UNKNOWN_UID).then(|| i64::from(event.uid));
             }
         }
         if !self.was_listed(event) {
@@ -317,6 +338,7 @@ impl Entities {
         let Some(upid) = self.threads.get(&utid).map(|thread| thread.row.upid) else {
             return Vec::new();
         };
+        self.is_of_user(upid, event.uid, event.header.ts);
         if let Some(row) = self.processes.get_mut(&upid)
             && row.exit_code.is_some()
         {
