@@ -1,7 +1,7 @@
 //! `/metrics` for Prometheus: the figures of `tracer status` and `tracer ls` in its text format
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
-use std::{fmt::Write as _, net::SocketAddr, thread::JoinHandle};
+use std::{fmt::Write as _, future::IntoFuture as _, net::SocketAddr, thread::JoinHandle};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -36,9 +36,12 @@ impl Metrics {
         let serve = async move {
             let listener = tokio::net::TcpListener::from_std(socket)?;
             let app = Router::new().route("/metrics", get(move || answer(commands.clone())));
-            // Dropping the sender stops it, too.
-            let stopped = async move { drop(stopped.await) };
-            axum::serve(listener, app).with_graceful_shutdown(stopped).await
+            tokio::select! {
+                ended = axum::serve(listener, app).into_future() => ended,
+                // Also when it is dropped. Nobody is waited for: some never end what they ask, and others wait for the
+                // recording loop, which is what waits here.
+                _ = stopped => Ok(()),
+            }
         };
         let run = move || {
             if let Err(error) = runtime.block_on(serve) {
@@ -173,9 +176,46 @@ fn render(status: &Status, list: &[Traced]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+        time::Duration,
+    };
+
     use tracer_protocol::Count;
 
     use super::*;
+
+    #[test]
+    fn it_ends_whatever_its_clients_do() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let (sender, mut commands) = mpsc::channel(8);
+        for _ in 0..2 {
+            let metrics = Metrics::start(address, sender.clone()).unwrap();
+            let connect = |text: &str| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.write_all(text.as_bytes()).unwrap();
+                stream
+            };
+            // One says nothing, one begins to ask, and one asks while nobody answers.
+            let mut clients = ["", "G", "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"].map(connect);
+            let command = commands.blocking_recv().unwrap();
+            assert_eq!(command.what, Control::Status);
+            let (done, is_done) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                drop(metrics);
+                done.send(()).unwrap();
+            });
+            is_done.recv_timeout(Duration::from_secs(10)).expect("it does not end");
+            for client in &mut clients {
+                client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                // Closed, or reset.
+                assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+            }
+        }
+    }
 
     #[test]
     fn labels_are_escaped_and_every_metric_is_described() {
