@@ -73,7 +73,8 @@ pub struct ServerConfig {
     pub rights: Rights,
     /// The database that is asked.
     pub database: PathBuf,
-    /// How many clients may be connected at once; those of one uid but root at most a quarter of it.
+    /// How many clients may be connected at once; those of one uid but root at most a quarter of it. An eighth is for
+    /// root and the group.
     pub max_clients: usize,
     /// How many questions are answered at once; for others at most half of it.
     pub max_queries: usize,
@@ -111,6 +112,9 @@ impl ServerConfig {
     }
 }
 
+/// So many clients at once, which get one of the last places only if they are in the group, are asked about.
+const CHECKS: usize = 4;
+
 /// Something that the recording loop is asked for. An answer to a client that is gone goes nowhere.
 #[derive(Debug)]
 pub struct Command {
@@ -140,6 +144,8 @@ struct State {
     commands: mpsc::Sender<Command>,
     queries: Semaphore,
     queries_of_others: Semaphore,
+    /// For finding out whether somebody is in the group who gets no place if not.
+    checks: Semaphore,
     clients: Mutex<Clients>,
     answering: AtomicU64,
     answered: AtomicU64,
@@ -168,6 +174,7 @@ pub fn start(config: ServerConfig, commands: mpsc::Sender<Command>) -> Result<Se
         queries: Semaphore::new(config.max_queries),
         queries_of_others: Semaphore::new(config.max_queries.div_ceil(2)),
         rights: RwLock::new(config.rights.clone()),
+        checks: Semaphore::new(CHECKS),
         config,
         commands,
         clients: Mutex::default(),
@@ -235,16 +242,19 @@ impl State {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room for a client; says why there is none.
-    fn admit(self: &Arc<Self>, uid: u32) -> Result<Admitted, Refusal> {
+    /// Makes room for a client, one of the last places if he may do everything; says why there is none.
+    fn admit(self: &Arc<Self>, uid: u32, everything: bool) -> Result<Admitted, Full> {
         let max = self.config.max_clients;
-        let busy = |message: String| Refusal::new(Reason::Busy, message);
+        let busy = |message: String| Full::Whole(Refusal::new(Reason::Busy, message));
         let mut clients = self.clients();
+        let full = || format!("{} clients are connected already; try again later", clients.all);
         if clients.all >= max {
-            return Err(busy(format!("{max} clients are connected already; try again later")));
+            return Err(busy(full()));
+        }
+        if clients.all >= max - max / 8 && !everything {
+            return Err(Full::ForOthers(Refusal::new(Reason::Busy, full())));
         }
         let of_uid = clients.by_uid.get(&uid).copied().unwrap_or_default();
-        // Whether he is in the group is asked later, and takes its time.
         if uid != 0 && of_uid >= max.div_ceil(4) {
             return Err(busy(format!(
                 "{of_uid} clients of user {uid} are connected already; end some of them"
@@ -255,6 +265,15 @@ impl State {
         drop(clients);
         Ok(Admitted { state: Arc::clone(self), uid })
     }
+}
+
+/// There is no place.
+#[derive(Debug)]
+enum Full {
+    /// For nobody, or not for this user.
+    Whole(Refusal),
+    /// But for root and the group.
+    ForOthers(Refusal),
 }
 
 /// A client that counts.
@@ -298,16 +317,39 @@ fn begin(stream: UnixStream, state: &Arc<State>) {
             return;
         }
     };
-    match state.admit(peer.uid) {
+    match state.admit(peer.uid, peer.uid == 0) {
         Ok(admitted) => {
-            tokio::spawn(async move {
-                connection::serve(stream, peer, &admitted.state).await;
-            });
+            tokio::spawn(async move { connection::serve(stream, peer, &admitted.state).await });
         }
-        Err(refusal) => {
-            audit::refused(state, &peer, "connect", &refusal);
-            // There is room for it in a new socket.
-            let _ = stream.try_write(&io::refusal(&refusal));
+        Err(Full::Whole(refusal)) => refuse(&stream, &peer, state, &refusal),
+        Err(Full::ForOthers(refusal)) => {
+            let state = Arc::clone(state);
+            tokio::spawn(async move { one_of_the_last(stream, peer, &state, refusal).await });
         }
     }
+}
+
+/// Serves a client if he is in the group: there are no more places for others.
+async fn one_of_the_last(stream: UnixStream, peer: Peer, state: &Arc<State>, refusal: Refusal) {
+    // The others who are looked at have no place either.
+    let is_member = match state.checks.try_acquire() {
+        Ok(_permit) => {
+            let ServerConfig { group, others, .. } = &state.config;
+            access::of(&stream, &peer, group, *others).await == access::Access::Everything
+        }
+        Err(_) => false,
+    };
+    let admitted = if is_member { state.admit(peer.uid, true) } else { Err(Full::Whole(refusal)) };
+    match admitted {
+        Ok(admitted) => connection::serve(stream, peer, &admitted.state).await,
+        Err(Full::Whole(refusal) | Full::ForOthers(refusal)) => {
+            refuse(&stream, &peer, state, &refusal);
+        }
+    }
+}
+
+fn refuse(stream: &UnixStream, peer: &Peer, state: &State, refusal: &Refusal) {
+    audit::refused(state, peer, "connect", refusal);
+    // There is room for it in a new socket.
+    let _ = stream.try_write(&io::refusal(refusal));
 }

@@ -8,7 +8,7 @@ use nix::libc;
 use tracer_protocol::AttachOptions;
 
 /// Does something in a thread that is another user; only that thread is.
-fn as_user<T: Send>(uid: u32, groups: &[u32], what: impl FnOnce() -> T + Send) -> T {
+pub(super) fn as_user<T: Send>(uid: u32, groups: &[u32], what: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let (none, id) = (-1 as c_long, c_long::from(uid));
@@ -106,5 +106,34 @@ fn one_user_cannot_take_all_the_room() {
         assert_eq!(refusal.reason, Reason::Busy);
         assert!(refusal.message.contains("user 4711"), "{refusal}");
     });
+    served.is_well();
+}
+
+#[test]
+fn some_places_are_for_root_and_the_group() {
+    let group = nix::unistd::Group::from_name("daemon").unwrap().unwrap();
+    let served = Served::with(|config| {
+        config.max_clients = 16;
+        config.group = "daemon".to_owned();
+    });
+    let socket = served.socket();
+    let connect = || Client::connect(socket, "test");
+    // Of four users, each with as many as one may have.
+    let mut clients: Vec<_> =
+        (0..14).map(|n| as_user(OTHER_UID + n / 4, &[], || connect().unwrap())).collect();
+    for _ in 0..3 {
+        let refusal = as_user(OTHER_UID + 9, &[], || refused(connect()));
+        assert_eq!(refusal.reason, Reason::Busy);
+        assert!(refusal.message.contains("14 clients"), "{refusal}");
+    }
+    clients.push(connect().unwrap());
+    let member = |uid| as_user(uid, &[group.gid.as_raw()], connect);
+    let mut client = member(OTHER_UID + 10).unwrap();
+    assert!(matches!(client.control(Control::Status), Ok(Reply::Status(_))));
+    // Now it is full for all.
+    assert_eq!(refused(connect()).reason, Reason::Busy);
+    assert_eq!(refused(member(OTHER_UID + 11)).reason, Reason::Busy);
+    drop((clients, client));
+    wait_until("they are still there", || served.server().counts().clients == 0);
     served.is_well();
 }
