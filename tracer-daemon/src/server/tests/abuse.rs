@@ -93,6 +93,29 @@ fn a_client_that_never_reads_is_let_go() {
     assert!(said.len() > 10_000);
 }
 
+/// As long as it is open, the log of the database cannot be begun anew.
+#[test]
+fn of_others_no_question_stays_open_much_longer_than_it_may_take() {
+    let served = Served::with(|config| config.query_timeout = Duration::from_secs(3));
+    let slowly = |uid| {
+        let mut stream = access::as_user(uid, &[], || served.greeted());
+        ask(ENDLESS).write(&mut stream).unwrap();
+        wait_until("it does not begin", || served.server().counts().queries == 1);
+        let begin = Instant::now();
+        while served.server().counts().queries == 1 && begin.elapsed() < SOON {
+            stream.read_exact(&mut [0; 4 << 10]).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        begin.elapsed()
+    };
+    let elapsed = slowly(OTHER_UID);
+    assert!(elapsed < Duration::from_secs(12), "{elapsed:?}");
+    // Who may do everything may be slow.
+    let elapsed = slowly(0);
+    assert!(elapsed > Duration::from_secs(12), "{elapsed:?}");
+    served.is_well();
+}
+
 #[test]
 fn a_question_ends_with_its_client() {
     let served = Served::new();
