@@ -81,6 +81,11 @@ impl Daemon {
         self.place.dir()
     }
 
+    /// The socket.
+    pub fn socket(&self) -> &Path {
+        self.place.socket()
+    }
+
     /// The database.
     pub fn database(&self) -> &Database {
         &self.database

@@ -1,14 +1,21 @@
 //! What users may do who are not root.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result, anyhow};
-use nix::sys::signal::Signal;
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::{libc, sys::signal::Signal};
 use serde_json::Value;
+use tracer_protocol::{Control, Reply, client::Client};
 use tracer_tests::{
     daemon::{Daemon, User, as_user, open_dir},
     go::Go,
-    harness::{Process, SOON, rows, run, tracer, wait_until},
+    harness::{Process, SOON, monotonic_ns, rows, run, tracer, wait_until},
+    ticks::Ticks,
 };
 
 use super::SOMEBODY;
@@ -18,6 +25,8 @@ const NOBODY_ELSE: User<'_> = User { id: SOMEBODY, groups: &[] };
 /// Everything is traced; the group is one that every system has.
 const CONFIG: &str = "[access]\ngroup = \"daemon\"\nquery_timeout = \"60s\"\nquery_memory = \"96 MiB\"\n\
                       [[rule]]\nname = \"all\"\ncomm = \"service-*\"\nlevel = \"go\"\n";
+/// How soon what happens must be seen, and who may do everything be answered, whatever others do.
+const SEEN: Duration = Duration::from_secs(3);
 /// What the secrets of others begin with.
 const SECRET: &str = "the-secret";
 
@@ -278,6 +287,59 @@ fn a_user_cannot_exhaust_it() -> Result<()> {
     assert!(daemon.traced(own.pid())?.is_some());
     let (_, log) = daemon.end()?;
     assert!(!log.contains("panicked"), "{log}");
+    Ok(())
+}
+
+/// Nor is the time of the loop that records, which answers what takes no query.
+#[test]
+fn a_user_who_asks_without_end_keeps_nothing_from_being_recorded() -> Result<()> {
+    let dir = open_dir()?;
+    let ticks = Ticks::start(dir.path())?;
+    let config = "[[rule]]\ncomm = \"sleep\"\nlevel = \"sched\"\n[[rule]]\ncomm = \"ticks*\"\nlevel = \"sched\"\n";
+    let sleepers: Result<Vec<_>> =
+        (0..300).map(|_| Process::start(Command::new("sleep").arg("300"))).collect();
+    let sleepers = sleepers?;
+    let daemon = Daemon::start_in(dir, config)?;
+    daemon.wait_for(&format!("select count(*) from ({})", ticks.recorded()), 1)?;
+    let from = monotonic_ns();
+    let end = Instant::now() + Duration::from_secs(10);
+    let flood = || -> Result<usize> {
+        // SAFETY: the system call itself, other than the function of the C library, changes one thread.
+        unsafe { libc::syscall(libc::SYS_setresuid, SOMEBODY, SOMEBODY, SOMEBODY) };
+        let mut client = Client::connect(daemon.socket(), "test")?;
+        let mut asked = 0;
+        while Instant::now() < end {
+            let Reply::List(list) = client.control(Control::List)? else { bail!("no list") };
+            // None of them is his.
+            ensure!(list.is_empty(), "{list:?}");
+            asked += 1;
+        }
+        Ok(asked)
+    };
+    std::thread::scope(|scope| -> Result<()> {
+        let clients: Vec<_> = (0..60).map(|_| scope.spawn(flood)).collect();
+        while Instant::now() + SEEN < end {
+            let asked = Instant::now();
+            daemon.status()?;
+            assert!(asked.elapsed() < SEEN, "{:?}", asked.elapsed());
+            let now = monotonic_ns();
+            let last = daemon.number(&format!("select max(n) from ({})", ticks.recorded()))?;
+            let behind = now - ticks.times()?[usize::try_from(last)?];
+            assert!(behind < i64::try_from(2 * SEEN.as_nanos())?, "{behind} ns behind");
+        }
+        let mut asked = 0;
+        for client in clients {
+            asked += client.join().map_err(|_| anyhow!("a panic"))??;
+        }
+        assert!(asked > 600, "{asked}");
+        Ok(())
+    })?;
+    let until = monotonic_ns();
+    let rows = daemon.sql(&ticks.recorded())?;
+    drop(sleepers);
+    let numbers: Vec<_> = rows.iter().filter_map(|row| row["n"].as_i64()).collect();
+    ticks.all_in(&numbers, from, until - i64::try_from(2 * SEEN.as_nanos())?)?;
+    daemon.end()?;
     Ok(())
 }
 

@@ -28,15 +28,20 @@ const TRACEPOINT_NS: f64 = 250.0;
 const UPROBE_NS: f64 = 900.0;
 
 impl Daemon {
-    /// Does what somebody who may do it asks for.
-    pub(super) fn answer(&mut self, what: Control, peer: &Peer) -> Result<Reply, Refusal> {
+    /// Does what somebody who may do it asks for, who may see processes of one user only, or of all.
+    pub(super) fn answer(
+        &mut self,
+        what: Control,
+        only: Option<u32>,
+        peer: &Peer,
+    ) -> Result<Reply, Refusal> {
         match what {
             Control::Attach { target, options, hold } => {
                 self.attach(&target, options, hold.then_some(peer.connection))
             }
             Control::Detach { target } => self.detach(&target),
             Control::Release => Ok(Reply::Detached(self.release(peer.connection))),
-            Control::List => Ok(Reply::List(self.list())),
+            Control::List => Ok(Reply::List(self.list(only))),
             Control::Status => Ok(Reply::Status(Box::new(self.status()))),
             Control::Snapshot { reason } => self.sink.snapshot(&reason),
             Control::Reload => self
@@ -145,9 +150,10 @@ impl Daemon {
         }
     }
 
-    /// What is traced, or should be.
-    fn list(&self) -> Vec<Traced> {
-        let mut pids: Vec<_> = self.processes.traced().map(|process| process.pid).collect();
+    /// What is traced, or should be; of one user, or all.
+    fn list(&self, only: Option<u32>) -> Vec<Traced> {
+        let shown = self.processes.traced().filter(|p| only.is_none_or(|uid| p.uid == uid));
+        let mut pids: Vec<_> = shown.map(|process| process.pid).collect();
         pids.sort_unstable();
         self.rows(&pids)
     }

@@ -12,6 +12,7 @@ use tracer_store::Batch;
 use tracing::{info, warn};
 
 use super::{
+    commands::Turn,
     config::Config,
     ended::Ended,
     health::Health,
@@ -239,8 +240,9 @@ impl Daemon {
     }
 
     fn answer_commands(&mut self) {
-        while let Ok(command) = self.commands.try_recv() {
-            let answer = self.answer(command.what, &command.peer);
+        let mut turn = Turn::begin();
+        while let Some(command) = turn.next(&mut self.commands) {
+            let answer = self.answer(command.what, command.only, &command.peer);
             // Who asked may be gone.
             let _ = command.reply.send(answer);
         }

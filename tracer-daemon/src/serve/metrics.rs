@@ -82,7 +82,7 @@ async fn answer(commands: mpsc::Sender<Command>) -> Response {
 
 async fn ask(commands: &mpsc::Sender<Command>, what: Control) -> Option<Reply> {
     let (reply, answer) = oneshot::channel();
-    commands.send(Command { what, peer: Peer::myself(), reply }).await.ok()?;
+    commands.send(Command { what, only: None, peer: Peer::myself(), reply }).await.ok()?;
     answer.await.ok()?.ok()
 }
 

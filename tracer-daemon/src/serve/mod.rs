@@ -1,5 +1,6 @@
 //! `tracerd serve`: traces the processes that rules name, as they come and go, and those that somebody asks for.
 
+mod commands;
 mod config;
 mod control;
 mod daemon;

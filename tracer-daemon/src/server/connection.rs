@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::{net::UnixStream, sync::oneshot, time::timeout};
+use tracer_common::user::UNKNOWN_UID;
 use tracer_protocol::{
     Control, Hello, Reason, Refusal, Reply, Request, ServerHello, VERSION,
     frame::{Frame, FrameError, Kind, LIMIT},
@@ -39,7 +40,7 @@ pub async fn serve(mut stream: UnixStream, peer: Peer, state: &Arc<State>) {
     }
     drop(stream);
     if holds {
-        match control(Control::Release, &peer, state).await {
+        match control(Control::Release, None, &peer, state).await {
             Ok(Reply::Detached(released)) => {
                 for traced in released {
                     audit::done(&peer, &format!("release {}", traced.pid), "the connection ended");
@@ -98,14 +99,14 @@ async fn talk(
                     Ok(()) => {
                         // Also if the answer comes too late.
                         *holds |= matches!(what, Control::Attach { hold: true, .. });
-                        control(what, peer, state).await
+                        control(what, only(access), peer, state).await
                     }
                     Err(refusal) => Err(refusal),
                 };
                 match answered {
                     Ok(reply) => {
                         audit::done(peer, &said, "done");
-                        let reply = fit(reply, access, state);
+                        let reply = fit(reply, state);
                         send(stream, Kind::Reply, &reply, state).await.is_ok()
                     }
                     Err(refusal) => {
@@ -177,20 +178,33 @@ fn allowed(what: &Control, access: Access, group: &str) -> Result<(), Refusal> {
     })
 }
 
-/// Leaves out what a client must not see, and adds what only the server knows.
-fn fit(mut reply: Reply, access: Access, state: &State) -> Reply {
-    match (&mut reply, access) {
-        (Reply::List(all), Access::Own(uid)) => all.retain(|traced| traced.uid == uid),
-        (Reply::Status(status), _) => status.socket = Some(state.counts()),
-        _ => {}
+/// Whose processes alone a client may see.
+fn only(access: Access) -> Option<u32> {
+    match access {
+        Access::Everything => None,
+        Access::Own(uid) => Some(uid),
+        // He is told so before he can ask. It is no user's.
+        Access::Nothing => Some(UNKNOWN_UID),
+    }
+}
+
+/// Adds what only the server knows.
+fn fit(mut reply: Reply, state: &State) -> Reply {
+    if let Reply::Status(status) = &mut reply {
+        status.socket = Some(state.counts());
     }
     reply
 }
 
 /// Asks the recording loop.
-async fn control(what: Control, peer: &Peer, state: &State) -> Result<Reply, Refusal> {
+async fn control(
+    what: Control,
+    only: Option<u32>,
+    peer: &Peer,
+    state: &State,
+) -> Result<Reply, Refusal> {
     let (reply, answer) = oneshot::channel();
-    let command = Command { what, peer: peer.clone(), reply };
+    let command = Command { what, only, peer: peer.clone(), reply };
     let asked = async {
         state.commands.send(command).await.ok()?;
         answer.await.ok()

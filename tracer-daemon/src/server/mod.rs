@@ -120,6 +120,8 @@ const CHECKS: usize = 4;
 pub struct Command {
     /// What.
     pub what: Control,
+    /// The only uid whose processes are to be in the answer, if there is one.
+    pub only: Option<u32>,
     /// By whom; he may do it.
     pub peer: Peer,
     /// Takes the answer.
@@ -334,8 +336,8 @@ async fn one_of_the_last(stream: UnixStream, peer: Peer, state: &Arc<State>, ref
     // The others who are looked at have no place either.
     let is_member = match state.checks.try_acquire() {
         Ok(_permit) => {
-            let ServerConfig { group, others, .. } = &state.config;
-            access::of(&stream, &peer, group, *others).await == access::Access::Everything
+            let Rights { group, others } = state.rights();
+            access::of(&stream, &peer, &group, others).await == access::Access::Everything
         }
         Err(_) => false,
     };

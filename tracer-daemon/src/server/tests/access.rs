@@ -114,7 +114,7 @@ fn some_places_are_for_root_and_the_group() {
     let group = nix::unistd::Group::from_name("daemon").unwrap().unwrap();
     let served = Served::with(|config| {
         config.max_clients = 16;
-        config.group = "daemon".to_owned();
+        config.rights.group = "daemon".to_owned();
     });
     let socket = served.socket();
     let connect = || Client::connect(socket, "test");

@@ -282,7 +282,10 @@ fn obey(
             let is_released = |traced: &Traced| released.iter().any(|(_, pid)| traced.pid == *pid);
             Reply::Detached(all.extract_if(.., |traced| is_released(traced)).collect())
         }
-        Control::List => Reply::List(all.clone()),
+        Control::List => {
+            let is_shown = |traced: &&Traced| command.only.is_none_or(|uid| traced.uid == uid);
+            Reply::List(all.iter().filter(is_shown).cloned().collect())
+        }
         Control::Status => {
             Reply::Status(Box::new(Status { targets: all.len() as u64, ..Status::default() }))
         }
