@@ -69,13 +69,17 @@ fn rows_before_and_after_it_is_set_have_the_right_time_of_day() -> Result<()> {
     let right = offset()?;
     let from = monotonic_ns();
     thread::sleep(Duration::from_millis(900));
+    let mut is_set = true;
     for step in [HOUR, -HOUR] {
         spans.push((monotonic_ns(), 0));
-        let wrong = Wrong::by(step)?;
-        if wrong.is_none() {
-            eprintln!("skipped: nobody may set the clock here");
-            return Ok(());
-        }
+        let Some(wrong) = Wrong::by(step)? else {
+            eprintln!(
+                "skipped in part: clock_settime(2) is not permitted here (it takes CAP_SYS_TIME, and no seccomp filter \
+                 against it); the times of day are looked at without a step of the clock"
+            );
+            is_set = false;
+            break;
+        };
         spans.push((monotonic_ns(), step));
         // Retention looks at its work meanwhile.
         thread::sleep(Duration::from_millis(900));
@@ -116,7 +120,8 @@ fn rows_before_and_after_it_is_set_have_the_right_time_of_day() -> Result<()> {
         );
         looked_at[usize::try_from(step.signum() + 1)?] += 1;
     }
-    assert!(looked_at.iter().all(|&count| count > 3), "{looked_at:?}");
+    let steps = if is_set { 0..3 } else { 1..2 };
+    assert!(looked_at[steps].iter().all(|&count| count > 3), "{looked_at:?}");
     // Nothing was removed as too old, and nothing is in another order.
     let numbers: Vec<_> =
         place.rows(&ticks.recorded())?.iter().filter_map(|row| row["n"].as_i64()).collect();
