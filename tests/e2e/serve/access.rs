@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -269,6 +270,31 @@ fn a_user_does_not_see_what_root_did_before_the_process_was_his() -> Result<()> 
         let shown = &his_rows(&daemon, &count(&after))?[0]["n"];
         assert_eq!(shown.as_i64(), Some(daemon.number(&count(&after))?), "{table}");
     }
+    daemon.end()?;
+    Ok(())
+}
+
+/// It was his when the daemon began, which is told of no exec as long as nothing is traced.
+#[test]
+fn a_process_is_his_who_has_it_when_it_is_attached_to() -> Result<()> {
+    let dir = open_dir()?;
+    let program = dir.path().join("roots-sleep");
+    fs::copy("/usr/bin/sleep", &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755))?;
+    let mut shell = Command::new("sh");
+    let script = "until [ -e $0/now ]; do sleep 0.1; done; exec $0/roots-sleep 300";
+    let process = Process::start(as_user(shell.args(["-c", script]).arg(dir.path()), NOBODY_ELSE))?;
+    let daemon = Daemon::start_in(dir, "rule = []\n")?;
+    fs::write(daemon.dir().join("now"), "")?;
+    let exe = format!("/proc/{}/exe", process.pid());
+    wait_until("the other program", SOON, || fs::read_link(&exe).is_ok_and(|exe| exe == program))?;
+    daemon.tracer(&["attach", &process.pid().to_string()])?.ok()?;
+    let of_it = format!("process where pid = {}", process.pid());
+    daemon.wait_for(&format!("select count(*) from {of_it}"), 1)?;
+    let rows = daemon.sql(&format!("select uid, exe, cmdline from {of_it}"))?;
+    assert_eq!(rows[0]["uid"], 0, "{rows:?}");
+    assert_eq!(rows[0]["exe"].as_str(), program.to_str(), "{rows:?}");
+    assert_eq!(his_rows(&daemon, &format!("select * from {of_it}"))?, [] as [Value; 0]);
     daemon.end()?;
     Ok(())
 }

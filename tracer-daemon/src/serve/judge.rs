@@ -72,6 +72,13 @@ impl Daemon {
             process.state = State::Refused(error.to_string());
             process.options = None;
         }
+        // What was known may be of another program, and another user: as long as nothing is traced no exec is told of.
+        if since.is_none()
+            && let Some(now) = self.look_up(pid)
+        {
+            (process.exe, process.comm, process.cmdline) = (now.exe, now.comm, now.cmdline);
+            (process.uid, process.uid_at, process.cgroup) = (now.uid, now.uid_at, now.cgroup);
+        }
         if !ProcessInfo::exists(pid) {
             // Too late: the kernel program that would have taken the entry away came before it.
             self.engine.kernel.untrace(pid);
