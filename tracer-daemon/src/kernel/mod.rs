@@ -227,7 +227,8 @@ impl Kernel {
     /// # Errors
     /// When too many processes with a Go runtime are traced.
     pub fn set_target(&mut self, tgid: u32, target: Target) -> Result<(), KernelError> {
-        self.last_salt += 1;
+        // The bits of one differ from those of the next all over: small numbers are mixed into it.
+        self.last_salt = self.last_salt.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let target = Target { salt: self.last_salt, ..target };
         self.targets.insert(tgid, Value(target), 0).map_err(|e| map_error("TARGETS", &e))
     }
