@@ -177,7 +177,10 @@ fn a_full_database_under_mixed_load() -> Result<()> {
     let seconds = seconds("TRACER_SOAK_SECONDS", 20)?;
     let crowd = cc::build("crowd")?;
     let text = seconds.to_string();
-    let daemon = Daemon::start(&format!("[store]\nmax_size = \"{BOUND}\"\n"))?;
+    // Rows that wait for a disk that is busy with something else take no more than that.
+    let daemon = Daemon::start(&format!(
+        "[store]\nmax_size = \"{BOUND}\"\n[limits]\nmemory = \"32 MiB\"\n"
+    ))?;
     let before = daemon.usage()?;
     let load =
         |mode: &str, count: &str| Process::start(Command::new(&crowd).args([mode, count, &text]));

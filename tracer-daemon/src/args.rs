@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, builder::BoolishValueParser};
 
 use crate::{
     kernel::{Level, RING_BYTES},
@@ -137,7 +137,7 @@ pub struct Serve {
     #[arg(long, value_name = "SIZE", env = "TRACERD_RING_SIZE")]
     pub ring_size: Option<Size>,
     /// Keep the last seconds in memory only, and write them when something happens
-    #[arg(long, env = "TRACERD_FLIGHT")]
+    #[arg(long, env = "TRACERD_FLIGHT", value_parser = BoolishValueParser::new())]
     pub flight: bool,
     /// Address of /metrics for Prometheus, such as 127.0.0.1:9464 [default: none]
     #[arg(long, value_name = "ADDRESS", env = "TRACERD_METRICS")]

@@ -194,8 +194,12 @@ pub struct Traced {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
+    /// It is; whether it is a Go program is found out in a moment.
+    Attaching,
     /// It is.
     Tracing,
+    /// It is, and no Go runtime was recognised in it.
+    WithoutGo,
     /// In part: what is missing and why.
     Partly(String),
     /// It is not: why.
@@ -205,7 +209,9 @@ pub enum State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Attaching => f.write_str("attaching"),
             Self::Tracing => f.write_str("tracing"),
+            Self::WithoutGo => f.write_str("tracing, no Go program"),
             Self::Partly(what) => write!(f, "tracing, but {what}"),
             Self::Refused(why) => write!(f, "refused: {why}"),
         }

@@ -6,8 +6,10 @@ use anyhow::{Context as _, Result};
 use tracer_tests::{
     daemon::{Daemon, open_dir},
     go::Go,
-    harness::{Process, SOON, monotonic_ns, run},
+    harness::{Process, SOON, monotonic_ns, run, wait_until},
 };
+
+use super::sleeper;
 
 /// What is older than a second is in an answer, over the socket and from the file.
 #[test]
@@ -113,5 +115,33 @@ fn processes_that_live_for_a_moment_are_recorded() -> Result<()> {
          where cmdline = './moment an-argument' and syscall.name = 'exit_group'";
     assert_eq!(database.number(calls)?, runs);
     tracer_tests::lifetimes::check(&database)?;
+    Ok(())
+}
+
+/// Whether a program has goroutines is only known when somebody has looked into it.
+#[test]
+fn what_ended_before_it_was_looked_into_says_so() -> Result<()> {
+    let dir = open_dir()?;
+    fs::copy(Go::find()?.build("daisy")?, dir.path().join("daisy"))?;
+    fs::copy("/bin/sleep", dir.path().join("no-go"))?;
+    let daemon = Daemon::start_in(dir, "[[rule]]\nexe = \"/tmp/tracerd-*/*\"\nlevel = \"go\"\n")?;
+    let no_go = Process::start(&mut sleeper(&daemon.dir().join("no-go")))?;
+    for _ in 0..20 {
+        run(Command::new(daemon.dir().join("daisy")).args(["-n", "3"]), SOON)?.ok()?;
+    }
+    wait_until("it was looked into", SOON, || {
+        let row = daemon.traced(no_go.pid()).ok().flatten().unwrap_or_default();
+        row["state"].as_str() == Some("without_go")
+    })?;
+    drop(no_go);
+    let (database, _) = daemon.end()?;
+    let count = |of: &str, and: &str| {
+        database
+            .number(&format!("select count(*) from process p where exe like '%/{of}' and {and}"))
+    };
+    assert_eq!(count("no-go", "missing is null")?, 1);
+    assert_eq!(count("daisy", "true")?, 20);
+    let silent = "missing is null and not exists (select * from goroutine g where g.upid = p.upid)";
+    assert_eq!(count("daisy", silent)?, 0);
     Ok(())
 }

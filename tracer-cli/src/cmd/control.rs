@@ -92,7 +92,10 @@ pub fn attach(args: &Attach) -> Result<()> {
     for traced in &already {
         let why =
             traced.rule.as_ref().map_or_else(String::new, |rule| format!(" by the rule {rule}"));
-        note(&format!("{} ({}) is traced already{why}: {}", traced.name, traced.pid, traced.state));
+        let Traced { name, pid, level, state, .. } = traced;
+        note(&format!(
+            "{name} ({pid}) is traced already{why}, at level {level}, and stays so: {state}"
+        ));
     }
     for traced in &processes {
         note(&format!("{} ({}): {}", traced.name, traced.pid, traced.state));

@@ -13,7 +13,7 @@ use super::{
     clock,
     engine::Engine,
     go, kick, session,
-    status::{StatusLine, count, size, tell},
+    status::{StatusLine, WITHOUT_GO, count, size, tell},
     store::Store,
 };
 use crate::{
@@ -285,12 +285,7 @@ impl Recorder {
         };
         let attachable = match &inspected.go {
             _ if self.options.level == Level::Sched => return Vec::new(),
-            None => {
-                return vec![
-                    "no Go runtime recognised: threads and system calls are traced, goroutines not"
-                        .to_owned(),
-                ];
-            }
+            None => return vec![WITHOUT_GO.to_owned()],
             Some(Err(reason)) => return refused(reason),
             Some(Ok(attachable)) => attachable,
         };

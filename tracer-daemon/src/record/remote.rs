@@ -15,7 +15,7 @@ use tracer_protocol::{
 use super::{
     Stop,
     signals::Signals,
-    status::{StatusLine, count, size, tell},
+    status::{StatusLine, WITHOUT_GO, count, size, tell},
 };
 use crate::{args::Attach, kernel::Level};
 
@@ -94,11 +94,10 @@ pub fn follow(
     let Some(first) = processes.into_iter().chain(already).next() else {
         bail!("the daemon traces no process {pid}");
     };
-    match &first.state {
-        State::Refused(why) => bail!("{why}"),
-        State::Partly(what) => tell(what),
-        State::Tracing => {}
+    if let State::Refused(why) = &first.state {
+        bail!("{why}");
     }
+    tell_what_is_missing(&first.state);
     if !ours {
         let why = first.rule.as_ref().map_or_else(
             || "it was attached before".to_owned(),
@@ -118,7 +117,12 @@ pub fn follow(
         if asked.elapsed() >= PERIOD {
             match listed(client, pid)? {
                 // One that a rule asks for is another one: it has its number by now.
-                Some(now) if !ours || now.rule.is_none() => last = now,
+                Some(now) if !ours || now.rule.is_none() => {
+                    if last.state == State::Attaching {
+                        tell_what_is_missing(&now.state);
+                    }
+                    last = now;
+                }
                 _ => return Ok(since(&last)),
             }
             asked = Instant::now();
@@ -133,6 +137,14 @@ pub fn follow(
     };
     // If it is not among them, it has ended just now.
     Ok(since(&released.into_iter().find(|traced| traced.pid == pid).unwrap_or(last)))
+}
+
+fn tell_what_is_missing(state: &State) {
+    match state {
+        State::Partly(what) => tell(what),
+        State::WithoutGo => tell(WITHOUT_GO),
+        State::Attaching | State::Tracing | State::Refused(_) => {}
+    }
 }
 
 fn listed(client: &mut Client, pid: u32) -> Result<Option<Traced>> {

@@ -59,6 +59,10 @@ impl StatusLine {
     }
 }
 
+/// What is said of a program that was to be traced with its goroutines.
+pub const WITHOUT_GO: &str =
+    "no Go runtime recognised: threads and system calls are traced, goroutines not";
+
 /// A line on stderr. That nobody reads it (a closed pipe) is no reason to fail.
 pub fn tell(line: &str) {
     let _ = writeln!(stderr(), "tracerd: {line}");

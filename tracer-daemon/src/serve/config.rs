@@ -18,7 +18,7 @@ use super::{
     rules::{Limit, Rule},
     units,
 };
-use crate::server::Others;
+use crate::{kernel::RING_BYTES, server::Others};
 
 /// Where the config file is if nothing else is said. If it is not there, defaults hold.
 pub const DEFAULT_PATH: &str = "/etc/tracerd/config.toml";
@@ -27,7 +27,7 @@ pub const DEFAULT_PATH: &str = "/etc/tracerd/config.toml";
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// It cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -138,9 +138,20 @@ pub enum Mode {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Memory of events that wait for the disk. Past it they are counted as lost.
+    #[serde(
+        deserialize_with = "units::size_within::<{ Limits::MEMORY.0 }, { Limits::MEMORY.1 }, _>"
+    )]
     pub memory: Size,
     /// The kernel's ring buffer, rounded up to a power of two.
+    #[serde(deserialize_with = "units::size_within::<{ Limits::RING.0 }, { Limits::RING.1 }, _>")]
     pub ring_size: Size,
+}
+
+impl Limits {
+    /// Least and most memory, bytes.
+    pub const MEMORY: (u64, u64) = (1 << 20, 1 << 40);
+    /// Least and most bytes of the ring buffer.
+    pub const RING: (u64, u64) = (*RING_BYTES.start() as u64, *RING_BYTES.end() as u64);
 }
 
 impl Default for Limits {
@@ -286,13 +297,20 @@ fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketA
     let address: SocketAddr = text.parse().map_err(|_| {
         D::Error::custom(format!("`{text}` is not an address such as \"127.0.0.1:9464\""))
     })?;
-    if address.ip().is_loopback() {
-        Ok(Some(address))
-    } else {
-        Err(D::Error::custom(format!(
+    on_loopback(address).map(Some).map_err(D::Error::custom)
+}
+
+/// The address, if other machines cannot reach it: whoever asks there is not asked who he is.
+///
+/// # Errors
+/// When they can.
+pub fn on_loopback(address: SocketAddr) -> Result<SocketAddr, String> {
+    if !address.ip().is_loopback() {
+        return Err(format!(
             "{address} can be reached from other machines: it must be of 127.0.0.0/8 or ::1"
-        )))
+        ));
     }
+    Ok(address)
 }
 
 impl Config {
@@ -424,7 +442,7 @@ mod tests {
         let config = parse("[store]\nmax_size = \"1.5 GiB\"\nmax_age = \"36h\"\n").unwrap();
         assert_eq!(config.store.max_size, Size(3 << 29));
         assert_eq!(config.store.max_age, Time(Duration::from_secs(36 * 3600)));
-        assert_eq!(parse("[limits]\nmemory = 4096").unwrap().limits.memory, Size(4096));
+        assert_eq!(parse("[limits]\nmemory = 4194304").unwrap().limits.memory, Size(4 << 20));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! The loop: who begins is judged by the rules, what is recorded goes to the store, who asks is answered.
 
-use std::{net::SocketAddr, path::PathBuf, time::Instant};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
@@ -17,6 +21,7 @@ use super::{
     ended::Ended,
     health::Health,
     judge::unknown,
+    memory,
     metrics::Metrics,
     prober::{Life, Looked, Prober},
     processes::Processes,
@@ -53,6 +58,7 @@ pub struct Daemon {
     pub(super) processes: Processes,
     pub(super) started: Instant,
     pub(super) health: Health,
+    free: memory::Free,
     pub(super) ended: Ended,
     triggers: Triggers,
     commands: mpsc::Receiver<Command>,
@@ -89,6 +95,7 @@ impl Daemon {
         let prober = Prober::start(probes).context("cannot start a thread")?;
         let mut daemon = Self {
             health: Health::new(),
+            free: memory::Free::new(),
             ended: Ended::default(),
             triggers: Triggers::new(config.triggers.clone()),
             commands,
@@ -116,13 +123,28 @@ impl Daemon {
         Ok(daemon)
     }
 
+    fn tell_of_start(&self) {
+        let Config { store, access, rules, .. } = &self.config;
+        let config = self.file.as_deref().unwrap_or(Path::new("no config file"));
+        let rules = rules.as_ref().map_or("no rules".to_owned(), |rules| rules.len().to_string());
+        info!(
+            "tracerd {} (mode {:?}): {} processes are traced; database {}, socket {}, config {}, rules: {rules}",
+            env!("CARGO_PKG_VERSION"),
+            store.mode,
+            self.processes.traced().count(),
+            store.path.display(),
+            access.socket.display(),
+            config.display(),
+        );
+    }
+
     /// Records until a signal ends it.
     pub fn run(mut self, signals: &Signals) -> Result<()> {
         // Half of the time after which the service manager loses patience.
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
         let mut last_sign = Instant::now();
         notify(&[NotifyState::Ready]);
-        info!("{} processes are traced", self.processes.traced().count());
+        self.tell_of_start();
         let stop = loop {
             let more = self.engine.take();
             self.judge_beginnings();
@@ -253,6 +275,7 @@ impl Daemon {
             let fill = self.engine.fill();
             self.health.update(&self.processes, &self.engine.pipeline, fill);
             self.forget_ended();
+            self.free.give_back_if_due();
         }
     }
 
@@ -279,6 +302,7 @@ impl Daemon {
         };
         process.state = match &looked.go {
             Some(Err(why)) => State::Partly(format!("goroutines cannot be traced: {why}")),
+            None if looked.missing.is_empty() => State::WithoutGo,
             _ if looked.missing.is_empty() => State::Tracing,
             _ => State::Partly(format!("not traced: {}", looked.missing.join(", "))),
         };
@@ -346,8 +370,10 @@ impl Daemon {
         notify(&[NotifyState::Reloading]);
         let read =
             self.read_again().map_err(|error| format!("the config stays as it was: {error:#}"));
-        let (Ok(message) | Err(message)) = &read;
-        warn!("{message}");
+        match &read {
+            Ok(message) => info!("{message}"),
+            Err(message) => warn!("{message}"),
+        }
         notify(&[NotifyState::Ready]);
         read
     }

@@ -84,6 +84,7 @@ impl Daemon {
             self.engine.kernel.untrace(pid);
         }
         process.lost_before = self.engine.pipeline.totals().lost;
+        process.is_new();
         if let Some(options) = process.options {
             self.engine.pipeline.add_process(&process.facts(), None);
             let threads = ProcessInfo::threads(pid).unwrap_or_default();
@@ -116,6 +117,7 @@ impl Daemon {
     pub(super) fn raise(&mut self, pid: u32, options: Options) {
         let Some(process) = self.processes.get_mut(pid) else { return };
         process.options = Some(options);
+        process.is_new();
         let (life, flags) = ((pid, process.since), flags(process));
         self.engine.kernel.trace_if_there(pid, flags);
         if options.syscalls {
@@ -165,10 +167,11 @@ impl Daemon {
     /// Decides of processes that began since the last time, before their events are tracked.
     pub(super) fn judge_beginnings(&mut self) {
         for beginning in self.engine.pipeline.take_beginnings() {
-            let process = match &beginning.what {
+            let mut process = match &beginning.what {
                 Begins::Process { parent } => self.created(&beginning, *parent),
                 Begins::Program { file, cmdline } => self.executes(&beginning, file, cmdline),
             };
+            process.is_new();
             let facts = process.options.map(|_| process.facts());
             self.engine.pipeline.decide(process.pid, beginning.ts, facts);
             // Without an entry it has ended.

@@ -8,6 +8,7 @@ mod ended;
 mod flight;
 mod health;
 mod judge;
+mod memory;
 mod metrics;
 mod prober;
 mod processes;
@@ -26,12 +27,12 @@ use crate::{
     args::{CheckConfig, Serve},
     record::{signals::Signals, tell},
 };
-use config::Config;
+use config::{Config, Limits};
 use daemon::Daemon;
 
 /// `tracerd serve`.
 pub fn serve(args: &Serve) -> Result<ExitCode> {
-    share_memory();
+    memory::share();
     let signals = Signals::block_with(&[Signal::SIGUSR2]).context("cannot watch for signals")?;
     let (config, file) = settings(args)?;
     let daemon = Daemon::start(args.clone(), config, file)?;
@@ -39,22 +40,17 @@ pub fn serve(args: &Serve) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Rows are made by one thread and freed by another: with an arena for each, glibc keeps several times the memory of what
-/// is in use, for ever.
-fn share_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: only this thread exists. A failure changes nothing.
-    unsafe {
-        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1);
-    }
-}
-
 /// `tracerd check-config`.
 pub fn check_config(args: &CheckConfig) -> Result<ExitCode> {
     let (config, file) = Config::read(args.config.as_deref())?;
-    let rules = config.rules.as_ref().map_or(0, Vec::len);
+    let rules = match config.rules.as_deref() {
+        None => "no rules: all processes are traced at level sched".to_owned(),
+        Some([]) => "rules that name nothing: only what somebody attaches to is traced".to_owned(),
+        Some([_]) => "1 rule".to_owned(),
+        Some(rules) => format!("{} rules", rules.len()),
+    };
     match file {
-        Some(file) => tell(&format!("{}: good ({rules} rules)", file.display())),
+        Some(file) => tell(&format!("{}: good ({rules})", file.display())),
         None => tell(&format!(
             "there is no {}: the defaults hold, all processes are traced at level sched",
             config::DEFAULT_PATH
@@ -73,16 +69,29 @@ fn settings(args: &Serve) -> Result<(Config, Option<PathBuf>)> {
         .map_err(|why| anyhow!("--max-size (or TRACERD_MAX_SIZE): {why}"))?;
     store.max_age = args.max_age.unwrap_or(store.max_age);
     store.mode = if args.flight { config::Mode::Flight } else { store.mode };
-    config.limits.memory = args.memory.unwrap_or(config.limits.memory);
-    config.limits.ring_size = args.ring_size.unwrap_or(config.limits.ring_size);
+    let given = |size: Option<Size>, (least, most), name: &str, of_file| match size {
+        Some(size) => units::within(size, least..=most)
+            .map_err(|why| anyhow!("--{name} (or TRACERD_{}): {why}", variable(name))),
+        None => Ok(of_file),
+    };
+    let limits = &mut config.limits;
+    limits.memory = given(args.memory, Limits::MEMORY, "memory", limits.memory)?;
+    limits.ring_size = given(args.ring_size, Limits::RING, "ring-size", limits.ring_size)?;
     let access = &mut config.access;
     access.socket = args.socket.clone().unwrap_or_else(|| access.socket.clone());
-    config.metrics.listen = args.metrics.or(config.metrics.listen);
+    let metrics = args.metrics.map(config::on_loopback).transpose();
+    let metrics = metrics.map_err(|why| anyhow!("--metrics (or TRACERD_METRICS): {why}"))?;
+    config.metrics.listen = metrics.or(config.metrics.listen);
     // Processes that answer questions are in another folder.
     for path in [&mut config.store.path, &mut config.flight.folder, &mut config.access.socket] {
         *path = std::path::absolute(&*path).with_context(|| format!("{}", path.display()))?;
     }
     Ok((config, file))
+}
+
+/// The end of the name of a flag's variable.
+fn variable(flag: &str) -> String {
+    flag.replace('-', "_").to_uppercase()
 }
 
 pub use config::{Size, Time};

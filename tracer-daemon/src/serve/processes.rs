@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 use tracer_protocol::State;
 
 use super::rules::Subject;
-use crate::{pipeline::ProcessFacts, record::Options};
+use crate::{kernel::Level, pipeline::ProcessFacts, record::Options};
 
 /// Why a process is traced as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,9 +72,21 @@ impl Process {
             without_syscalls: self.options.is_some_and(|options| !options.syscalls),
             level: self.options.map_or("", |options| options.level.word()),
             missing: match &self.state {
-                State::Tracing => None,
+                State::Tracing | State::WithoutGo => None,
+                // It stays so if it ends too soon.
+                State::Attaching => {
+                    Some("goroutines, if it has any: its program was not looked into".to_owned())
+                }
                 State::Partly(what) | State::Refused(what) => Some(what.clone()),
             },
+        }
+    }
+
+    /// Its program is to be looked into, if probes are wanted.
+    pub fn is_new(&mut self) {
+        let probes = self.options.is_some_and(|options| options.level > Level::Sched);
+        if !matches!(self.state, State::Refused(_)) {
+            self.state = if probes { State::Attaching } else { State::Tracing };
         }
     }
 

@@ -1,6 +1,6 @@
 //! Sizes and times as people write them.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -79,6 +79,25 @@ pub fn count_up_to<'de, const MAX: usize, D: Deserializer<'de>>(
     }
 }
 
+/// A size from `MIN` to `MAX` bytes.
+pub fn size_within<'de, const MIN: u64, const MAX: u64, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Size, D::Error> {
+    within(Size::deserialize(deserializer)?, MIN..=MAX).map_err(D::Error::custom)
+}
+
+/// The size, if it is one of these (bytes).
+///
+/// # Errors
+/// When it is not.
+pub fn within(size: Size, bounds: RangeInclusive<u64>) -> Result<Size, String> {
+    if bounds.contains(&size.0) {
+        return Ok(size);
+    }
+    let [least, most] = [bounds.start(), bounds.end()].map(|bytes| ByteSize(*bytes));
+    Err(format!("{} is not a size from {least} to {most}", ByteSize(size.0)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -95,6 +114,13 @@ mod tests {
         {
             access(good).unwrap();
         }
+        let limits =
+            |line: &str| Config::parse(&format!("[limits]\n{line}\n"), Path::new("c.toml"));
+        assert!(limits("memory = \"1 MiB\"\nring_size = \"4 KiB\"").is_ok());
+        let error = limits("memory = 0").unwrap_err().to_string();
+        assert_eq!(error, "c.toml:2: memory: 0 B is not a size from 1.0 MiB to 1.0 TiB");
+        let error = limits("ring_size = \"100 GiB\"").unwrap_err().to_string();
+        assert_eq!(error, "c.toml:2: ring_size: 100.0 GiB is not a size from 4.0 KiB to 1.0 GiB");
         for (line, why) in [
             ("queries = 0", "c.toml:2: queries: 0 is not a number from 1 to 1000"),
             (
