@@ -82,8 +82,10 @@ fn what_is_attached_over_the_socket_is_answered_over_it() -> Result<()> {
     let program = Process::start(program.args(["-d", "60s"]))?;
     let pid = program.pid().to_string();
     daemon.tracer(&["attach", &pid])?.ok()?;
-    let list = daemon.tracer(&["ls"])?.ok()?.stdout;
-    assert!(list.contains(&pid) && list.contains("httpload") && list.contains("tracing"), "{list}");
+    wait_until("its state", SOON, || {
+        let list = daemon.tracer(&["ls"]).map(|ended| ended.stdout).unwrap_or_default();
+        list.contains(&pid) && list.contains("httpload") && list.contains("tracing")
+    })?;
     let status = daemon.tracer(&["status"])?.ok()?.stdout;
     assert!(status.contains("trace.db") && status.contains("1 connected"), "{status}");
 

@@ -264,7 +264,7 @@ fn a_reload_applies_them_to_what_runs() -> Result<()> {
     daemon.wait_for_rule(pid, "")?;
     let ended = run(tracerd(&["check-config"])?.arg(&file), SOON)?;
     assert_eq!(ended.code(), 0, "{ended:?}");
-    assert!(ended.stderr.contains("good (1 rules)"), "{ended:?}");
+    assert!(ended.stderr.contains("good (1 rule)"), "{ended:?}");
     drop(service);
     let (database, _) = daemon.end()?;
     for table in
