@@ -68,7 +68,7 @@ pub enum Control {
     List,
     /// How the daemon is; answered by [`Reply::Status`].
     Status,
-    /// Write out what a flight recorder holds; answered by [`Reply::Done`].
+    /// Write out what a flight recorder holds; answered by [`Reply::Written`] when that is complete.
     Snapshot {
         /// Why, for the row that tells of it.
         reason: String,
@@ -154,6 +154,13 @@ pub enum Reply {
     List(Vec<Traced>),
     /// How the daemon is.
     Status(Box<Status>),
+    /// A snapshot is complete.
+    Written {
+        /// Its file.
+        file: PathBuf,
+        /// What whoever is to ask it must know, if there is something.
+        note: Option<String>,
+    },
     /// It is done.
     Done {
         /// What was done, in a line.

@@ -108,8 +108,10 @@ fn a_trigger_writes_what_led_to_it() -> Result<()> {
 fn it_writes_when_it_is_asked_to_and_keeps_as_many_as_it_may() -> Result<()> {
     let (daemon, folder) = start()?;
     sleeps("0.05")?;
-    daemon.tracer(&["snapshot"])?.ok()?;
-    let first = newer_than(&[], &folder)?;
+    // It is there when its name is told.
+    let told = daemon.tracer(&["snapshot"])?.ok()?.stdout;
+    let first = PathBuf::from(told.trim());
+    assert_eq!(snapshots(&folder), std::slice::from_ref(&first));
     assert_eq!(number(&first, "select count(*) from trigger_fired where kind = 'request'")?, 1);
     daemon.process().signal(Signal::SIGUSR2)?;
     let second = newer_than(std::slice::from_ref(&first), &folder)?;
@@ -175,9 +177,10 @@ fn nothing_stays_of_one_that_cannot_be_written() -> Result<()> {
         run(Command::new("/bin/sh").args(["-c", "true & wait", &format!("{n:0>2000}")]), SOON)?
             .ok()?;
     }
-    daemon.tracer(&["snapshot"])?.ok()?;
-    wait_until("a word", SOON, || daemon.log().contains("the snapshot cannot be written"))
-        .with_context(|| daemon.log())?;
+    let ended = daemon.tracer(&["snapshot"])?;
+    let told = "the snapshot cannot be written";
+    assert!(ended.code() == 1 && ended.stderr.contains(told), "{ended:?}");
+    assert!(daemon.log().contains(told), "{}", daemon.log());
     let left: Vec<_> =
         fs::read_dir(disk.path())?.filter_map(|e| e.ok()).map(|e| e.path()).collect();
     assert_eq!(left, [filler]);

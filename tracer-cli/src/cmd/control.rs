@@ -126,13 +126,16 @@ pub fn detach(args: &Detach) -> Result<()> {
     Ok(())
 }
 
-/// Writes out what the flight recorder holds.
+/// Writes out what the flight recorder holds, and tells where.
 pub fn snapshot(args: &Snapshot) -> Result<()> {
     let control = Control::Snapshot { reason: args.reason.clone() };
-    let Reply::Done { message } = ask(&args.socket.socket, control)? else {
+    let Reply::Written { file, note: told } = ask(&args.socket.socket, control)? else {
         return unexpected();
     };
-    note(&message);
+    if let Some(told) = told {
+        note(&told);
+    }
+    writeln!(std::io::stdout(), "{}", file.display())?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use crate::{
     kernel::Level,
     pipeline::ProcessEvents,
     record::{Options, clock},
-    server::Peer,
+    server::Command,
     target::ProcessInfo,
 };
 
@@ -29,13 +29,9 @@ const UPROBE_NS: f64 = 900.0;
 
 impl Daemon {
     /// Does what somebody who may do it asks for, who may see processes of one user only, or of all.
-    pub(super) fn answer(
-        &mut self,
-        what: Control,
-        only: Option<u32>,
-        peer: &Peer,
-    ) -> Result<Reply, Refusal> {
-        match what {
+    pub(super) fn answer(&mut self, command: Command) {
+        let Command { what, only, peer, reply } = command;
+        let answer = match what {
             Control::Attach { target, options, hold } => {
                 self.attach(&target, options, hold.then_some(peer.connection))
             }
@@ -43,12 +39,14 @@ impl Daemon {
             Control::Release => Ok(Reply::Detached(self.release(peer.connection))),
             Control::List => Ok(Reply::List(self.list(only))),
             Control::Status => Ok(Reply::Status(Box::new(self.status()))),
-            Control::Snapshot { reason } => self.sink.snapshot(&reason),
+            Control::Snapshot { reason } => return self.sink.snapshot(&reason, Some(reply)),
             Control::Reload => self
                 .reload()
                 .map(|message| Reply::Done { message })
                 .map_err(|message| Refusal::new(Reason::Failed, message)),
-        }
+        };
+        // Who asked may be gone.
+        let _ = reply.send(answer);
     }
 
     /// Traces processes, for good or as long as a connection lasts.

@@ -165,11 +165,7 @@ impl Daemon {
             match signals.take().map(|received| received.signal) {
                 // It has logged what came of it.
                 Some(Signal::SIGHUP) => drop(self.reload()),
-                Some(Signal::SIGUSR2) => {
-                    if let Err(refusal) = self.sink.snapshot("SIGUSR2") {
-                        warn!("{refusal}");
-                    }
-                }
+                Some(Signal::SIGUSR2) => self.sink.snapshot("SIGUSR2", None),
                 Some(signal) => break signal,
                 None => {}
             }
@@ -264,9 +260,7 @@ impl Daemon {
     fn answer_commands(&mut self) {
         let mut turn = Turn::begin();
         while let Some(command) = turn.next(&mut self.commands) {
-            let answer = self.answer(command.what, command.only, &command.peer);
-            // Who asked may be gone.
-            let _ = command.reply.send(answer);
+            self.answer(command);
         }
     }
 

@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tracer_protocol::{Loss, Reason, Refusal, Reply, Status};
+use tracer_protocol::{Loss, Reason, Refusal, Status};
 use tracer_store::{
     Background, Batch, Clock, Fired, FirstIds, LastingWriter, Limits, NewSession, words::loss_stage,
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     config::{Config, Mode},
     flight::Flight,
-    snapshots::Snapshots,
+    snapshots::{Asker, Snapshots, answer},
 };
 use crate::record::{clock, session, tell};
 
@@ -30,6 +30,8 @@ pub struct Recorder {
     snapshots: Snapshots,
     /// Why it is to write when it has written what it writes now.
     next: Option<String>,
+    /// Who asked for that.
+    askers: Vec<Asker>,
 }
 
 impl Sink {
@@ -43,6 +45,7 @@ impl Sink {
                     flight: Flight::new(flight.keep.0, flight.memory.memory(), session.started_ts),
                     snapshots: Snapshots::new(&flight.folder, flight.snapshots, &store.path),
                     next: None,
+                    askers: Vec::new(),
                 };
                 Ok((Self::Flight(Box::new(recorder)), FirstIds::default()))
             }
@@ -113,12 +116,12 @@ impl Sink {
         }
     }
 
-    /// Writes out what the flight recorder holds, because somebody wants it.
-    pub fn snapshot(&mut self, reason: &str) -> Result<Reply, Refusal> {
+    /// Writes out what the flight recorder holds, because somebody wants it, who is answered when that is complete.
+    pub fn snapshot(&mut self, reason: &str, asker: Option<Asker>) {
         let Self::Flight(recorder) = self else {
             let message = "events are stored as they come, there is nothing to write out: ask the \
                            database (mode = \"flight\" in the config keeps them in memory)";
-            return Err(Refusal::new(Reason::Failed, message));
+            return answer(asker, Err(Refusal::new(Reason::Failed, message)));
         };
         let ts = clock::pair().ts;
         let fired = Fired {
@@ -128,16 +131,9 @@ impl Sink {
             ..Fired::default()
         };
         recorder.add(Batch { fired: vec![fired], last_ts: ts, ..Batch::default() });
-        let mut message = if recorder.snapshots.is_busy() {
-            recorder.next = Some("request".to_owned());
-            "it is written when the one that is being written is complete".to_owned()
-        } else {
-            recorder.write("request")?
-        };
-        if let Some(note) = recorder.snapshots.note() {
-            message += &format!("; {note}");
-        }
-        Ok(Reply::Done { message })
+        recorder.next = Some("request".to_owned());
+        recorder.askers.extend(asker);
+        recorder.write_next();
     }
 
     pub fn status(&self) -> Status {
@@ -196,21 +192,10 @@ impl Recorder {
         if !self.snapshots.is_busy()
             && let Some(reason) = self.next.take()
         {
-            match self.write(&reason) {
-                Ok(message) => info!("{message}"),
-                Err(refusal) => warn!("{refusal}"),
-            }
+            let session = NewSession { started_ts: self.flight.since(), ..session::begin() };
+            let askers = std::mem::take(&mut self.askers);
+            self.snapshots.begin(self.flight.batches(), session, clock::pair(), &reason, askers);
         }
-    }
-
-    fn write(&mut self, reason: &str) -> Result<String, Refusal> {
-        let session = NewSession { started_ts: self.flight.since(), ..session::begin() };
-        let path = self
-            .snapshots
-            .begin(self.flight.batches(), session, clock::pair(), reason)
-            .map_err(|error| Refusal::new(Reason::Failed, format!("{error:#}")))?;
-        let path = path.display();
-        Ok(format!("{reason}: the last seconds are being written to {path}"))
     }
 }
 

@@ -9,6 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use tokio::sync::oneshot;
+use tracer_protocol::{Reason, Refusal, Reply};
 use tracer_store::{Clock, NewSession, SNAPSHOT_ENDING, Writer};
 use tracing::{info, warn};
 
@@ -21,8 +23,21 @@ pub struct Snapshots {
     most: usize,
     /// A link to the newest one, so that questions are answered from it.
     newest: PathBuf,
-    /// The one that is being written.
-    writing: Option<JoinHandle<Result<PathBuf>>>,
+    /// The one that is being written, and who waits for it.
+    writing: Option<(JoinHandle<Result<PathBuf>>, Vec<Asker>)>,
+}
+
+/// Takes the answer to who asked for a snapshot.
+pub type Asker = oneshot::Sender<Result<Reply, Refusal>>;
+
+/// Answers somebody, who may be gone; what cannot be done is said in the log, too.
+pub fn answer(askers: impl IntoIterator<Item = Asker>, answer: Result<Reply, Refusal>) {
+    if let Err(refusal) = &answer {
+        warn!("{refusal}");
+    }
+    for asker in askers {
+        let _ = asker.send(answer.clone());
+    }
 }
 
 impl Snapshots {
@@ -35,34 +50,32 @@ impl Snapshots {
         (self.folder, self.most) = (folder.into(), most.max(1));
     }
 
-    /// What whoever is to ask a snapshot must know, if there is something.
-    pub fn note(&self) -> Option<String> {
-        hides(&self.newest).then(|| stays(&self.newest))
-    }
-
     /// Whether one is being written.
     pub fn is_busy(&mut self) -> bool {
-        if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
+        if self.writing.as_ref().is_some_and(|(thread, _)| thread.is_finished()) {
             self.wait();
         }
         self.writing.is_some()
     }
 
-    /// Begins to write one in the background; returns the file, which is there when it is complete. Rows are since `session.started_ts`.
+    /// Begins to write one in the background; who asked for it is answered when it is complete. Rows are since
+    /// `session.started_ts`.
     pub fn begin(
         &mut self,
         held: Held,
         session: NewSession,
         ended: Clock,
         reason: &str,
-    ) -> Result<PathBuf> {
-        fs::create_dir_all(&self.folder)
-            .with_context(|| format!("cannot create {}", self.folder.display()))?;
+        askers: Vec<Asker>,
+    ) {
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string().replace(':', "");
-        let path = self.folder.join(format!("{time}-{}{SNAPSHOT_ENDING}", in_a_name(reason)));
+        let file = self.folder.join(format!("{time}-{}{SNAPSHOT_ENDING}", in_a_name(reason)));
+        info!("{reason}: the last seconds are being written to {}", file.display());
         let (reason, newest) = (reason.to_owned(), self.newest.clone());
-        let (folder, most, file) = (self.folder.clone(), self.most, path.clone());
+        let (folder, most) = (self.folder.clone(), self.most);
         let work = move || {
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot create {}", folder.display()))?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             // It has its name when it is complete.
             let partial = Partial(file.with_extension("partial"));
@@ -72,20 +85,30 @@ impl Snapshots {
             remove_old(&folder, most);
             Ok(file)
         };
-        let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(work)?;
-        self.writing = Some(thread);
-        Ok(path)
+        match std::thread::Builder::new().name("snapshot".to_owned()).spawn(work) {
+            Ok(thread) => self.writing = Some((thread, askers)),
+            Err(error) => answer(askers, Err(failed(&error.to_string()))),
+        }
     }
 
     /// Waits for the one that is being written.
     pub fn wait(&mut self) {
-        match self.writing.take().map(JoinHandle::join) {
-            Some(Ok(Ok(path))) => info!("{} is written", path.display()),
-            Some(Ok(Err(error))) => warn!("the snapshot cannot be written: {error:#}"),
-            Some(Err(_)) => warn!("the snapshot is not complete: its thread has panicked"),
-            None => {}
-        }
+        let Some((thread, askers)) = self.writing.take() else { return };
+        let written = match thread.join() {
+            Ok(Ok(file)) => {
+                info!("{} is written", file.display());
+                let note = hides(&self.newest).then(|| stays(&self.newest));
+                Ok(Reply::Written { file, note })
+            }
+            Ok(Err(error)) => Err(failed(&format!("{error:#}"))),
+            Err(_) => Err(failed("its thread has panicked")),
+        };
+        answer(askers, written);
     }
+}
+
+fn failed(why: &str) -> Refusal {
+    Refusal::new(Reason::Failed, format!("the snapshot cannot be written: {why}"))
 }
 
 /// A snapshot that is not complete: of this nothing stays, however its writing ends.

@@ -289,9 +289,10 @@ fn obey(
         Control::Status => {
             Reply::Status(Box::new(Status { targets: all.len() as u64, ..Status::default() }))
         }
-        Control::Snapshot { reason } => {
-            Reply::Done { message: format!("snapshot by {}: {reason}", command.peer.uid) }
-        }
+        Control::Snapshot { reason } => Reply::Written {
+            file: "/a".into(),
+            note: Some(format!("{}: {reason}", command.peer.uid)),
+        },
         Control::Reload => Reply::Done { message: "reloaded".into() },
     })
 }

@@ -176,7 +176,7 @@ fn the_recording_is_asked_and_told() {
     assert_eq!((socket.path.as_path(), socket.clients), (served.socket(), 1));
     assert!(socket.refused >= 1);
     let snapshot = client.control(Control::Snapshot { reason: "why".into() }).unwrap();
-    assert_eq!(snapshot, Reply::Done { message: "snapshot by 0: why".into() });
+    assert_eq!(snapshot, Reply::Written { file: "/a".into(), note: Some("0: why".into()) });
 }
 
 #[test]
