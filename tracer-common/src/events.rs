@@ -87,6 +87,10 @@ events! {
         cgroup: u64, "cgroup id";
         /// When the process was created, on the clock that goes on while the machine sleeps.
         start: u64, "ns of CLOCK_BOOTTIME";
+        /// The program, see [`SysFile`]; 0 if it is not known.
+        file: u64, "file id";
+        /// [`crate::target::Traced::exec`] from now on.
+        entry: u64, "ns";
         /// Name of the thread from now on.
         comm: [u8; COMM_LEN], "text, zero padded";
     }

@@ -28,6 +28,9 @@ pub struct Traced {
     /// When the process was created (task_struct.start_boottime of its first thread, ns), where a kernel
     /// program made the entry; else 0. It tells processes with the same pid.
     pub start: u64,
+    /// When the process began to run its program (CLOCK_MONOTONIC, ns), where that made the entry; else 0. What was decided
+    /// of the program before does not hold for it.
+    pub exec: u64,
 }
 
 /// What holds for processes without an entry of their own.

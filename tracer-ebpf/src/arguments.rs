@@ -259,10 +259,21 @@ fn timeout(kind: Timeout, at: u64, second: u64) -> i64 {
 /// Address of the file name in a struct linux_binprm; 0 if it is not known.
 #[inline(always)]
 pub fn filename(binprm: u64) -> u64 {
+    of_binprm(binprm, globals::binprm_filename())
+}
+
+/// Number of the file that is run, of which a struct linux_binprm tells; 0 if it is not known.
+#[inline(always)]
+pub fn executable(binprm: u64) -> u64 {
+    file::number_of(of_binprm(binprm, globals::binprm_file()))
+}
+
+#[inline(always)]
+fn of_binprm(binprm: u64, offset: usize) -> u64 {
     if globals::binprm_known() == 0 {
         return 0;
     }
-    let at = binprm.wrapping_add(globals::binprm_filename() as u64) as *const u64;
+    let at = binprm.wrapping_add(offset as u64) as *const u64;
     // SAFETY: the helper checks the address.
     unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(at) }.unwrap_or(0)
 }

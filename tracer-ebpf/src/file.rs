@@ -89,31 +89,38 @@ struct Socket {
 /// 0 if that is nothing.
 #[inline(always)]
 pub fn number(fd: i32) -> u64 {
-    if globals::files_known() == 0 || (fd < 0 && fd != AT_FDCWD) { 0 } else { file_number(fd) }
+    if globals::files_known() == 0 || (fd < 0 && fd != AT_FDCWD) { 0 } else { file_number(fd, 0) }
 }
 
-/// A function of its own that others could call, too: such a one the verifier follows once, and not anew on each
-/// way that leads to it.
+/// As [`number`], of a struct file of the kernel; 0 for none.
+#[inline(always)]
+pub fn number_of(file: u64) -> u64 {
+    if globals::files_known() == 0 || file == 0 { 0 } else { file_number(AT_FDCWD, file) }
+}
+
+/// Of the file, or of the file descriptor if that is 0. A function of its own that others could call, too: such a one the
+/// verifier follows once, and not anew on each way that leads to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn file_number(fd: i32) -> u64 {
-    let mut file = File::default();
-    match find(fd, &mut file) {
-        Some(()) => told(&file),
+pub extern "C" fn file_number(fd: i32, file: u64) -> u64 {
+    let mut found = File::default();
+    match find(fd, file, &mut found) {
+        Some(()) => told(&found),
         None => 0,
     }
 }
 
 #[inline(always)]
-fn find(fd: i32, found: &mut File) -> Option<()> {
+fn find(fd: i32, mut file: u64, found: &mut File) -> Option<()> {
     let task = Task::current();
     let fs = task.fs();
     if fs == 0 {
         return None;
     }
     found.root = read(fs, globals::fs_root())?;
-    let mut file = 0;
-    if fd == AT_FDCWD {
+    if file != 0 {
+        found.path = read(file, globals::file_path())?;
+    } else if fd == AT_FDCWD {
         found.path = read(fs, globals::fs_pwd())?;
     } else {
         let files = task.files();

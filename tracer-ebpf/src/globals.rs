@@ -137,7 +137,9 @@ globals! {
     NETLINK_KNOWN, netlink_known;
     /// Offset of linux_binprm.filename.
     BINPRM_FILENAME, binprm_filename;
-    /// 1 if it is known.
+    /// Offset of linux_binprm.file.
+    BINPRM_FILE, binprm_file;
+    /// 1 if both of these are known.
     BINPRM_KNOWN, binprm_known;
     /// Offset in bits of task_struct.in_iowait, or ABSENT.
     TASK_IN_IOWAIT, task_in_iowait;

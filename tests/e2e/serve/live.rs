@@ -118,6 +118,28 @@ fn processes_that_live_for_a_moment_are_recorded() -> Result<()> {
     Ok(())
 }
 
+/// What is decided of the shell comes when it has become the program already.
+#[test]
+fn what_was_another_program_a_moment_ago_is_recorded_whole() -> Result<()> {
+    let dir = open_dir()?;
+    fs::copy("/bin/true", dir.path().join("moment"))?;
+    let daemon = Daemon::start_in(dir, "[[rule]]\ncomm = \"moment\"\nlevel = \"sched\"\n")?;
+    let runs = 150;
+    for _ in 0..runs {
+        let mut shell = Command::new("sh");
+        // It lives for about as long as the daemon takes to hear of it.
+        shell.args(["-c", "/bin/true; exec ./moment"]).current_dir(daemon.dir());
+        run(&mut shell, SOON)?.ok()?;
+    }
+    let (database, _) = daemon.end()?;
+    let whole = "select count(*) from process p where comm = 'moment' and exit_code = 0 and exists
+         (select * from syscall join thread using (utid) where upid = p.upid and syscall.name = 'exit_group')";
+    let whole = database.number(whole)?;
+    // docs/adr/0006: the kernel does not tell everything.
+    assert!(whole >= runs - 2, "{whole}");
+    Ok(())
+}
+
 /// Whether a program has goroutines is only known when somebody has looked into it.
 #[test]
 fn what_ended_before_it_was_looked_into_says_so() -> Result<()> {

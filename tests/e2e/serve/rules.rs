@@ -361,3 +361,21 @@ fn children_of_an_attached_process_are_judged_by_themselves() -> Result<()> {
     assert_eq!(database.number(&rows)?, 0);
     Ok(())
 }
+
+/// A rule is about the file that is run, however the program was named and however short it lives.
+#[test]
+fn hold_for_what_is_run_by_another_path() -> Result<()> {
+    let dir = open_dir()?;
+    fs::create_dir(dir.path().join("bin"))?;
+    fs::copy("/bin/true", dir.path().join("bin/moment"))?;
+    std::os::unix::fs::symlink("bin/moment", dir.path().join("link"))?;
+    let file = dir.path().join("bin/moment").display().to_string();
+    let daemon =
+        Daemon::start_in(dir, &format!("[[rule]]\nexe = \"{file}\"\nlevel = \"sched\"\n"))?;
+    let script = "i=0; while [ $i -lt 20 ]; do bin/moment; ./link; i=$((i+1)); done";
+    run(Command::new("sh").args(["-c", script]).current_dir(daemon.dir()), SOON)?.ok()?;
+    let ended = format!("select count(*) from process where exe = '{file}' and exit_code = 0");
+    daemon.wait_for(&ended, 40)?;
+    daemon.end()?;
+    Ok(())
+}

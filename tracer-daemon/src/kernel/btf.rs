@@ -111,8 +111,11 @@ const OPTIONAL: &[(&str, &str, &[Field])] = &[
     ),
     (
         "BINPRM_KNOWN",
-        "paths of execve that are not in memory yet",
-        &[("BINPRM_FILENAME", "linux_binprm", &["filename"])],
+        "what execve runs, in full",
+        &[
+            ("BINPRM_FILENAME", "linux_binprm", &["filename"]),
+            ("BINPRM_FILE", "linux_binprm", &["file"]),
+        ],
     ),
 ];
 

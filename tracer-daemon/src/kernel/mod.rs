@@ -182,15 +182,20 @@ impl Kernel {
     /// When too many processes are traced.
     pub fn trace(&mut self, tgid: u32, flags: u32) -> Result<(), KernelError> {
         // What a kernel program has noted of it stays.
-        let start = self.traced.get(&tgid, 0).map_or(0, |Value(traced)| traced.start);
+        let known = self.traced.get(&tgid, 0).map_or_else(|_| Traced::default(), |Value(it)| it);
         self.traced
-            .insert(tgid, Value(Traced { flags, reserved: 0, start }), 0)
+            .insert(tgid, Value(Traced { flags, ..known }), 0)
             .map_err(|e| map_error("TRACED", &e))
     }
 
-    /// Changes how the process `tgid` is traced, if it has not ended: kernel programs have made an entry for it.
-    pub fn trace_if_there(&mut self, tgid: u32, flags: u32) {
+    /// Changes how the process `tgid` is traced, if it has not ended: kernel programs have made an entry for it. With
+    /// `of`, only if that is the entry with these [`Traced::start`] and [`Traced::exec`], and not one of another program by
+    /// now, which is recorded until somebody has decided about it.
+    pub fn trace_if_there(&mut self, tgid: u32, of: Option<(u64, u64)>, flags: u32) {
         let Ok(Value(traced)) = self.traced.get(&tgid, 0) else { return };
+        if of.is_some_and(|of| of != (traced.start, traced.exec)) {
+            return;
+        }
         // Without an entry by now it has ended.
         let _ = self.traced.insert(tgid, Value(Traced { flags, ..traced }), BPF_EXIST);
     }

@@ -1,6 +1,8 @@
 //! Processes that begin, as the kernel tells of them at once: before their events are tracked, somebody has to
 //! decide whether they are.
 
+use std::sync::Arc;
+
 use tracer_common::{
     Event,
     events::{EXEC_FILE, EXEC_WORDS, SchedExec, SchedFork},
@@ -37,12 +39,26 @@ pub enum Begins {
     Program {
         /// The file as execve was told: not always the whole path. Cut after 255 bytes.
         file: String,
+        /// Number of the file that is run, see [`tracer_common::events::SysFile`].
+        number: u64,
+        /// Its path as the process sees it, if it is known.
+        exe: Option<Arc<str>>,
+        /// [`tracer_common::target::Traced::exec`] of its entry.
+        entry: u64,
         /// Its arguments, joined by spaces, cut after 512 bytes; empty if they could not be read.
         cmdline: String,
     },
 }
 
 impl Beginning {
+    /// Which entry the kernel programs made for it ([`tracer_common::target::Traced`]): its `start` and `exec`.
+    pub const fn entry(&self) -> (u64, u64) {
+        match self.what {
+            Begins::Process { .. } => (self.created, 0),
+            Begins::Program { entry, .. } => (self.created, entry),
+        }
+    }
+
     /// What an event and its record tell; none if nothing begins with it.
     pub(super) fn of(event: &Event, record: &[u8]) -> Option<Self> {
         match event {
@@ -79,7 +95,13 @@ impl Beginning {
             uid: event.uid,
             cgroup: event.cgroup,
             comm: text(&event.comm),
-            what: Begins::Program { file: text(file), cmdline: args.join(" ") },
+            what: Begins::Program {
+                file: text(file),
+                number: event.file,
+                exe: None,
+                entry: event.entry,
+                cmdline: args.join(" "),
+            },
         }
     }
 }

@@ -111,7 +111,15 @@ impl Pipeline {
 
     /// Who began since the last call.
     pub fn take_beginnings(&mut self) -> Vec<Beginning> {
-        self.beginnings.as_mut().map(std::mem::take).unwrap_or_default()
+        let mut all = self.beginnings.as_mut().map(std::mem::take).unwrap_or_default();
+        for beginning in &mut all {
+            // What came in the other ring is there by now.
+            if let Begins::Program { number, exe, .. } = &mut beginning.what {
+                let shown = self.tracker.file_of(*number).filter(|path| path.starts_with('/'));
+                *exe = shown.map(|path| path.strip_suffix(" (deleted)").unwrap_or(&path).into());
+            }
+        }
+        all
     }
 
     /// The answer to a [`Beginning`]: whether the process is traced from that moment on, and what is known of it.

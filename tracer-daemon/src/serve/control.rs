@@ -247,7 +247,7 @@ impl Daemon {
         if known.traced() == decided.options {
             if other_reason {
                 // Its children may be others'.
-                self.engine.kernel.trace_if_there(pid, flags(known));
+                self.engine.kernel.trace_if_there(pid, None, flags(known));
             }
             return false;
         }

@@ -119,7 +119,7 @@ impl Daemon {
         process.options = Some(options);
         process.is_new();
         let (life, flags) = ((pid, process.since), flags(process));
-        self.engine.kernel.trace_if_there(pid, flags);
+        self.engine.kernel.trace_if_there(pid, None, flags);
         if options.syscalls {
             self.engine.pipeline.record_syscalls(pid);
         }
@@ -169,13 +169,19 @@ impl Daemon {
         for beginning in self.engine.pipeline.take_beginnings() {
             let mut process = match &beginning.what {
                 Begins::Process { parent } => self.created(&beginning, *parent),
-                Begins::Program { file, cmdline } => self.executes(&beginning, file, cmdline),
+                Begins::Program { file, exe, cmdline, .. } => {
+                    self.executes(&beginning, exe.as_deref().unwrap_or(file), cmdline)
+                }
             };
             process.is_new();
             let facts = process.options.map(|_| process.facts());
             self.engine.pipeline.decide(process.pid, beginning.ts, facts);
             // Without an entry it has ended.
-            self.engine.kernel.trace_if_there(process.pid, flags(&process));
+            self.engine.kernel.trace_if_there(
+                process.pid,
+                Some(beginning.entry()),
+                flags(&process),
+            );
             if let Some(options) = process.options {
                 self.look_into((process.pid, process.since), options);
             }

@@ -20,7 +20,7 @@ use tracer_common::{
 
 use crate::{
     arguments,
-    emit::{emit, emit_tail, unreadable},
+    emit::{emit, emit_tail, now, unreadable},
     maps::{self, TARGETS, TRACED, traced},
     task::Task,
 };
@@ -62,7 +62,7 @@ fn inherit(parent: u32, child: u32, start: u64) {
     if flags & INHERIT != 0 {
         let flags = flags & !MAYBE_GO;
         // Without room for it, it is not traced; user space sees that it has no more room.
-        let _ = TRACED.insert(child, Traced { flags, reserved: 0, start }, 0);
+        let _ = TRACED.insert(child, Traced { flags, reserved: 0, start, exec: 0 }, 0);
     } else {
         let _ = TRACED.remove(child);
     }
@@ -99,13 +99,17 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
         // SAFETY: a whole u32 of an existing entry; user space sets it again when it has looked.
         unsafe { (*target).flags &= !GO };
     }
-    let start = task.start();
+    let (start, entry) = (task.start(), now());
     if new != 0 {
         // Without room for it, it is not traced; user space sees that it has no more room.
-        let _ = TRACED.insert(tgid, Traced { flags, reserved: 0, start }, 0);
+        let _ = TRACED.insert(tgid, Traced { flags, reserved: 0, start, exec: entry }, 0);
+    } else if let Some(traced) = TRACED.get_ptr_mut(&tgid) {
+        // SAFETY: whole words of an existing entry.
+        unsafe { ((*traced).start, (*traced).exec) = (start, entry) };
     }
     let old_tid = ctx.arg::<u64>(1) as u32;
     let filename = arguments::filename(ctx.arg::<u64>(2));
+    let file = arguments::executable(ctx.arg::<u64>(2));
     if flags & SYSCALLS != 0 {
         arguments::executes(u64::from(tgid) << 32 | u64::from(old_tid), filename);
     }
@@ -123,7 +127,18 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
         let args_len = unsafe { read_args(task, tail.cast::<u8>().add(EXEC_FILE)) };
         // SAFETY: room that was reserved.
         unsafe {
-            record.write(SchedExec { header, tgid, old_tid, uid, args_len, cgroup, start, comm });
+            record.write(SchedExec {
+                header,
+                tgid,
+                old_tid,
+                uid,
+                args_len,
+                cgroup,
+                start,
+                file,
+                entry,
+                comm,
+            });
         }
     });
     0

@@ -73,6 +73,8 @@ fn exec(ts: u64, pid: u32) -> SchedExec {
         args_len: 0,
         cgroup: 0,
         start: ts,
+        file: 0,
+        entry: 0,
         comm: [0; 16],
     }
 }

@@ -311,6 +311,8 @@ fn exec(ts: u64, old_tid: u32) -> SchedExec {
         args_len: 0,
         cgroup: 0,
         start: 0,
+        file: 0,
+        entry: 0,
         comm: *b"program\0\0\0\0\0\0\0\0\0",
     }
 }
