@@ -113,7 +113,8 @@ fn call(tid: i64, line: &str) -> Result<Call> {
 fn integer(text: &str) -> Result<i64> {
     let number = match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).map(u64::cast_signed),
-        None => i64::from_str(text),
+        // rt_sigreturn returns whatever was in the register, as a number without a sign.
+        None => i64::from_str(text).or_else(|_| u64::from_str(text).map(u64::cast_signed)),
     };
     number.with_context(|| format!("no number: {text}"))
 }
@@ -270,5 +271,7 @@ mod tests {
         assert_eq!(calls[4].files.len(), 2);
         assert_eq!(calls[5].paths, ["x", "y"]);
         assert_eq!((calls[6].name.as_str(), calls[6].ret), ("exit_group", None));
+        let calls = parse("7 rt_sigreturn({mask=[]}) = 9223440825118076533\n").expect("valid");
+        assert_eq!(calls[0].ret, Some(9_223_440_825_118_076_533_u64.cast_signed()));
     }
 }
