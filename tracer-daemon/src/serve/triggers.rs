@@ -1,4 +1,4 @@
-//! Looks out for what triggers name, in the rows that are about to be stored. Pure: no I/O, no clock.
+//! Looks out for what triggers name, in the rows that are about to be stored. Pure, but for a line in the log: no I/O, no clock.
 
 use std::{mem::replace, sync::Arc, time::Duration};
 
@@ -71,16 +71,15 @@ impl Triggers {
         let Self { watched, known, until } = self;
         let mut fired = Vec::new();
         let span = Span { from: replace(until, batch.last_ts), to: batch.last_ts };
-        let (any, lengths) =
-            (!watched.is_empty(), watched.iter().any(|one| one.trigger.longer.is_some()));
-        let mut see = |seen: Seen<'_>| {
-            fired.extend(watched.iter_mut().find_map(|one| one.fires(&seen, known)));
-        };
-        if lengths {
-            known.each_interval(&batch.closed, span, &mut see);
-            known.each_interval(&batch.open, span, &mut see);
-        }
-        if any {
+        if !watched.is_empty() {
+            let lengths = watched.iter().any(|one| one.trigger.longer.is_some());
+            let mut see = |seen: Seen<'_>| {
+                fired.extend(watched.iter_mut().find_map(|one| one.fires(&seen, known)));
+            };
+            if lengths {
+                known.each_interval(&batch.closed, span, &mut see);
+                known.each_interval(&batch.open, span, &mut see);
+            }
             known.each_other(batch, &mut see);
         }
         known.forget(batch);
