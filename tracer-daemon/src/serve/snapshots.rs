@@ -168,15 +168,15 @@ fn stays(link: &Path) -> String {
 
 /// Makes `link` point to a file, unless a file of its own is there.
 fn point_to(link: &Path, file: &Path) {
-    let made = match fs::symlink_metadata(link) {
-        Ok(meta) if !meta.is_symlink() => {
-            warn!("{}", stays(link));
-            return;
-        }
-        Ok(_) => fs::remove_file(link).and_then(|()| symlink(file, link)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => symlink(file, link),
-        Err(error) => Err(error),
+    if hides(link) {
+        warn!("{}", stays(link));
+        return;
+    }
+    let removed = match fs::remove_file(link) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     };
+    let made = removed.and_then(|()| symlink(file, link));
     if let Err(error) = made {
         warn!("{} cannot be made to point to {}: {error}", link.display(), file.display());
     }
