@@ -62,16 +62,17 @@ pub fn check_config(args: &CheckConfig) -> Result<ExitCode> {
 /// The config file, and what flags and the environment say instead.
 fn settings(args: &Serve) -> Result<(Config, Option<PathBuf>)> {
     let (mut config, file) = Config::read(args.config.as_deref())?;
+    let wrong = |name: &str, why: String| {
+        anyhow!("--{name} (or TRACERD_{}): {why}", name.replace('-', "_").to_uppercase())
+    };
     let store = &mut config.store;
     store.path = args.db.clone().unwrap_or_else(|| store.path.clone());
     store.max_size = args.max_size.unwrap_or(store.max_size);
-    config::Store::check_bound(store.max_size)
-        .map_err(|why| anyhow!("--max-size (or TRACERD_MAX_SIZE): {why}"))?;
+    config::Store::check_bound(store.max_size).map_err(|why| wrong("max-size", why))?;
     store.max_age = args.max_age.unwrap_or(store.max_age);
     store.mode = if args.flight { config::Mode::Flight } else { store.mode };
     let given = |size: Option<Size>, (least, most), name: &str, of_file| match size {
-        Some(size) => units::within(size, least..=most)
-            .map_err(|why| anyhow!("--{name} (or TRACERD_{}): {why}", variable(name))),
+        Some(size) => units::within(size, least..=most).map_err(|why| wrong(name, why)),
         None => Ok(of_file),
     };
     let limits = &mut config.limits;
@@ -80,18 +81,13 @@ fn settings(args: &Serve) -> Result<(Config, Option<PathBuf>)> {
     let access = &mut config.access;
     access.socket = args.socket.clone().unwrap_or_else(|| access.socket.clone());
     let metrics = args.metrics.map(config::on_loopback).transpose();
-    let metrics = metrics.map_err(|why| anyhow!("--metrics (or TRACERD_METRICS): {why}"))?;
+    let metrics = metrics.map_err(|why| wrong("metrics", why))?;
     config.metrics.listen = metrics.or(config.metrics.listen);
     // Processes that answer questions are in another folder.
     for path in [&mut config.store.path, &mut config.flight.folder, &mut config.access.socket] {
         *path = std::path::absolute(&*path).with_context(|| format!("{}", path.display()))?;
     }
     Ok((config, file))
-}
-
-/// The end of the name of a flag's variable.
-fn variable(flag: &str) -> String {
-    flag.replace('-', "_").to_uppercase()
 }
 
 pub use config::{Size, Time};
