@@ -47,12 +47,18 @@ fn is_as_the_rule_says(daemon: &Daemon, pid: i32) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn what_a_rule_traces_goes_on_when_an_attach_ends() -> Result<()> {
+/// A daemon, and a service that it traces because of the rule.
+fn traced_by_a_rule() -> Result<(Daemon, Process)> {
     let daemon = Daemon::start_in(open_dir()?, CONFIG)?;
     let process = Process::start(&mut service(daemon.dir(), "service-a")?)?;
+    is_as_the_rule_says(&daemon, process.pid())?;
+    Ok((daemon, process))
+}
+
+#[test]
+fn what_a_rule_traces_goes_on_when_an_attach_ends() -> Result<()> {
+    let (daemon, process) = traced_by_a_rule()?;
     let pid = process.pid();
-    is_as_the_rule_says(&daemon, pid)?;
     // By itself, and killed.
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
         let since = monotonic_ns();
@@ -81,10 +87,8 @@ fn what_a_rule_traces_goes_on_when_an_attach_ends() -> Result<()> {
 
 #[test]
 fn more_of_the_kernel_is_nothing_of_the_runtime() -> Result<()> {
-    let daemon = Daemon::start_in(open_dir()?, CONFIG)?;
-    let process = Process::start(&mut service(daemon.dir(), "service-a")?)?;
+    let (daemon, process) = traced_by_a_rule()?;
     let pid = process.pid();
-    is_as_the_rule_says(&daemon, pid)?;
     let since = monotonic_ns();
     let how = ["attach", &pid.to_string(), "--level", "sched", "--kernel-stacks"];
     daemon.tracer(&how)?.ok()?;
