@@ -175,6 +175,9 @@ impl Daemon {
             if !self.sink.works() {
                 bail!("the thread that writes the database has ended: see what it said above");
             }
+            if !self.server.works() {
+                bail!("the thread that answers at the socket has ended: see what it said above");
+            }
             if watchdog.is_some_and(|period| last_sign.elapsed() >= period) {
                 last_sign = Instant::now();
                 notify(&[NotifyState::Watchdog]);

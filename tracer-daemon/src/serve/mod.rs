@@ -91,3 +91,43 @@ fn settings(args: &Serve) -> Result<(Config, Option<PathBuf>)> {
 }
 
 pub use config::{Size, Time};
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    /// What holds with these flags and an empty config file.
+    fn with(flags: &[&str]) -> Result<Config> {
+        let file = tempfile::NamedTempFile::new()?;
+        let path = file.path().to_str().context("an odd path")?;
+        let args = [&["tracerd", "serve", "--config", path], flags].concat();
+        let Command::Serve(args) = Args::try_parse_from(args)?.command else {
+            unreachable!("the command is serve");
+        };
+        Ok(settings(&args)?.0)
+    }
+
+    #[test]
+    fn flags_have_the_bounds_of_the_file() {
+        for (flags, name) in [
+            (["--metrics", "0.0.0.0:9464"], "--metrics"),
+            (["--metrics", "[::]:9464"], "--metrics"),
+            (["--max-size", "1 KiB"], "--max-size"),
+            (["--memory", "1 KiB"], "--memory"),
+            (["--ring-size", "1 KiB"], "--ring-size"),
+        ] {
+            let error = with(&flags).expect_err(name).to_string();
+            assert!(error.starts_with(name), "{flags:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn flags_win() {
+        let config = with(&["--metrics", "127.0.0.1:9464", "--max-size", "1 GiB"]).unwrap();
+        assert_eq!(config.metrics.listen, Some(([127, 0, 0, 1], 9464).into()));
+        assert_eq!(config.store.max_size, Size(1 << 30));
+    }
+}

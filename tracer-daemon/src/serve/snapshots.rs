@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     thread::JoinHandle,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result};
@@ -15,6 +15,11 @@ use tracer_store::{Clock, NewSession, SNAPSHOT_ENDING, Writer};
 use tracing::{info, warn};
 
 use super::flight::Held;
+
+/// What the name of a snapshot that is not complete ends with.
+const PARTIAL_ENDING: &str = ".flight.partial";
+/// Nobody writes a snapshot in which nothing has changed for so long.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Where snapshots go.
 pub struct Snapshots {
@@ -69,7 +74,10 @@ impl Snapshots {
         askers: Vec<Asker>,
     ) {
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string().replace(':', "");
-        let file = self.folder.join(format!("{time}-{}{SNAPSHOT_ENDING}", in_a_name(reason)));
+        let name = format!("{time}-{}", in_a_name(reason));
+        let file = self.folder.join(format!("{name}{SNAPSHOT_ENDING}"));
+        // It has its name when it is complete.
+        let partial = self.folder.join(format!("{name}{PARTIAL_ENDING}"));
         info!("{reason}: the last seconds are being written to {}", file.display());
         let (reason, newest) = (reason.to_owned(), self.newest.clone());
         let (folder, most) = (self.folder.clone(), self.most);
@@ -77,12 +85,12 @@ impl Snapshots {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            // It has its name when it is complete.
-            let partial = Partial(file.with_extension("partial"));
+            let partial = Partial(partial);
             runtime.block_on(write(&partial.0, held, session, ended, &reason))?;
             fs::rename(&partial.0, &file)?;
             point_to(&newest, &file);
             remove_old(&folder, most);
+            remove_abandoned(&folder, ABANDONED);
             Ok(file)
         };
         match std::thread::Builder::new().name("snapshot".to_owned()).spawn(work) {
@@ -184,9 +192,7 @@ fn point_to(link: &Path, file: &Path) {
 
 /// Removes the oldest snapshots past the number that may stay. Their names are in the order of time.
 fn remove_old(folder: &Path, most: usize) {
-    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let is_one = |path: &PathBuf| path.to_string_lossy().ends_with(SNAPSHOT_ENDING);
-    let mut all: Vec<_> = entries.map(|entry| entry.path()).filter(is_one).collect();
+    let mut all: Vec<_> = with_ending(folder, SNAPSHOT_ENDING).collect();
     all.sort_unstable();
     for path in all.iter().rev().skip(most) {
         if let Err(error) = fs::remove_file(path) {
@@ -195,9 +201,34 @@ fn remove_old(folder: &Path, most: usize) {
     }
 }
 
+/// Removes what a daemon that was killed has left of the snapshot that it wrote, if it did so at least `age` ago.
+fn remove_abandoned(folder: &Path, age: Duration) {
+    let is_old = |path: &PathBuf| {
+        let modified = fs::metadata(path).and_then(|meta| meta.modified());
+        modified.is_ok_and(|time| time.elapsed().is_ok_and(|passed| passed >= age))
+    };
+    // With it goes what SQLite has beside it.
+    with_ending(folder, PARTIAL_ENDING).filter(is_old).map(Partial).for_each(drop);
+}
+
+/// The files of a folder whose names end with this.
+fn with_ending(folder: &Path, ending: &'static str) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.map(|entry| entry.path()).filter(move |path| path.to_string_lossy().ends_with(ending))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
+
+    fn names(folder: &Path) -> Vec<OsString> {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        names
+    }
 
     #[test]
     fn only_the_newest_stay_and_other_files_are_left_alone() {
@@ -206,10 +237,7 @@ mod tests {
             fs::write(folder.path().join(name), "x").unwrap();
         }
         remove_old(folder.path(), 2);
-        let left = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name());
-        let mut left: Vec<_> = left.collect();
-        left.sort_unstable();
-        assert_eq!(left, ["0-mine.db", "2-b.flight.db", "3-c.flight.db"]);
+        assert_eq!(names(folder.path()), ["0-mine.db", "2-b.flight.db", "3-c.flight.db"]);
     }
 
     #[test]
@@ -233,10 +261,20 @@ mod tests {
             fs::write(folder.path().join(name), "x").unwrap();
         }
         drop(Partial(folder.path().join("a.partial")));
-        let left = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name());
-        let mut left: Vec<_> = left.collect();
-        left.sort_unstable();
-        assert_eq!(left, ["a.db", "b.partial"]);
+        assert_eq!(names(folder.path()), ["a.db", "b.partial"]);
+    }
+
+    #[test]
+    fn what_a_killed_daemon_has_left_goes_after_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["1-a.flight.partial", "1-a.flight.partial-wal", "1-b.flight.db", "my.partial"]
+        {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        remove_abandoned(folder.path(), ABANDONED);
+        assert_eq!(names(folder.path()).len(), 4, "it may be being written");
+        remove_abandoned(folder.path(), Duration::ZERO);
+        assert_eq!(names(folder.path()), ["1-b.flight.db", "my.partial"]);
     }
 
     #[test]

@@ -212,6 +212,11 @@ impl Server {
     pub fn set_rights(&self, rights: Rights) {
         *self.state.rights.write().unwrap_or_else(PoisonError::into_inner) = rights;
     }
+
+    /// Whether it still answers: its thread ends only with it, or by a defect.
+    pub fn works(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
 }
 
 impl Drop for Server {
