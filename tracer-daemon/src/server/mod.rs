@@ -9,6 +9,7 @@ mod audit;
 mod connection;
 mod io;
 mod query;
+mod rounds;
 mod socket;
 pub mod worker;
 
@@ -36,6 +37,7 @@ use tokio::{
 use tracer_protocol::{Control, Reason, Refusal, Reply, SocketCounts};
 
 pub use access::Peer;
+use rounds::Rounds;
 
 /// What users may do who are neither root nor in the group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -78,7 +80,7 @@ pub struct ServerConfig {
     pub max_clients: usize,
     /// How many questions are answered at once; for others at most half of it.
     pub max_queries: usize,
-    /// How long a question may take.
+    /// How long a question may take; one of others at most [`query::OTHERS`].
     pub query_timeout: Duration,
     /// How much memory a question may take, bytes.
     pub query_memory: u64,
@@ -111,6 +113,11 @@ impl ServerConfig {
         }
     }
 }
+
+/// Questions of others may join a round for so long, and the next one begins after a pause in which the log of the database
+/// can begin anew.
+const ROUND: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// So many clients at once, which get one of the last places only if they are in the group, are asked about.
 const CHECKS: usize = 4;
@@ -146,6 +153,7 @@ struct State {
     commands: mpsc::Sender<Command>,
     queries: Semaphore,
     queries_of_others: Semaphore,
+    rounds_of_others: Rounds,
     /// For finding out whether somebody is in the group who gets no place if not.
     checks: Semaphore,
     clients: Mutex<Clients>,
@@ -175,6 +183,7 @@ pub fn start(config: ServerConfig, commands: mpsc::Sender<Command>) -> Result<Se
     let state = Arc::new(State {
         queries: Semaphore::new(config.max_queries),
         queries_of_others: Semaphore::new(config.max_queries.div_ceil(2)),
+        rounds_of_others: Rounds::new(ROUND, PAUSE),
         rights: RwLock::new(config.rights.clone()),
         checks: Semaphore::new(CHECKS),
         config,

@@ -20,7 +20,11 @@ use tracer_protocol::{
     frame::{Frame, FrameError, Kind, LIMIT},
 };
 
-use super::{State, access::Access, io, worker::Order};
+use super::{State, access::Access, io, rounds::Part, worker::Order};
+
+/// A question of somebody who is neither root nor in the group may take so long, if the limit for all is not less: the
+/// log of the database grows meanwhile.
+pub const OTHERS: Duration = Duration::from_secs(60);
 
 /// A slow client may take this many times as long as the question itself, if he may do everything...
 const SLOWER: u32 = 4;
@@ -46,6 +50,7 @@ pub async fn answer(
     question: Question,
     time: Duration,
 ) -> Ended {
+    let time = if access == Access::Everything { time } else { time.min(OTHERS) };
     let outcome = match permits(state, access).await {
         Err(refusal) => Ended::Refused(refusal),
         Ok(_permits) => {
@@ -65,14 +70,17 @@ pub async fn answer(
     outcome
 }
 
-type Permits<'a> = (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>);
+type Permits<'a> = (SemaphorePermit<'a>, Option<(SemaphorePermit<'a>, Part<'a>)>);
 
 /// Waits for its turn.
 async fn permits(state: &State, access: Access) -> Result<Permits<'_>, Refusal> {
     let permits = async {
         let of_others = match access {
             Access::Everything => None,
-            _ => Some(state.queries_of_others.acquire().await.ok()?),
+            _ => {
+                let permit = state.queries_of_others.acquire().await.ok()?;
+                Some((permit, state.rounds_of_others.join().await))
+            }
         };
         Some((state.queries.acquire().await.ok()?, of_others))
     };
