@@ -20,7 +20,10 @@ use tracer_store::{Batch, EventCount, FirstIds, words::loss_stage};
 use crate::{
     counts::{Arrivals, Counts},
     kernel::KernelFrame,
-    target::go::{GoRuntime, snapshot::Snapshot},
+    target::{
+        DELETED,
+        go::{GoRuntime, snapshot::Snapshot},
+    },
 };
 pub use beginning::{Beginning, Begins};
 use losses::Losses;
@@ -116,7 +119,7 @@ impl Pipeline {
             // What came in the other ring is there by now.
             if let Begins::Program { number, exe, .. } = &mut beginning.what {
                 let shown = self.tracker.file_of(*number).filter(|path| path.starts_with('/'));
-                *exe = shown.map(|path| path.strip_suffix(" (deleted)").unwrap_or(&path).into());
+                *exe = shown.map(|path| path.strip_suffix(DELETED).unwrap_or(&path).into());
             }
         }
         all

@@ -11,6 +11,9 @@ use thiserror::Error;
 /// Inode of the first pid namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO).
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
 
+/// What the kernel adds to a path that leads to its file no more.
+pub const DELETED: &str = " (deleted)";
+
 /// Executables are moved by whole pages.
 const PAGE: u64 = 4096;
 
@@ -147,10 +150,11 @@ impl ProcessInfo {
         names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
-    /// Path of its executable; none if it has none or has ended.
+    /// Path of its executable, also if that is deleted or replaced; none if it has none or has ended.
     pub fn exe(pid: u32) -> Option<String> {
         let path = std::fs::read_link(Self::exe_link(pid)).ok()?;
-        Some(path.to_string_lossy().into_owned())
+        let path = path.to_string_lossy();
+        Some(path.strip_suffix(DELETED).unwrap_or(&path).to_owned())
     }
 
     /// Its control group; none if it has ended.
@@ -294,6 +298,18 @@ mod tests {
         assert_eq!(parse_call("240 0x5581 0x0 0x0 0x0 0x0 0x0 0xffd1c6a0 0xf7f0b8c1\n"), None);
         assert_eq!(parse_call("running\n"), None);
         assert_eq!(parse_call("-1 0x7ffc6a70b1c0 0x7f0b8c\n"), None);
+    }
+
+    #[test]
+    fn a_deleted_executable_has_its_path() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("sleep");
+        std::fs::copy("/bin/sleep", &path).expect("it is there");
+        let mut child = std::process::Command::new(&path).arg("60").spawn().expect("it starts");
+        std::fs::remove_file(&path).expect("it is there");
+        let exe = ProcessInfo::exe(child.id());
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+        assert_eq!(exe.as_deref(), path.to_str());
     }
 
     #[test]
