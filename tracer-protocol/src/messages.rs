@@ -189,7 +189,8 @@ pub struct Traced {
     pub events_per_s: f64,
     /// Events since then.
     pub events: u64,
-    /// Events that were lost since then.
+    /// Events that were lost since then, and rows that were not stored. Whose they were is not known: those of all
+    /// processes.
     pub losses: u64,
     /// What tracing costs it at present by estimate, as a share of one CPU (1.0: a whole one).
     pub cost: f64,

@@ -160,7 +160,7 @@ impl Daemon {
         let costs = self.prober.shown().costs;
         let tracepoint = costs.tracepoint.unwrap_or(TRACEPOINT_NS);
         let uprobe = costs.uprobe.unwrap_or(UPROBE_NS) + TRAP_NS;
-        let lost = self.engine.pipeline.totals().lost;
+        let lost = self.lost();
         let now = clock::pair();
         let row = |process: &Process| {
             let ProcessEvents { kernel, runtime } = self.engine.pipeline.events_of(process.pid);

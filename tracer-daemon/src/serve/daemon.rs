@@ -334,6 +334,11 @@ impl Daemon {
         }
     }
 
+    /// Events that were lost since the start, and rows that were not stored.
+    pub(super) fn lost(&self) -> u64 {
+        self.engine.pipeline.totals().lost + self.sink.lost()
+    }
+
     fn notices(&mut self) {
         for notice in self.engine.pipeline.take_notices() {
             match notice {

@@ -83,7 +83,7 @@ impl Daemon {
             // Too late: the kernel program that would have taken the entry away came before it.
             self.engine.kernel.untrace(pid);
         }
-        process.lost_before = self.engine.pipeline.totals().lost;
+        process.lost_before = self.lost();
         process.is_new();
         if let Some(options) = process.options {
             self.engine.pipeline.add_process(&process.facts(), None);
@@ -173,6 +173,7 @@ impl Daemon {
                     self.executes(&beginning, exe.as_deref().unwrap_or(file), cmdline)
                 }
             };
+            process.lost_before = self.lost();
             process.is_new();
             let facts = process.options.map(|_| process.facts());
             self.engine.pipeline.decide(process.pid, beginning.ts, facts);

@@ -48,7 +48,7 @@ pub struct Process {
     pub next: Option<Options>,
     /// Whether that is possible.
     pub state: State,
-    /// Events of all processes that had been lost when its tracing began.
+    /// [`Daemon::lost`](super::daemon::Daemon::lost) when its tracing began.
     pub lost_before: u64,
 }
 

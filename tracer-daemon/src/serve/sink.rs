@@ -92,6 +92,17 @@ impl Sink {
         }
     }
 
+    /// Rows that could not be stored.
+    pub fn lost(&self) -> u64 {
+        match self {
+            Self::Store(writer) => {
+                let state = writer.state();
+                state.dropped_queue + state.dropped_store
+            }
+            Self::Flight(_) => 0,
+        }
+    }
+
     /// Whether the next batch must have everything, because a new database was begun.
     pub fn wants_whole(&self) -> bool {
         match self {
