@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -44,6 +44,9 @@ const COMMANDS: usize = 64;
 /// Rows that are stored together at most: one row in two, of those that are dropped if the disk does not keep up, is more
 /// than none.
 const BATCH_ROWS: usize = 32_768;
+
+/// How long reading the goroutines of a process may hold up the loop; meanwhile the ring fills.
+const GOROUTINES: Duration = Duration::from_secs(1);
 
 /// The daemon.
 pub struct Daemon {
@@ -325,12 +328,19 @@ impl Daemon {
             return;
         }
         self.engine.pipeline.set_go(pid, go.runtime(), go.bias(), since);
-        match snapshot::take(pid, &go.runtime(), go.bias()) {
+        match snapshot::take_within(GOROUTINES, pid, &go.runtime(), go.bias()) {
             Ok(snapshot) => self.engine.pipeline.set_existing(pid, snapshot),
-            Err(error) => info!(
-                "{} ({pid}): goroutines that do nothing while they are traced are not recorded: {error}",
-                process.comm
-            ),
+            Err(error) => {
+                let what = format!(
+                    "goroutines that do nothing while they are traced are not recorded: {error}"
+                );
+                info!("{} ({pid}): {what}", process.comm);
+                if process.state == State::Tracing {
+                    process.state = State::Partly(what.clone());
+                    let facts = ProcessFacts { missing: Some(what), ..facts };
+                    self.engine.pipeline.add_process(&facts, None);
+                }
+            }
         }
     }
 

@@ -97,6 +97,7 @@ impl Process<'_> {
             let mut left: Vec<u64> = together.to_vec();
             let mut found = FxHashMap::default();
             for attempt in 1..=ATTEMPTS {
+                self.time.check()?;
                 let Some(read) = self.read(&left, attempt == ATTEMPTS)? else {
                     return Ok(Err("a goroutine with an impossible number, status or start"));
                 };
@@ -156,6 +157,7 @@ impl Process<'_> {
                 RUNNING => SnapStack::Running,
                 COPYSTACK => SnapStack::Changing,
                 _ if is_deep => {
+                    self.time.check()?;
                     let ranges = ranges_of(address, &words, MAX_STACK, l);
                     self.stack(&words, &self.memory.read_all(&ranges)?, 0, last)
                 }

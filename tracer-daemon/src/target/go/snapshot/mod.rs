@@ -10,7 +10,10 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use nix::{
     sys::time::TimeSpec,
@@ -37,6 +40,9 @@ pub enum SnapshotError {
     /// What was found is no list of goroutines.
     #[error("what should be the runtime's list of goroutines holds something else ({0})")]
     Implausible(&'static str),
+    /// There are too many goroutines, or their stacks are too deep.
+    #[error("its goroutines are so many that they could not be read within {} s", .0.as_secs_f64())]
+    TooLong(Duration),
     /// The memory of the process cannot be read.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -137,8 +143,22 @@ pub struct SnapHeap {
 /// # Errors
 /// When the list of goroutines cannot be found or read.
 pub fn take(pid: u32, runtime: &GoRuntime, bias: u64) -> Result<Snapshot, SnapshotError> {
+    take_within(Duration::MAX, pid, runtime, bias)
+}
+
+/// The same, if reading the goroutines takes no longer than this.
+///
+/// # Errors
+/// As [`take`], and when it would take longer.
+pub fn take_within(
+    limit: Duration,
+    pid: u32,
+    runtime: &GoRuntime,
+    bias: u64,
+) -> Result<Snapshot, SnapshotError> {
     let tids = ProcessInfo::thread_ids(pid);
-    let process = Process { memory: Memory::of(pid), runtime, bias, tids };
+    let time = Limit { limit, end: Instant::now().checked_add(limit) };
+    let process = Process { memory: Memory::of(pid), runtime, bias, tids, time };
     let taken_from = monotonic();
     let mut goroutines = process.goroutines()?;
     let procs = process.procs()?;
@@ -161,6 +181,23 @@ struct Process<'a> {
     bias: u64,
     /// Kernel's ids of its threads by the ids that it knows itself, if these are different.
     tids: Option<HashMap<u32, u32>>,
+    time: Limit,
+}
+
+/// How long reading may take.
+struct Limit {
+    limit: Duration,
+    /// None if it has no end.
+    end: Option<Instant>,
+}
+
+impl Limit {
+    fn check(&self) -> Result<(), SnapshotError> {
+        match self.end {
+            Some(end) if Instant::now() >= end => Err(SnapshotError::TooLong(self.limit)),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Process<'_> {

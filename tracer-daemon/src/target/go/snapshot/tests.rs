@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use nix::{
@@ -204,6 +205,16 @@ fn one_that_runs_has_no_stack_but_a_thread_and_a_p() {
         running += 1;
     }
     assert!(running > 50, "{running} of 100");
+}
+
+#[test]
+fn what_takes_too_long_is_given_up() {
+    let path = Go::find().and_then(|go| go.build("parked")).expect("it compiles");
+    let program = Running::start(&path, &[]);
+    let runtime = read(&path);
+    let error = take_within(Duration::ZERO, program.pid(), &runtime, 0).expect_err("no time");
+    assert!(matches!(error, SnapshotError::TooLong(_)), "{error}");
+    take_within(Duration::from_secs(60), program.pid(), &runtime, 0).expect("a snapshot");
 }
 
 #[test]
