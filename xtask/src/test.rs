@@ -16,11 +16,17 @@ const KERNEL_PACKAGE: &str = "tracer-ebpf";
 /// The package whose tests trace real processes.
 const TESTS_PACKAGE: &str = "tracer-tests";
 
-/// How often each of the soak's four programs is attached to in a full run: 500 times in all.
-const FULL_SOAK_CYCLES: &str = "125";
-
-/// How many damaged files of each of the four programs are looked at in a full run: 10,000 in all.
-const FULL_MUTATIONS: &str = "2500";
+/// How long and how often tests do in a full run what is short otherwise: 500 attaches, 10,000 damaged files, a fuzzer for
+/// ten minutes, processes for five, the daemon killed 50 times and stopped for 10 s, an hour of mixed load.
+const FULL: [(&str, &str); 7] = [
+    ("TRACER_SOAK_CYCLES", "125"),
+    ("TRACER_MUTATIONS", "2500"),
+    ("TRACER_FUZZ_SECONDS", "600"),
+    ("TRACER_STORM_SECONDS", "300"),
+    ("TRACER_KILLS", "50"),
+    ("TRACER_STOP_SECONDS", "10"),
+    ("TRACER_SOAK_SECONDS", "3600"),
+];
 
 /// Sets up, and runs the tests whose names contain one of the filters; all tests, and the format
 /// and lint checks, when there is none. The tests that take long are run with `full` only.
@@ -45,7 +51,7 @@ pub fn run(filter: &[String], full: bool) -> Result<()> {
         .args(["--exclude", TESTS_PACKAGE, "--no-fail-fast", "--"])
         .args(filter);
     if full {
-        units.env("TRACER_MUTATIONS", FULL_MUTATIONS);
+        units.envs(FULL);
     }
     let units = test(&mut units, &bin, &go);
     let mut traces = cargo();
@@ -54,7 +60,7 @@ pub fn run(filter: &[String], full: bool) -> Result<()> {
         .args(["--test-threads=1"])
         .args(filter);
     if full {
-        traces.arg("--include-ignored").env("TRACER_SOAK_CYCLES", FULL_SOAK_CYCLES);
+        traces.arg("--include-ignored").envs(FULL);
     }
     let traces = test(&mut traces, &bin, &go);
     eprintln!("test: {} s in all", start.elapsed().as_secs());
