@@ -1,7 +1,13 @@
 //! `/metrics` for Prometheus: the figures of `tracer status` and `tracer ls` in its text format
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
-use std::{fmt::Write as _, future::IntoFuture as _, net::SocketAddr, thread::JoinHandle};
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -10,10 +16,24 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::sync::{mpsc, oneshot};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Semaphore, mpsc, oneshot},
+};
 use tracer_protocol::{Control, Reply, Status, Traced};
 
 use crate::server::{Command, Peer};
+
+/// Connections that are answered at once; others wait in the kernel. Who connects is not asked who he is.
+const CONNECTIONS: usize = 8;
+/// How long a connection may take, from its beginning to the end of its answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How old an answer may be.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long it waits when no connection can be taken: others may give back what is missing.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A port that answers until it is dropped.
 pub struct Metrics {
@@ -28,26 +48,35 @@ impl Metrics {
     /// # Errors
     /// When the port is taken.
     pub fn start(address: SocketAddr, commands: mpsc::Sender<Command>) -> Result<Self> {
+        Self::with_deadline(address, commands, DEADLINE)
+    }
+
+    /// As [`Metrics::start`], with another time that a connection may take.
+    fn with_deadline(
+        address: SocketAddr,
+        commands: mpsc::Sender<Command>,
+        deadline: Duration,
+    ) -> Result<Self> {
         let socket = std::net::TcpListener::bind(address)
             .with_context(|| format!("cannot listen at {address} for /metrics"))?;
         socket.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _runtime = runtime.enter();
+            TcpListener::from_std(socket)?
+        };
         let (stop, stopped) = oneshot::channel::<()>();
+        let figures = Figures { commands, last: Arc::default() };
+        let app = Router::new().route("/metrics", get(async move || answer(&figures).await));
         let serve = async move {
-            let listener = tokio::net::TcpListener::from_std(socket)?;
-            let app = Router::new().route("/metrics", get(move || answer(commands.clone())));
             tokio::select! {
-                ended = axum::serve(listener, app).into_future() => ended,
+                () = serve(&listener, &app, deadline) => {}
                 // Also when it is dropped. Nobody is waited for: some never end what they ask, and others wait for the
                 // recording loop, which is what waits here.
-                _ = stopped => Ok(()),
+                _ = stopped => {}
             }
         };
-        let run = move || {
-            if let Err(error) = runtime.block_on(serve) {
-                tracing::warn!("/metrics is not answered any more: {error}");
-            }
-        };
+        let run = move || runtime.block_on(serve);
         let thread = std::thread::Builder::new().name("metrics".to_owned()).spawn(run)?;
         Ok(Self { address, stop: Some(stop), thread: Some(thread) })
     }
@@ -68,15 +97,71 @@ impl Drop for Metrics {
     }
 }
 
-async fn answer(commands: mpsc::Sender<Command>) -> Response {
-    let status = ask(&commands, Control::Status).await;
-    let list = ask(&commands, Control::List).await;
-    match (status, list) {
-        (Some(Reply::Status(status)), Some(Reply::List(list))) => {
-            let text = render(&status, &list);
+/// Answers one request a connection, until it is dropped.
+async fn serve(listener: &TcpListener, app: &Router, deadline: Duration) {
+    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    // It is never closed.
+    while let Ok(place) = Arc::clone(&free).acquire_owned().await {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!("no connection for /metrics: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let connection = http1::Builder::new()
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+        tokio::spawn(async move {
+            // Who is too slow or breaks off gets no answer.
+            let _ = tokio::time::timeout(deadline, connection).await;
+            drop(place);
+        });
+    }
+}
+
+/// The figures, asked for once for all who want them at a time: others need room in the queue of commands, too.
+#[derive(Clone)]
+struct Figures {
+    commands: mpsc::Sender<Command>,
+    last: Arc<Mutex<Option<(Instant, String)>>>,
+}
+
+impl Figures {
+    async fn text(&self) -> Option<String> {
+        let mut last = Arc::clone(&self.last).lock_owned().await;
+        if let Some((at, text)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return Some(text.clone());
+        }
+        let commands = self.commands.clone();
+        // It goes on when its client has gone: what it asked is still in the queue.
+        let asked = tokio::spawn(async move {
+            let text = figures(&commands).await?;
+            *last = Some((Instant::now(), text.clone()));
+            Some(text)
+        });
+        asked.await.ok().flatten()
+    }
+}
+
+async fn answer(figures: &Figures) -> Response {
+    match figures.text().await {
+        Some(text) => {
             ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
         }
-        _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+async fn figures(commands: &mpsc::Sender<Command>) -> Option<String> {
+    let status = ask(commands, Control::Status).await;
+    let list = ask(commands, Control::List).await;
+    match (status, list) {
+        (Some(Reply::Status(status)), Some(Reply::List(list))) => Some(render(&status, &list)),
+        _ => None,
     }
 }
 
@@ -178,29 +263,139 @@ fn render(status: &Status, list: &[Traced]) -> String {
 mod tests {
     use std::{
         io::{Read as _, Write as _},
-        net::{TcpListener, TcpStream},
+        net::TcpStream,
         time::Duration,
     };
 
-    use tracer_protocol::Count;
+    use tracer_protocol::{Count, Level, Loss, ProbeFile, State};
 
     use super::*;
 
+    const GET: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn free_address() -> SocketAddr {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    fn connect(address: SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    }
+
+    fn get(address: SocketAddr) -> String {
+        let mut answer = String::new();
+        connect(address, GET).read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn target(name: &str) -> Traced {
+        Traced {
+            pid: 7,
+            name: name.to_owned(),
+            exe: "/usr/bin/shop".to_owned(),
+            uid: 0,
+            level: Level::Go,
+            since: 0,
+            rule: None,
+            events_per_s: 12.5,
+            events: 100,
+            losses: 3,
+            cost: 0.25,
+            state: State::Tracing,
+        }
+    }
+
+    /// Says the same to every command, until nobody can send one any more.
+    fn answer_all(mut commands: mpsc::Receiver<Command>) -> JoinHandle<()> {
+        std::thread::spawn(move || {
+            while let Some(command) = commands.blocking_recv() {
+                let file = "/usr/bin/shop".into();
+                let reply = match command.what {
+                    Control::Status => Reply::Status(Box::new(Status {
+                        losses: vec![Loss {
+                            kind: "sys_enter".to_owned(),
+                            stage: "ring".to_owned(),
+                            count: 3,
+                        }],
+                        probes: vec![ProbeFile { file, probes: 9, processes: 2 }],
+                        ..Status::default()
+                    })),
+                    _ => Reply::List(vec![target("shop"), target("shop"), target("other")]),
+                };
+                // Who asked may be gone.
+                let _ = command.reply.send(Ok(reply));
+            }
+        })
+    }
+
+    #[test]
+    fn it_tells_what_status_and_ls_tell() {
+        let address = free_address();
+        let (sender, commands) = mpsc::channel(8);
+        let metrics = Metrics::start(address, sender).unwrap();
+        let answering = answer_all(commands);
+        let text = get(address);
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        for line in [
+            "tracerd_lost_total{kind=\"sys_enter\",stage=\"ring\"} 3",
+            "tracerd_probes{file=\"/usr/bin/shop\"} 9",
+            "tracerd_probed_processes{file=\"/usr/bin/shop\"} 2",
+            // Of all processes of a name.
+            "tracerd_target_cost_ratio{name=\"shop\",level=\"go\"} 0.5",
+            "tracerd_target_cost_ratio{name=\"other\",level=\"go\"} 0.25",
+            "tracerd_target_events_per_second{name=\"shop\",level=\"go\"} 25",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in {text}");
+        }
+        drop(metrics);
+        answering.join().unwrap();
+    }
+
+    #[test]
+    fn who_says_nothing_keeps_others_waiting_until_the_deadline_only() {
+        let deadline = Duration::from_millis(300);
+        let address = free_address();
+        let (sender, commands) = mpsc::channel(8);
+        let metrics = Metrics::with_deadline(address, sender, deadline).unwrap();
+        let answering = answer_all(commands);
+        let begun = Instant::now();
+        let silent: Vec<_> = (0..2 * CONNECTIONS).map(|_| connect(address, "")).collect();
+        assert!(get(address).starts_with("HTTP/1.1 200 OK\r\n"));
+        assert!(begun.elapsed() >= 2 * deadline, "more are answered at once than may be");
+        for mut stream in silent {
+            // Closed, or reset.
+            assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+        }
+        drop(metrics);
+        answering.join().unwrap();
+    }
+
+    #[test]
+    fn however_many_ask_one_command_waits() {
+        let address = free_address();
+        let (sender, mut commands) = mpsc::channel(64);
+        let deadline = Duration::from_millis(100);
+        let metrics = Metrics::with_deadline(address, sender, deadline).unwrap();
+        let clients: Vec<_> = (0..2 * CONNECTIONS).map(|_| connect(address, GET)).collect();
+        for mut client in clients {
+            assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "nobody has told anything");
+        }
+        assert_eq!(commands.len(), 1);
+        assert_eq!(commands.try_recv().unwrap().what, Control::Status);
+        drop(metrics);
+    }
+
     #[test]
     fn it_ends_whatever_its_clients_do() {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let address = free_address();
         let (sender, mut commands) = mpsc::channel(8);
         for _ in 0..2 {
             let metrics = Metrics::start(address, sender.clone()).unwrap();
-            let connect = |text: &str| {
-                let mut stream = TcpStream::connect(address).unwrap();
-                stream.write_all(text.as_bytes()).unwrap();
-                stream
-            };
             // One says nothing, one begins to ask, and one asks while nobody answers.
-            let mut clients = ["", "G", "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"].map(connect);
+            let mut clients = ["", "G", GET].map(|text| connect(address, text));
             let command = commands.blocking_recv().unwrap();
             assert_eq!(command.what, Control::Status);
             let (done, is_done) = std::sync::mpsc::channel();
@@ -210,7 +405,6 @@ mod tests {
             });
             is_done.recv_timeout(Duration::from_secs(10)).expect("it does not end");
             for client in &mut clients {
-                client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
                 // Closed, or reset.
                 assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
             }
