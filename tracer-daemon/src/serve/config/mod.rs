@@ -3,6 +3,10 @@
 //! What is not said has a default; a key that is not known or a value that means nothing is an error that names
 //! file, line and key.
 
+#[cfg(test)]
+mod tests;
+mod trigger;
+
 use std::{
     fs, io,
     net::SocketAddr,
@@ -14,11 +18,9 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use thiserror::Error;
 
 pub use super::units::{Size, Time};
-use super::{
-    rules::{Limit, Rule},
-    units,
-};
+use super::{rules::Rule, units};
 use crate::{kernel::RING_BYTES, server::Others};
+pub use trigger::{Trigger, When};
 
 /// Where the config file is if nothing else is said. If it is not there, defaults hold.
 pub const DEFAULT_PATH: &str = "/etc/tracerd/config.toml";
@@ -231,67 +233,6 @@ impl Default for Flight {
     }
 }
 
-/// What makes the flight recorder write out what it holds.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Trigger {
-    /// What happens.
-    pub when: When,
-    /// Of which processes: the rules' words; none: of all.
-    #[serde(default)]
-    pub only: Limit,
-    /// An interval that is longer fires.
-    pub longer: Option<Time>,
-    /// A number that is larger fires.
-    pub above: Option<u64>,
-    /// A call of this name, or a wait for this reason; none: any.
-    pub name: Option<String>,
-    /// How long it does not fire again.
-    #[serde(default = "Trigger::cooldown")]
-    pub cooldown: Time,
-}
-
-impl Trigger {
-    fn cooldown() -> Time {
-        Time(Duration::from_secs(60))
-    }
-}
-
-/// What a trigger looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum When {
-    /// The length of a system call.
-    Syscall,
-    /// The length of a goroutine's wait.
-    GoroutineWait,
-    /// How long a thread was runnable.
-    RunQueueWait,
-    /// How long the world was stopped.
-    Stw,
-    /// The length of a GC cycle.
-    Gc,
-    /// A process ends by a signal.
-    Signal,
-    /// The number of goroutines of a process.
-    Goroutines,
-}
-
-impl When {
-    /// The word for it, in the config and in the database.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Syscall => "syscall",
-            Self::GoroutineWait => "goroutine-wait",
-            Self::RunQueueWait => "run-queue-wait",
-            Self::Stw => "stw",
-            Self::Gc => "gc",
-            Self::Signal => "signal",
-            Self::Goroutines => "goroutines",
-        }
-    }
-}
-
 fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let address: SocketAddr = text.parse().map_err(|_| {
@@ -396,104 +337,8 @@ struct Part {
     index: usize,
 }
 
-impl Trigger {
-    fn check(&self) -> Result<(), String> {
-        let (needs_length, needs_number) = match self.when {
-            When::Signal => (false, false),
-            When::Goroutines => (false, true),
-            _ => (true, false),
-        };
-        match (self.longer, self.above) {
-            (None, _) if needs_length => {
-                Err("this trigger needs a length: longer = \"100ms\"".into())
-            }
-            (_, None) if needs_number => Err("this trigger needs a number: above = 10000".into()),
-            (Some(_), _) if !needs_length => Err("`longer` means nothing for this trigger".into()),
-            (_, Some(_)) if !needs_number => Err("`above` means nothing for this trigger".into()),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// The key that a line of a config file gives a value, or the table that it begins.
 fn key_of(line: &str) -> Option<String> {
     let key = line.split_once('=').map_or(line, |(key, _)| key).trim();
     (!key.is_empty() && !key.starts_with('#')).then(|| key.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(text, "c.toml".as_ref()).map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn nothing_means_the_defaults() {
-        let config = parse("").unwrap();
-        assert_eq!(config.store.max_size, Size(10 << 30));
-        assert_eq!(config.limits.memory, Size(256 << 20));
-        assert!(config.rules.is_none());
-    }
-
-    #[test]
-    fn sizes_and_times_are_written_as_people_write_them() {
-        let config = parse("[store]\nmax_size = \"1.5 GiB\"\nmax_age = \"36h\"\n").unwrap();
-        assert_eq!(config.store.max_size, Size(3 << 29));
-        assert_eq!(config.store.max_age, Time(Duration::from_secs(36 * 3600)));
-        assert_eq!(parse("[limits]\nmemory = 4194304").unwrap().limits.memory, Size(4 << 20));
-    }
-
-    #[test]
-    fn an_error_names_file_line_and_key() {
-        let error = |text| parse(text).unwrap_err();
-        assert_eq!(
-            error("[store]\nmax_siez = \"1 GiB\"\n"),
-            "c.toml:2: max_siez: unknown field `max_siez`, expected one of `path`, `max_size`, `max_age`, `mode`"
-        );
-        assert_eq!(
-            error("[store]\n\nmax_size = \"a lot\"\n"),
-            "c.toml:3: max_size: `a lot` is not a size such as \"64 MiB\""
-        );
-        assert_eq!(
-            error("[store]\nmax_size = \"1 MiB\"\n"),
-            "c.toml:2: max_size: a database of less than 8 MiB holds too little to be of use"
-        );
-        let text = "[[rule]]\nlevel = \"go\"\n[[rule]]\nexe = \"/usr/[\"\nlevel = \"sched\"\n";
-        assert!(error(text).starts_with("c.toml:4: exe: "), "{}", error(text));
-        assert!(error("[store").starts_with("c.toml:1: "), "{}", error("[store"));
-        assert!(error("[[rule]]\nlevel = \"all\"").contains("c.toml:2: level: unknown variant"));
-        let error = error("[metrics]\nlisten = \"0.0.0.0:9464\"\n");
-        assert!(error.starts_with("c.toml:2: listen: 0.0.0.0:9464 can be reached"), "{error}");
-    }
-
-    #[test]
-    fn what_needs_a_restart_stays_and_is_named() {
-        let old = parse("[store]\nmax_age = \"1h\"\n").unwrap();
-        let text = "[store]\npath = \"/x\"\nmode = \"flight\"\nmax_age = \"2h\"\n[limits]\nring_size = \"1 MiB\"\n\
-                    [access]\ngroup = \"wheel\"\nothers = \"nothing\"\nqueries = 5\n";
-        let mut new = parse(text).unwrap();
-        assert_eq!(
-            new.keep_what_needs_a_restart(&old),
-            ["store.path", "store.mode", "limits.ring_size", "access.queries"]
-        );
-        assert_eq!(new.store.path, old.store.path);
-        assert_eq!(new.store.mode, Mode::Store);
-        assert_eq!(new.access.queries, old.access.queries);
-        // What can change is as the file says.
-        assert_eq!(new.store.max_age, Time(Duration::from_secs(7200)));
-        assert_eq!((&*new.access.group, new.access.others), ("wheel", Others::Nothing));
-        assert!(new.keep_what_needs_a_restart(&old).is_empty());
-    }
-
-    #[test]
-    fn a_trigger_says_when() {
-        let text = "[[trigger]]\nwhen = \"signal\"\n[[trigger]]\nwhen = \"syscall\"\n";
-        let error = parse(text).unwrap_err();
-        assert!(error.starts_with("c.toml:3: [[trigger]]: this trigger needs a length"), "{error}");
-        let text =
-            "[[trigger]]\nwhen = \"goroutine-wait\"\nlonger = \"100ms\"\nname = \"chan receive\"\n";
-        assert_eq!(parse(text).unwrap().triggers[0].cooldown, Time(Duration::from_secs(60)));
-    }
 }
