@@ -304,41 +304,45 @@ impl Config {
     /// # Errors
     /// When something in it is wrong.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let wrong = |at: usize, message: &str| {
-            let before = &text.as_bytes()[..at.min(text.len())];
-            let line = before.iter().filter(|&&byte| byte == b'\n').count();
-            let key = text.lines().nth(line).and_then(key_of);
+        let wrong = |at: usize, key: Option<&str>, message: &str| {
+            let before = &text[..text.floor_char_boundary(at)];
+            let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
+            let key = key_at(text, before.len()).or(key).map(str::to_owned);
             let message = message.trim().replace('\n', ", ");
-            ConfigError::Wrong { path: path.into(), line: line + 1, key, message }
+            ConfigError::Wrong { path: path.into(), line, key, message }
         };
         let config: Self = toml::from_str(text)
-            .map_err(|e| wrong(e.span().map_or(0, |span| span.start), e.message()))?;
-        config.check().map_err(|(of, message)| {
-            // The tables of one name follow one another.
-            let header = format!("[[{}]]", of.table);
-            let at = text.match_indices(&header).nth(of.index).map_or(0, |(at, _)| at);
-            wrong(at, &message)
-        })?;
+            .map_err(|e| wrong(e.span().map_or(0, |span| span.start), None, e.message()))?;
+        // What the types of single values do not tell.
+        for (index, trigger) in config.triggers.iter().enumerate() {
+            trigger.check().map_err(|(key, message)| {
+                wrong(trigger::place(text, index, key), Some("trigger"), &message)
+            })?;
+        }
         Ok(config)
     }
+}
 
-    /// What the types of single values do not tell.
-    fn check(&self) -> Result<(), (Part, String)> {
-        for (index, trigger) in self.triggers.iter().enumerate() {
-            trigger.check().map_err(|message| (Part { table: "trigger", index }, message))?;
-        }
-        Ok(())
+/// The key that is meant at a place in a config file: its value or itself begins there, or something in its value. Else
+/// the table that begins in this line.
+fn key_at(text: &str, at: usize) -> Option<&str> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |end| end + 1);
+    let line = text[start..].lines().next().unwrap_or_default();
+    if line.trim_start().starts_with('[') {
+        return line.split('#').next().map(str::trim);
     }
-}
-
-/// A table of which there may be many.
-struct Part {
-    table: &'static str,
-    index: usize,
-}
-
-/// The key that a line of a config file gives a value, or the table that it begins.
-fn key_of(line: &str) -> Option<String> {
-    let key = line.split_once('=').map_or(line, |(key, _)| key).trim();
-    (!key.is_empty() && !key.starts_with('#')).then(|| key.to_owned())
+    let (before, after) = line.split_at_checked(at - start)?;
+    let (before, after) = (before.trim(), after.trim());
+    let is_key = |key: &&str| {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "_-. ".contains(c);
+        !key.is_empty() && key.chars().all(is_part)
+    };
+    // What stands before the value, in an inline table, too.
+    let named = before.strip_suffix('=').and_then(|before| before.rsplit(['{', ',']).next());
+    let begins = || after.split_once('=').map(|(key, _)| key);
+    let around = || before.split_once('=').map(|(key, _)| key);
+    [named.map(str::trim), begins().map(str::trim), around().map(str::trim)]
+        .into_iter()
+        .flatten()
+        .find(is_key)
 }

@@ -73,3 +73,35 @@ fn a_trigger_says_when() {
         "[[trigger]]\nwhen = \"goroutine-wait\"\nlonger = \"100ms\"\nname = \"chan receive\"\n";
     assert_eq!(parse(text).unwrap().triggers[0].cooldown, Time(Duration::from_secs(60)));
 }
+
+#[test]
+fn a_wrong_trigger_is_found_however_it_is_written() {
+    let error = |text| parse(text).unwrap_err();
+    let needs = "this trigger needs a length: longer = \"100ms\"";
+    let text = "#[[trigger]]\n#when = \"gc\"\n[[trigger]]\nwhen = \"signal\"\n[[ trigger ]]\nwhen = \"gc\"\n";
+    assert_eq!(error(text), format!("c.toml:5: [[ trigger ]]: {needs}"));
+    let text = "trigger = [\n  { when = \"signal\" },\n  { when = \"gc\" },\n]\n";
+    assert_eq!(error(text), format!("c.toml:3: trigger: {needs}"));
+    let text = "\ntrigger = [{ when = \"signal\" }, { when = \"gc\" }]\n";
+    assert_eq!(error(text), format!("c.toml:2: trigger: {needs}"));
+    let text = "trigger = [{ when = \"gc\", longer = \"1s\", above = 3 }]\n";
+    assert_eq!(error(text), "c.toml:1: above: it means nothing for this trigger");
+    let text = "[[trigger]]\nwhen = \"signal\"\n\n  longer = \"1s\"\n";
+    assert_eq!(error(text), "c.toml:4: longer: it means nothing for this trigger");
+}
+
+#[test]
+fn the_key_is_that_of_the_value_which_is_wrong() {
+    let text = "[[rule]]\nlevel = \"go\"\nexe = [\"/a\", \"/b[\"]\n";
+    let at = |part| text.find(part);
+    let key = |part| at(part).and_then(|at| key_at(text, at));
+    assert_eq!(key("[[rule"), Some("[[rule]]"));
+    assert_eq!((key("level"), key("\"go")), (Some("level"), Some("level")));
+    assert_eq!((key("[\"/a"), key("\"/b")), (Some("exe"), Some("exe")));
+    assert_eq!(key_at("\n [stroe] # x\n", 3), Some("[stroe]"));
+    assert_eq!((key_at("", 0), key_at("\n", 1)), (None, None));
+    let error = parse("trigger = [{ when = \"gc\", longer = \"1s\", onyl = {} }]").unwrap_err();
+    assert!(error.starts_with("c.toml:1: onyl: unknown field `onyl`"), "{error}");
+    let error = parse("trigger = [{ when = \"gc\", longer = \"soon\" }]").unwrap_err();
+    assert!(error.starts_with("c.toml:1: longer: `soon` is not a time"), "{error}");
+}

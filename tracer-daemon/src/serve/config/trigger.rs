@@ -1,8 +1,9 @@
 //! Triggers in the config file.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
+use toml::Spanned;
 
 use super::{super::rules::Limit, Time};
 
@@ -68,8 +69,8 @@ impl When {
 }
 
 impl Trigger {
-    /// What the types of single values do not tell.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// What the types of single values do not tell; if it is about a value that is there, with its key.
+    pub(super) fn check(&self) -> Result<(), (Option<&'static str>, String)> {
         let (needs_length, needs_number) = match self.when {
             When::Signal => (false, false),
             When::Goroutines => (false, true),
@@ -77,12 +78,33 @@ impl Trigger {
         };
         match (self.longer, self.above) {
             (None, _) if needs_length => {
-                Err("this trigger needs a length: longer = \"100ms\"".into())
+                Err((None, "this trigger needs a length: longer = \"100ms\"".into()))
             }
-            (_, None) if needs_number => Err("this trigger needs a number: above = 10000".into()),
-            (Some(_), _) if !needs_length => Err("`longer` means nothing for this trigger".into()),
-            (_, Some(_)) if !needs_number => Err("`above` means nothing for this trigger".into()),
+            (_, None) if needs_number => {
+                Err((None, "this trigger needs a number: above = 10000".into()))
+            }
+            (Some(_), _) if !needs_length => {
+                Err((Some("longer"), "it means nothing for this trigger".into()))
+            }
+            (_, Some(_)) if !needs_number => {
+                Err((Some("above"), "it means nothing for this trigger".into()))
+            }
             _ => Ok(()),
         }
     }
+}
+
+/// Where a config file, which can be read, has a trigger, or the value that it gives a key.
+pub(super) fn place(text: &str, index: usize, key: Option<&str>) -> usize {
+    #[derive(Deserialize)]
+    struct Places {
+        trigger: Vec<Spanned<HashMap<String, Spanned<IgnoredAny>>>>,
+    }
+    let places: Option<Places> = toml::from_str(text).ok();
+    let span = places.as_ref().and_then(|places| {
+        let trigger = places.trigger.get(index)?;
+        let value = key.and_then(|key| trigger.get_ref().get(key));
+        Some(value.map_or_else(|| trigger.span(), Spanned::span))
+    });
+    span.map_or(0, |span| span.start)
 }
