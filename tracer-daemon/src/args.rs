@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, builder::BoolishValueParser};
 
 use crate::{
     kernel::{Level, RING_BYTES},
-    serve::{Size, Time},
+    serve::{Size, Time, flags},
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 it could not be done, 2 wrong usage; `tracerd run` \
@@ -125,22 +125,24 @@ pub struct Serve {
     #[arg(long, value_name = "PATH", env = "TRACERD_SOCKET")]
     pub socket: Option<PathBuf>,
     /// Size that the database may have, such as "10 GiB"; the oldest events give way
-    #[arg(long, value_name = "SIZE", env = "TRACERD_MAX_SIZE")]
+    #[arg(long, value_name = "SIZE", env = "TRACERD_MAX_SIZE", value_parser = flags::max_size)]
     pub max_size: Option<Size>,
     /// Age that events may have, such as 7d; older ones give way
-    #[arg(long, value_name = "TIME", env = "TRACERD_MAX_AGE")]
+    #[arg(long, value_name = "TIME", env = "TRACERD_MAX_AGE", value_parser = flags::max_age)]
     pub max_age: Option<Time>,
     /// Memory for events that wait for the disk [default: 256 MiB]
-    #[arg(long, value_name = "SIZE", env = "TRACERD_MEMORY")]
+    #[arg(long, value_name = "SIZE", env = "TRACERD_MEMORY", value_parser = flags::memory)]
     pub memory: Option<Size>,
     /// Size of the kernel's ring buffer [default: 64 MiB], rounded up to a power of two
-    #[arg(long, value_name = "SIZE", env = "TRACERD_RING_SIZE")]
+    #[arg(long, value_name = "SIZE", env = "TRACERD_RING_SIZE", value_parser = flags::ring_size)]
     pub ring_size: Option<Size>,
-    /// Keep the last seconds in memory only, and write them when something happens
-    #[arg(long, env = "TRACERD_FLIGHT", value_parser = BoolishValueParser::new())]
-    pub flight: bool,
+    /// Keep the last seconds in memory only, and write them when something happens; --flight=false does not, whatever
+    /// the config file says
+    #[arg(long, value_name = "BOOL", env = "TRACERD_FLIGHT", value_parser = BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub flight: Option<bool>,
     /// Address of /metrics for Prometheus, such as 127.0.0.1:9464 [default: none]
-    #[arg(long, value_name = "ADDRESS", env = "TRACERD_METRICS")]
+    #[arg(long, value_name = "ADDRESS", env = "TRACERD_METRICS", value_parser = flags::metrics)]
     pub metrics: Option<SocketAddr>,
 }
 

@@ -20,14 +20,14 @@ mod units;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::{
     args::{CheckConfig, Serve},
     record::{signals::Signals, tell},
 };
-use config::{Config, Limits};
+use config::{Config, Mode};
 use daemon::Daemon;
 
 /// `tracerd serve`.
@@ -62,27 +62,17 @@ pub fn check_config(args: &CheckConfig) -> Result<ExitCode> {
 /// The config file, and what flags and the environment say instead.
 fn settings(args: &Serve) -> Result<(Config, Option<PathBuf>)> {
     let (mut config, file) = Config::read(args.config.as_deref())?;
-    let wrong = |name: &str, why: String| {
-        anyhow!("--{name} (or TRACERD_{}): {why}", name.replace('-', "_").to_uppercase())
-    };
     let store = &mut config.store;
     store.path = args.db.clone().unwrap_or_else(|| store.path.clone());
     store.max_size = args.max_size.unwrap_or(store.max_size);
-    config::Store::check_bound(store.max_size).map_err(|why| wrong("max-size", why))?;
     store.max_age = args.max_age.unwrap_or(store.max_age);
-    store.mode = if args.flight { config::Mode::Flight } else { store.mode };
-    let given = |size: Option<Size>, (least, most), name: &str, of_file| match size {
-        Some(size) => units::within(size, least..=most).map_err(|why| wrong(name, why)),
-        None => Ok(of_file),
-    };
+    store.mode = args.flight.map_or(store.mode, Mode::of);
     let limits = &mut config.limits;
-    limits.memory = given(args.memory, Limits::MEMORY, "memory", limits.memory)?;
-    limits.ring_size = given(args.ring_size, Limits::RING, "ring-size", limits.ring_size)?;
+    limits.memory = args.memory.unwrap_or(limits.memory);
+    limits.ring_size = args.ring_size.unwrap_or(limits.ring_size);
     let access = &mut config.access;
     access.socket = args.socket.clone().unwrap_or_else(|| access.socket.clone());
-    let metrics = args.metrics.map(config::on_loopback).transpose();
-    let metrics = metrics.map_err(|why| wrong("metrics", why))?;
-    config.metrics.listen = metrics.or(config.metrics.listen);
+    config.metrics.listen = args.metrics.or(config.metrics.listen);
     // Processes that answer questions are in another folder.
     for path in [&mut config.store.path, &mut config.flight.folder, &mut config.access.socket] {
         *path = std::path::absolute(&*path).with_context(|| format!("{}", path.display()))?;
@@ -90,7 +80,7 @@ fn settings(args: &Serve) -> Result<(Config, Option<PathBuf>)> {
     Ok((config, file))
 }
 
-pub use config::{Size, Time};
+pub use config::{Size, Time, flags};
 
 #[cfg(test)]
 mod tests {
@@ -99,9 +89,10 @@ mod tests {
     use super::*;
     use crate::args::{Args, Command};
 
-    /// What holds with these flags and an empty config file.
-    fn with(flags: &[&str]) -> Result<Config> {
+    /// What holds with these flags and a config file.
+    fn with(flags: &[&str], text: &str) -> Result<Config> {
         let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(&file, text)?;
         let path = file.path().to_str().context("an odd path")?;
         let args = [&["tracerd", "serve", "--config", path], flags].concat();
         let Command::Serve(args) = Args::try_parse_from(args)?.command else {
@@ -112,22 +103,44 @@ mod tests {
 
     #[test]
     fn flags_have_the_bounds_of_the_file() {
-        for (flags, name) in [
-            (["--metrics", "0.0.0.0:9464"], "--metrics"),
-            (["--metrics", "[::]:9464"], "--metrics"),
-            (["--max-size", "1 KiB"], "--max-size"),
-            (["--memory", "1 KiB"], "--memory"),
-            (["--ring-size", "1 KiB"], "--ring-size"),
+        for (flag, value) in [
+            ("--metrics", "0.0.0.0:9464"),
+            ("--metrics", "[::]:9464"),
+            ("--metrics", "9464"),
+            ("--max-size", "1 KiB"),
+            ("--max-age", "0s"),
+            ("--memory", "1 KiB"),
+            ("--ring-size", "1 KiB"),
+            ("--flight=perhaps", "--max-age=1h"),
         ] {
-            let error = with(&flags).expect_err(name).to_string();
-            assert!(error.starts_with(name), "{flags:?}: {error}");
+            let args = ["tracerd", "serve", flag, value];
+            let error = Args::try_parse_from(args).expect_err(flag);
+            assert_eq!(error.exit_code(), 2, "wrong usage: {error}");
+            let name = flag.split('=').next().unwrap();
+            assert!(error.to_string().contains(name), "{flag} {value}: {error}");
         }
     }
 
     #[test]
     fn flags_win() {
-        let config = with(&["--metrics", "127.0.0.1:9464", "--max-size", "1 GiB"]).unwrap();
+        let flags = ["--metrics", "127.0.0.1:9464", "--max-size", "1 GiB", "--max-age", "1h"];
+        let config = with(&flags, "[store]\nmax_size = \"2 GiB\"\n").unwrap();
         assert_eq!(config.metrics.listen, Some(([127, 0, 0, 1], 9464).into()));
         assert_eq!(config.store.max_size, Size(1 << 30));
+        assert_eq!(config.store.max_age.0.as_secs(), 3600);
+    }
+
+    #[test]
+    fn flight_is_as_the_flag_says_and_else_the_file() {
+        for (flags, file, mode) in [
+            (&["--flight"][..], "store", Mode::Flight),
+            (&["--flight=yes"], "store", Mode::Flight),
+            (&["--flight=false"], "flight", Mode::Store),
+            (&[], "flight", Mode::Flight),
+            (&[], "store", Mode::Store),
+        ] {
+            let config = with(flags, &format!("[store]\nmode = \"{file}\"\n")).unwrap();
+            assert_eq!(config.store.mode, mode, "{flags:?}, {file}");
+        }
     }
 }

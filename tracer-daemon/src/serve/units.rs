@@ -69,6 +69,22 @@ pub fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::
     }
 }
 
+/// A time of a second or more.
+pub fn a_second_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+    long_enough(Time::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// The time, if it is a second or more.
+///
+/// # Errors
+/// When it is not.
+pub fn long_enough(time: Time) -> Result<Time, String> {
+    if time.0 >= Duration::from_secs(1) {
+        return Ok(time);
+    }
+    Err(format!("{} is less than a second", humantime::format_duration(time.0)))
+}
+
 /// A number from 1 to `MAX`.
 pub fn count_up_to<'de, const MAX: usize, D: Deserializer<'de>>(
     deserializer: D,
@@ -110,13 +126,25 @@ mod tests {
             let config = Config::parse(&format!("[access]\n{line}\n"), Path::new("c.toml"));
             config.map(drop).map_err(|e| e.to_string())
         };
-        for good in ["queries = 1", "queries = 1000", "clients = 10000", "query_timeout = \"1ms\""]
-        {
+        for good in [
+            "queries = 1",
+            "queries = 1000",
+            "clients = 10000",
+            "query_timeout = \"1ms\"",
+            "query_memory = \"16 MiB\"",
+        ] {
             access(good).unwrap();
         }
         let limits =
             |line: &str| Config::parse(&format!("[limits]\n{line}\n"), Path::new("c.toml"));
         assert!(limits("memory = \"1 MiB\"\nring_size = \"4 KiB\"").is_ok());
+        for line in ["[store]\nmax_age = \"0s\"", "[flight]\nkeep = \"0s\""] {
+            let error = Config::parse(line, Path::new("c.toml")).unwrap_err().to_string();
+            let key = line.lines().last().and_then(|line| line.split(' ').next()).unwrap();
+            assert_eq!(error, format!("c.toml:2: {key}: 0s is less than a second"));
+        }
+        let times = "[store]\nmax_age = \"1s\"\n[flight]\nkeep = \"1s\"\n";
+        assert!(Config::parse(times, Path::new("c.toml")).is_ok());
         let error = limits("memory = 0").unwrap_err().to_string();
         assert_eq!(error, "c.toml:2: memory: 0 B is not a size from 1.0 MiB to 1.0 TiB");
         let error = limits("ring_size = \"100 GiB\"").unwrap_err().to_string();
@@ -129,6 +157,10 @@ mod tests {
             ),
             ("clients = 0", "c.toml:2: clients: 0 is not a number from 1 to 10000"),
             ("clients = 10001", "c.toml:2: clients: 10001 is not a number from 1 to 10000"),
+            (
+                "query_memory = 0",
+                "c.toml:2: query_memory: 0 B is not a size from 16.0 MiB to 1.0 TiB",
+            ),
             ("query_timeout = \"0s\"", "c.toml:2: query_timeout: in no time nothing can be done"),
         ] {
             assert_eq!(access(line).unwrap_err(), why);

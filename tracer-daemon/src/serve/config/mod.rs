@@ -3,6 +3,7 @@
 //! What is not said has a default; a key that is not known or a value that means nothing is an error that names
 //! file, line and key.
 
+pub mod flags;
 #[cfg(test)]
 mod tests;
 mod trigger;
@@ -88,6 +89,7 @@ pub struct Store {
     #[serde(deserialize_with = "bound")]
     pub max_size: Size,
     /// Events older than this give way.
+    #[serde(deserialize_with = "units::a_second_or_more")]
     pub max_age: Time,
     /// Whether events are stored, or kept in memory until something happens.
     pub mode: Mode,
@@ -135,6 +137,13 @@ pub enum Mode {
     Flight,
 }
 
+impl Mode {
+    /// The mode of `--flight`.
+    pub fn of(flight: bool) -> Self {
+        if flight { Self::Flight } else { Self::Store }
+    }
+}
+
 /// How much memory and kernel buffers may take.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -176,6 +185,9 @@ pub struct Access {
     #[serde(deserialize_with = "units::some_time")]
     pub query_timeout: Time,
     /// How much memory a question may take.
+    #[serde(
+        deserialize_with = "units::size_within::<{ Access::QUERY_MEMORY.0 }, { Access::QUERY_MEMORY.1 }, _>"
+    )]
     pub query_memory: Size,
     /// How many questions are answered at once, 1 to 1,000.
     #[serde(deserialize_with = "units::count_up_to::<1_000, _>")]
@@ -183,6 +195,11 @@ pub struct Access {
     /// How many clients may be connected at once, 1 to 10,000.
     #[serde(deserialize_with = "units::count_up_to::<10_000, _>")]
     pub clients: usize,
+}
+
+impl Access {
+    /// Least and most memory of a question, bytes: with less not even a small one is answered.
+    const QUERY_MEMORY: (u64, u64) = (16 << 20, 1 << 40);
 }
 
 impl Default for Access {
@@ -213,6 +230,7 @@ pub struct Metrics {
 #[serde(deny_unknown_fields, default)]
 pub struct Flight {
     /// How much of the past is held.
+    #[serde(deserialize_with = "units::a_second_or_more")]
     pub keep: Time,
     /// How much memory it may take.
     pub memory: Size,
@@ -234,18 +252,15 @@ impl Default for Flight {
 }
 
 fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let address: SocketAddr = text.parse().map_err(|_| {
-        D::Error::custom(format!("`{text}` is not an address such as \"127.0.0.1:9464\""))
-    })?;
-    on_loopback(address).map(Some).map_err(D::Error::custom)
+    let address = flags::metrics(&String::deserialize(deserializer)?);
+    address.map(Some).map_err(D::Error::custom)
 }
 
 /// The address, if other machines cannot reach it: whoever asks there is not asked who he is.
 ///
 /// # Errors
 /// When they can.
-pub fn on_loopback(address: SocketAddr) -> Result<SocketAddr, String> {
+fn on_loopback(address: SocketAddr) -> Result<SocketAddr, String> {
     if !address.ip().is_loopback() {
         return Err(format!(
             "{address} can be reached from other machines: it must be of 127.0.0.0/8 or ::1"
