@@ -10,6 +10,7 @@ mod probes;
 mod replaced;
 mod retention;
 mod rules;
+mod service_manager;
 mod triggers;
 
 use std::{path::Path, process::Command, time::Duration};
