@@ -1,9 +1,6 @@
 //! The log, on stderr: one line for each event, whatever is in it.
 
-use std::{
-    fmt::Write as _,
-    io::{self, IsTerminal as _, Write},
-};
+use std::io::{self, IsTerminal as _, Write};
 
 use tracing::Subscriber;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt as _};
@@ -36,6 +33,19 @@ fn filter(log: Option<&str>) -> EnvFilter {
     said.unwrap_or_else(|| EnvFilter::new("warn,tracerd::serve=info,audit=info"))
 }
 
+/// A text in which others may have put what controls a terminal, without that; some control characters stay.
+pub fn escaped(text: &str, stays: impl Fn(char) -> bool) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && !stays(c) {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 /// Writes each event as one line: what is in it has names that others chose, who could make up lines of the log.
 struct OneLine<W> {
     to: W,
@@ -55,15 +65,7 @@ impl<W: Write> Write for OneLine<W> {
     /// Takes an event with the end of its line.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event.strip_suffix(b"\n").unwrap_or(event));
-        let mut line = String::with_capacity(event.len());
-        for c in text.chars() {
-            if c.is_control() && !(self.ansi && c == '\x1b') {
-                // Writing to a String cannot fail.
-                let _ = write!(line, "{}", c.escape_default());
-            } else {
-                line.push(c);
-            }
-        }
+        let mut line = escaped(&text, |c| self.ansi && c == '\x1b');
         line.push('\n');
         self.to.write_all(line.as_bytes())?;
         Ok(event.len())
@@ -134,6 +136,11 @@ mod tests {
         assert!(!end.contains(char::is_control), "{end:?}");
         assert!(log.starts_with(" WARN x\\r\\n INFO audit uid=0\\"), "{log}");
         assert!(log.contains('ü'), "{log}");
+    }
+
+    #[test]
+    fn what_controls_a_terminal_is_escaped() {
+        assert_eq!(escaped("a\n\x1b[2J\u{9b}\rü", |c| c == '\n'), "a\n\\u{1b}[2J\\u{9b}\\rü");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::logging::escaped;
+
 /// How often the line is written anew.
 const PERIOD: Duration = Duration::from_millis(250);
 
@@ -63,9 +65,10 @@ impl StatusLine {
 pub const WITHOUT_GO: &str =
     "no Go runtime recognised: threads and system calls are traced, goroutines not";
 
-/// A line on stderr. That nobody reads it (a closed pipe) is no reason to fail.
+/// A line on stderr, or more; names in it may be what a traced process made up. That nobody reads it (a closed pipe) is no
+/// reason to fail.
 pub fn tell(line: &str) {
-    let _ = writeln!(stderr(), "tracerd: {line}");
+    let _ = writeln!(stderr(), "tracerd: {}", escaped(line, |c| c == '\n'));
 }
 
 /// A number with its thousands set apart: 1234567 is 1,234,567.
