@@ -153,6 +153,34 @@ async fn a_database_in_use_is_refused() {
     record(&path, 3).await;
 }
 
+/// As when it was put aside by somebody who did not know that it is written.
+#[tokio::test]
+async fn who_ends_a_renamed_recording_leaves_the_next_ones_log_alone() {
+    let dir = Dir::new();
+    let path = dir.file("a.db");
+    let mut first = create(&path).await;
+    for suffix in ["", "-wal", "-shm"] {
+        let [from, to] = ["", ".old"].map(|name| format!("{}{name}{suffix}", path.display()));
+        fs::rename(from, to).unwrap();
+    }
+    let row = |ts| {
+        let mut b = batch(&mut Interner::new(), ts);
+        b.closed.gc = vec![Gc { ts, dur: Some(1), upid: 1, ..Gc::default() }];
+        b
+    };
+    let mut second = create(&path).await;
+    second.commit(row(7)).await.unwrap();
+    first.commit(row(5)).await.unwrap();
+    first.finish(6, "done", END).await.unwrap();
+    let of = |name| rows(&Reader::open(&dir.file(name)).unwrap(), "select ts from gc");
+    assert_eq!((of("a.db.old"), of("a.db")), (vec!["5".into()], vec!["7".into()]));
+    assert!(dir.file("a.db-wal").exists());
+    second.commit(row(8)).await.unwrap();
+    assert_eq!(of("a.db"), ["7", "8"]);
+    second.finish(9, "done", END).await.unwrap();
+    assert_eq!(of("a.db"), ["7", "8"]);
+}
+
 #[tokio::test]
 async fn left_over_side_files_do_no_harm() {
     let dir = Dir::new();

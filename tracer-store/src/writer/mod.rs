@@ -190,8 +190,12 @@ impl Writer {
     /// When the end cannot be stored. After a failed commit the end is stored if possible, without an error
     /// if it is not.
     pub async fn finish(self, ended_ts: i64, end_reason: &str, clock: Clock) -> Result<Summary> {
-        let Self { mut conn, path, session_id, failed, rows, lost, lock: _lock, .. } = self;
-        let ended = store_end(&mut conn, session_id, ended_ts, end_reason, clock).await;
+        let Self { mut conn, path, session_id, failed, rows, lost, lock, .. } = self;
+        let mut ended = store_end(&mut conn, session_id, ended_ts, end_reason, clock).await;
+        // SQLite removes the log by its name, which is that of another database if this one was renamed.
+        if ended.is_ok() && lock.is_of(&path) {
+            ended = with_conn(&mut conn, remove_log).await;
+        }
         let closed = conn.close().await;
         if !failed {
             ended.map_err(|e| write_error(&path, e))?;
@@ -337,13 +341,16 @@ async fn store_end(
              WHERE session_id = ?3",
             (ended_ts, end_reason, session_id),
         )?;
-        transaction.commit()?;
-        // With readers this fails, and the log stays beside the file until the last of them closes it.
-        conn.busy_timeout(Duration::from_millis(200))?;
-        let _ = conn.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()));
-        Ok(())
+        Ok(transaction.commit()?)
     });
     ended.await
+}
+
+/// Leaves the file alone, without a log. With readers this fails, and the log stays until the last of them closes it.
+fn remove_log(conn: &Rusqlite) -> Result<()> {
+    conn.busy_timeout(Duration::from_millis(200))?;
+    let _ = conn.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()));
+    Ok(())
 }
 
 /// Tells a full disk from other errors.
