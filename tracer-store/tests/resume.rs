@@ -226,3 +226,66 @@ async fn a_reader_does_not_keep_a_run_from_going_on() {
     let (_, opened, _) = run(&path, 3 * STEP, 3).await;
     assert!(opened.note.unwrap().starts_with("going on with "));
 }
+
+/// Set for the test that is started once more, with fewer rights.
+const WITHOUT_RIGHTS: &str = "TRACER_STORE_TEST_WITHOUT_RIGHTS";
+
+/// As root who may read everything, and write only what is root's, opens it; returns what that said.
+fn opened_without_rights(path: &Path) -> String {
+    let output = std::process::Command::new("setpriv")
+        .args(["--inh-caps", "-all", "--bounding-set", "-all,+dac_read_search", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "a_database_of_another_user_is_kept_as_old", "--nocapture"])
+        .env(WITHOUT_RIGHTS, path)
+        .env_remove("SUDO_UID")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn a_database_of_another_user_is_kept_as_old() {
+    if let Some(path) = std::env::var_os(WITHOUT_RIGHTS) {
+        let opened = LastingWriter::open(Path::new(&path), session(), Limits::default()).await;
+        println!("opened: {:?}", opened.map(|(_, opened)| opened.note).map_err(|e| e.to_string()));
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root can give files away");
+    }
+    let dir = Dir::new();
+    let path = dir.file("a.db");
+    let (writer, _, end) = run(&path, 0, 3).await;
+    let give = |path: &Path| std::os::unix::fs::chown(path, Some(4712), Some(4712)).unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        give(&dir.file(&format!("a.db{suffix}")));
+    }
+    // While it is written it stays.
+    let said = opened_without_rights(&path);
+    assert!(said.contains("another tracerd is recording into"), "{said}");
+    // As a killed tracerd leaves it: some rows are only in the log.
+    for suffix in ["", "-wal", "-shm"] {
+        let [from, to] = ["a.db", "cut.db"].map(|name| dir.file(&format!("{name}{suffix}")));
+        fs::copy(from, &to).unwrap();
+        give(&to);
+    }
+    writer.finish(end, "done", END).await.unwrap();
+    for (name, rows_kept) in [("a.db", "900"), ("cut.db", "900"), ("a.db", "0")] {
+        let path = dir.file(name);
+        give(&path);
+        let said = opened_without_rights(&path);
+        let note = format!("{name} belongs to another user; it is kept as ");
+        assert!(said.contains("opened: Ok(") && said.contains(&note), "{said}");
+        let old = Reader::open(&dir.file(&format!("{name}.old"))).unwrap();
+        assert_eq!(rows(&old, "select count(*) from syscall"), [rows_kept], "{name}");
+        let new = Reader::open(&path).unwrap();
+        assert_eq!(rows(&new, "select count(*) from session"), ["1"]);
+    }
+    // A folder that is not ours, either.
+    give(dir.path());
+    give(&path);
+    let said = opened_without_rights(&path);
+    assert!(said.contains("cannot open") && said.contains("Permission denied"), "{said}");
+    assert!(path.exists());
+}

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::{
-        fs::{PermissionsExt as _, chown},
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
         process::CommandExt as _,
     },
     path::Path,
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tracer_tests::{
     go::Go,
-    harness::{Process, SOON, bin, rows, run, wait_until},
+    harness::{Process, SOON, bin, rows, run, tracer, wait_until},
     serving::{Place, stop},
 };
 
@@ -36,6 +36,13 @@ fn of_the_unit() -> Result<String> {
     let names = line.context("the unit has no capabilities")?.split_whitespace();
     let names = names.map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()));
     Ok(format!("-all{}", names.collect::<String>()))
+}
+
+/// A daemon with no more than these capabilities.
+fn serve_as_the_unit(place: &Place, config: &str) -> Result<Process> {
+    let capabilities = of_the_unit()?;
+    let rights = ["--no-new-privs", "--inh-caps", "-all", "--bounding-set", &capabilities];
+    place.ready(Process::start(&mut with_rights(&rights, &place.command(config)?))?)
 }
 
 /// A copy of a program in a folder that everybody may look into, or only `owner`.
@@ -90,10 +97,7 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
         private.join("trace.db").display(),
         program.display()
     );
-    let capabilities = of_the_unit()?;
-    let rights = ["--no-new-privs", "--inh-caps", "-all", "--bounding-set", &capabilities];
-    let daemon = Process::start(&mut with_rights(&rights, &place.command(&config)?))?;
-    let daemon = place.ready(daemon)?;
+    let daemon = serve_as_the_unit(&place, &config)?;
     // Its executable was read, its memory, and its probes were put in place.
     let states = "select count(*) as n from goroutine_state join goroutine using (ugid) join process using (upid)";
     let states = format!("{states} where pid = {} and stack_id is not null", load.pid());
@@ -128,5 +132,36 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
     for word in ["denied", "hides its addresses", "not permitted"] {
         assert!(!said.to_lowercase().contains(word), "{said}");
     }
+    place.is_sound()
+}
+
+/// What `sudo tracerd attach` leaves behind is the user's who said sudo, and the unit may not write to it.
+#[test]
+fn a_database_of_another_user_does_not_keep_the_unit_from_starting() -> Result<()> {
+    let place = Place::new()?;
+    let config = "[[rule]]\nlevel = \"sched\"\n";
+    stop(place.serve(config)?)?;
+    let database = place.database();
+    let of = |file: &Path| -> Result<(u32, u32)> {
+        let meta = fs::metadata(file)?;
+        Ok((meta.uid(), meta.mode() & 0o777))
+    };
+    chown(database, Some(SOMEBODY), Some(SOMEBODY))?;
+    assert_eq!(of(database)?, (SOMEBODY, 0o640));
+    let daemon = serve_as_the_unit(&place, config)?;
+    assert_eq!(place.ask_number("select count(*) as n from session")?, 1);
+    let said = stop(daemon)?.stderr;
+    assert!(said.contains("trace.db belongs to another user; it is kept as "), "{said}");
+    assert_eq!(of(database)?, (0, 0o640));
+    let old = database.with_extension("db.old");
+    assert_eq!(of(&old)?, (SOMEBODY, 0o640));
+    let sessions = ["sql", "select count(*) as n from session", "-o", "json", "--db"];
+    let answer = run(tracer(&sessions)?.arg(&old), SOON)?.ok()?;
+    assert_eq!(rows(&answer.stdout)?[0]["n"], 1);
+    // The next one goes on with what is its own.
+    let daemon = serve_as_the_unit(&place, config)?;
+    assert_eq!(place.ask_number("select count(*) as n from session")?, 2);
+    stop(daemon)?;
+    assert_eq!(of(&old)?, (SOMEBODY, 0o640));
     place.is_sound()
 }

@@ -33,7 +33,20 @@ pub(super) fn put_old(path: &Path) -> Result<PathBuf> {
         Err(e) => return Err(e.into()),
     }
     conn.close().map_err(|(_, e)| e)?;
+    let old = free_old(path)?;
+    fs::rename(path, &old).map_err(|e| file_error("rename", path, e))?;
+    Ok(old)
+}
 
+/// Renames a database that cannot be written to to `FILE.old` as it is, with its log: whoever can goes on from there.
+pub(super) fn put_unchanged(path: &Path) -> Result<PathBuf> {
+    let old = free_old(path)?;
+    rename_with_side_files(path, &old)?;
+    Ok(old)
+}
+
+/// Makes sure that `FILE.old` is free, or another former database.
+fn free_old(path: &Path) -> Result<PathBuf> {
     let old = with_suffix(path, ".old");
     match fs::metadata(&old) {
         Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -54,7 +67,6 @@ pub(super) fn put_old(path: &Path) -> Result<PathBuf> {
         }
     }
     remove_side_files(&old)?;
-    fs::rename(path, &old).map_err(|e| file_error("rename", path, e))?;
     Ok(old)
 }
 
@@ -80,17 +92,27 @@ pub(super) fn put_damaged(path: &Path) -> Result<PathBuf> {
         others += 1;
         kept = with_suffix(path, &format!(".corrupt-{time}-{others}"));
     }
-    fs::rename(path, &kept).map_err(|e| file_error("rename", path, e))?;
-    for suffix in ["-wal", "-journal"] {
-        let file = with_suffix(path, suffix);
-        match fs::rename(&file, with_suffix(&kept, suffix)) {
+    rename_with(path, &kept, &["-wal", "-journal"])?;
+    Ok(kept)
+}
+
+/// Renames a database with all that belongs to it.
+pub(super) fn rename_with_side_files(from: &Path, to: &Path) -> Result<()> {
+    rename_with(from, to, &["-wal", "-shm", "-journal"])
+}
+
+fn rename_with(from: &Path, to: &Path, suffixes: &[&str]) -> Result<()> {
+    fs::rename(from, to).map_err(|e| file_error("rename", from, e))?;
+    for suffix in suffixes {
+        let file = with_suffix(from, suffix);
+        match fs::rename(&file, with_suffix(to, suffix)) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
                 return Err(file_error("rename", &file, e));
             }
             _ => {}
         }
     }
-    Ok(kept)
+    Ok(())
 }
 
 /// A database that was put aside.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::aside::{put_damaged, put_old};
+use super::aside::{put_damaged, put_old, put_unchanged, rename_with_side_files};
 use super::check::{self, Verdict};
 use crate::error::{Result, StoreError};
 use crate::schema::{APPLICATION_ID, DEFAULT_DB, SNAPSHOT_ENDING};
@@ -105,6 +105,10 @@ impl Place {
         match kind {
             Kind::Empty => Self::empty(file, path),
             Kind::Other(what) => Err(not_ours(&path, what)),
+            Kind::Shut(error) => {
+                let (old, _) = put_shut(file, &path, error)?;
+                Self::create(&path, Some(old))
+            }
             Kind::Ours => {
                 let old_lock = Lock::take(file, &path)?;
                 let old = put_old(&path)?;
@@ -133,6 +137,11 @@ impl Place {
                 damaged(format!("it is {what}"))
             }
             Kind::Other(what) => Err(not_ours(&path, what)),
+            Kind::Shut(error) => {
+                let (old, why) = put_shut(file, &path, error)?;
+                let former = Former::Old { kept_as: old.clone(), why };
+                Ok((Self::create(&path, Some(old))?, former))
+            }
             Kind::Ours => {
                 let lock = Lock::take(file, &path)?;
                 match check::look(&path, &lock.file, boot_id)? {
@@ -185,7 +194,7 @@ impl Place {
         let removed = remove_side_files(&self.path).is_ok()
             && (self.made == Made::Empty || fs::remove_file(&self.path).is_ok());
         if let Some(old) = self.kept_as.filter(|_| removed) {
-            let _ = fs::rename(old, &self.path);
+            let _ = rename_with_side_files(&old, &self.path);
         }
     }
 }
@@ -224,10 +233,37 @@ fn look(path: &Path) -> Result<Option<(PathBuf, File, Kind)>> {
         return Err(StoreError::Locked { path: path.into() });
     }
     let path = fs::canonicalize(path).map_err(|e| file_error("open", path, e))?;
-    let file = OpenOptions::new().read(true).write(true).open(&path);
-    let mut file = file.map_err(|e| file_error("open", &path, e))?;
+    let (mut file, refused) = match OpenOptions::new().read(true).write(true).open(&path) {
+        Ok(file) => (file, None),
+        // What cannot be read, either, may be another program's, or be written just now: it stays where it is.
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => match File::open(&path) {
+            Ok(file) => (file, Some(e)),
+            Err(_) => return Err(file_error("open", &path, e)),
+        },
+        Err(e) => return Err(file_error("open", &path, e)),
+    };
     let kind = kind_of(&mut file).map_err(|e| file_error("read", &path, e))?;
+    let kind = match (kind, refused) {
+        (Kind::Ours, Some(e)) => Kind::Shut(e),
+        (Kind::Empty, Some(e)) => return Err(file_error("open", &path, e)),
+        (kind, _) => kind,
+    };
     Ok(Some((path, file, kind)))
+}
+
+/// Puts aside a database that may only be read, if nobody writes it and the folder lets us; says why it had to go, too.
+fn put_shut(file: File, path: &Path, refused: io::Error) -> Result<(PathBuf, &'static str)> {
+    let owner = file.metadata().map_err(|e| file_error("look at", path, e))?.uid();
+    let is_own = owner == nix::unistd::geteuid().as_raw();
+    let why = if is_own { "may not be written to" } else { "belongs to another user" };
+    // A recording that goes on is not disturbed: reading is enough to see its lock.
+    let _lock = Lock::take(file, path)?;
+    match put_unchanged(path) {
+        Err(StoreError::File { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+            Err(file_error("open", path, refused))
+        }
+        put => Ok((put?, why)),
+    }
 }
 
 /// Whether a file that nothing in it says to be ours is likely to have been, by its name.
@@ -296,10 +332,13 @@ pub(super) fn not_a_file(meta: &Metadata) -> Option<&'static str> {
 pub(super) enum Kind {
     Empty,
     Ours,
+    /// Ours, and may only be read; why.
+    Shut(io::Error),
     Other(&'static str),
 }
 
-pub(super) fn kind_of(file: &mut File) -> std::io::Result<Kind> {
+/// By its content; whether it may be written to is not asked.
+pub(super) fn kind_of(file: &mut File) -> io::Result<Kind> {
     let mut start = Vec::new();
     file.take(512).read_to_end(&mut start)?;
     if start.is_empty() {
@@ -325,6 +364,6 @@ pub(super) fn not_ours(path: &Path, what: &'static str) -> StoreError {
     StoreError::NotADatabase { path: path.into(), what }
 }
 
-pub(super) fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> StoreError {
+pub(super) fn file_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
     StoreError::File { action, path: path.into(), source }
 }
