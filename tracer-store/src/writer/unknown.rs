@@ -77,17 +77,21 @@ impl Unknown {
 
     /// Bytes of memory that they take, about.
     pub(super) fn bytes(&self) -> usize {
-        (self.threads.0.len() + self.goroutines.0.len() + self.procs.0.len()) * 96
+        self.threads.bytes() + self.goroutines.bytes() + self.procs.bytes()
     }
 }
 
 /// Beginnings and ends (ns) for each of something.
 #[derive(Debug, Clone)]
-struct Times<K>(HashMap<K, Vec<(i64, i64)>>);
+struct Times<K> {
+    of: HashMap<K, Vec<(i64, i64)>>,
+    /// How many there are of all together.
+    count: usize,
+}
 
 impl<K> Default for Times<K> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self { of: HashMap::new(), count: 0 }
     }
 }
 
@@ -103,22 +107,30 @@ impl<K: Eq + Hash + Copy> Times<K> {
         if begin >= end {
             return;
         }
-        let times = self.0.entry(key).or_default();
+        let times = self.of.entry(key).or_default();
         match times.last_mut() {
             Some(last) if last.1 == begin => last.1 = end,
-            _ => times.push((begin, end)),
+            _ => {
+                times.push((begin, end));
+                self.count += 1;
+            }
         }
     }
 
     fn absorb(&mut self, later: Self) {
-        for (key, times) in later.0 {
+        for (key, times) in later.of {
             times.into_iter().for_each(|time| self.add(key, time));
         }
     }
 
+    /// A map's entry, and a list that has room for as many again.
+    fn bytes(&self) -> usize {
+        self.of.len() * 64 + self.count * 32
+    }
+
     /// All of them by beginning and length.
     fn all(self) -> impl Iterator<Item = (K, i64, i64)> {
-        let all = self.0.into_iter();
+        let all = self.of.into_iter();
         all.flat_map(|(key, times)| {
             times.into_iter().map(move |(begin, end)| (key, begin, end - begin))
         })
