@@ -50,7 +50,10 @@ struct Inner {
     ended: bool,
     /// When and why the recording ended, if that is to be stored.
     end: Option<(Clock, String)>,
+    /// The writer wants a whole batch, and none waits for it.
     wants_whole: bool,
+    /// Something was dropped that later rows may refer to; until a whole batch comes they are, too.
+    lacks: bool,
     notes: Vec<String>,
     state: State,
 }
@@ -61,14 +64,15 @@ impl Inner {
         let Some((last, last_bytes)) = self.next.back_mut() else {
             return self.push(batch, bytes);
         };
-        // The open intervals take the place of those before.
-        let both = *last_bytes - last.open.bytes() + bytes;
+        // The open intervals take the place of those before, and of some things there is only one.
+        let both = last_bytes.saturating_sub(last.open.bytes() + last.merged_bytes())
+            + (bytes - batch.merged_bytes());
         if batch.whole || (both > self.at_once && !full) {
             return self.push(batch, bytes);
         }
         self.next_bytes -= *last_bytes;
         last.absorb(batch);
-        *last_bytes = both;
+        *last_bytes = both + last.merged_bytes();
         let rows = last.many() + last.processes.len();
         if rows > 2 * self.compacted + 65_536 {
             last.compact();
@@ -76,6 +80,16 @@ impl Inner {
             *last_bytes = last.bytes();
         }
         self.next_bytes += *last_bytes;
+    }
+
+    /// Whether a whole batch is likely to fit.
+    fn has_room(&self) -> bool {
+        self.held() <= self.memory / 2
+    }
+
+    /// Bytes of memory that are taken.
+    fn held(&self) -> usize {
+        self.next_bytes + self.busy
     }
 
     fn push(&mut self, batch: Batch, bytes: usize) {
@@ -100,7 +114,7 @@ impl Shared {
 ///
 /// While it is busy, batches wait in a queue, small ones made into one. Once they take more memory than five eighths of
 /// [`Limits::memory`], system calls are dropped and counted, and above three quarters all rows of streams; rows that later
-/// ones refer to are kept as long as there is any memory.
+/// ones refer to are kept as long as there is any memory, and asked for again when there was none.
 pub struct Background {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Option<Result<Summary>>>>,
@@ -126,7 +140,11 @@ impl Background {
     pub fn send(&self, mut batch: Batch) {
         let mut guard = self.shared.lock();
         let inner = &mut *guard;
-        let held = inner.next_bytes + inner.busy;
+        let held = inner.held();
+        if inner.lacks && !batch.whole {
+            inner.state.dropped_queue += batch.drop_rows(loss_stage::QUEUE);
+            batch.drop_goroutines(loss_stage::QUEUE);
+        }
         let mut bytes = batch.bytes();
         if held + bytes > inner.memory / 8 * 5 {
             inner.state.dropped_queue += batch.drop_syscalls(loss_stage::QUEUE);
@@ -139,19 +157,31 @@ impl Background {
             bytes = batch.bytes();
         }
         // Of the losses themselves there are few.
-        if held + bytes > inner.memory - inner.memory / 64 {
+        let most = inner.memory - inner.memory / 64;
+        if batch.whole && held + bytes > most && inner.has_room() {
+            // There will never be more room for it.
             batch.drop_many(loss_stage::QUEUE);
             bytes = batch.bytes();
         }
+        if held + bytes > most {
+            batch.drop_entities(loss_stage::QUEUE);
+            bytes = batch.bytes();
+            inner.lacks = true;
+        }
+        if batch.whole {
+            (inner.lacks, inner.wants_whole) = (false, false);
+        }
         inner.add(batch, bytes, full);
-        inner.state.waiting = inner.next_bytes + inner.busy;
+        inner.state.waiting = inner.held();
         drop(guard);
         self.shared.come.notify_one();
     }
 
-    /// Whether the next batch must be [`Batch::whole`], because a new database was begun.
+    /// Whether the next batch must be [`Batch::whole`], because a new database was begun, or there was no memory for what
+    /// later rows refer to, and there is now.
     pub fn wants_whole(&self) -> bool {
-        self.shared.lock().wants_whole
+        let inner = self.shared.lock();
+        inner.wants_whole || (inner.lacks && inner.has_room())
     }
 
     /// Sentences to be shown: a database was damaged, writing does not work, or works again.
@@ -205,7 +235,6 @@ impl Drop for Background {
 async fn write(mut writer: LastingWriter, shared: &Shared) -> Option<Result<Summary>> {
     while let Some((batch, limits)) = next(shared) {
         let last_ts = batch.last_ts;
-        let whole = batch.whole;
         let begun = Instant::now();
         let limited = match limits {
             Some(limits) => writer.set_limits(limits).await,
@@ -215,7 +244,8 @@ async fn write(mut writer: LastingWriter, shared: &Shared) -> Option<Result<Summ
         let bytes = place::size(writer.path());
         let mut inner = shared.lock();
         inner.busy = writer.waiting();
-        inner.wants_whole = (inner.wants_whole && !whole) || stored.begun_anew.is_some();
+        inner.wants_whole =
+            writer.wants_whole() && !inner.next.iter().any(|(batch, _)| batch.whole);
         let error = stored.error.or(limited.err()).map(|error| error.to_string());
         match (&error, &inner.state.error) {
             (Some(error), None) => {
@@ -231,7 +261,7 @@ async fn write(mut writer: LastingWriter, shared: &Shared) -> Option<Result<Summ
         // Who never asks for them is no reason to keep them all.
         let surplus = inner.notes.len().saturating_sub(100);
         inner.notes.drain(..surplus);
-        let waiting = inner.next_bytes + inner.busy;
+        let waiting = inner.held();
         let state = &mut inner.state;
         if error.is_none() {
             state.last_ts = last_ts;

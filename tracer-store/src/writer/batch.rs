@@ -129,21 +129,35 @@ impl Batch {
 
     /// As [`Self::bytes`], without the rows of streams.
     pub fn entity_bytes(&self) -> usize {
-        let text = |text: &Option<Arc<str>>| text.as_deref().map_or(0, |text| text.len() + 16);
-        let strings = self.strings.iter().map(|(_, text)| text.len() + 40);
-        let processes = self.processes.iter().map(|row| {
-            let texts = [&row.exe, &row.build_id, &row.cmdline, &row.cgroup, &row.comm];
-            size_of::<Process>() + texts.into_iter().map(text).sum::<usize>()
-        });
-        // The texts of the others are shared, or a few bytes.
-        strings.sum::<usize>()
-            + processes.sum::<usize>()
-            + self.threads.len() * (size_of::<Thread>() + 32)
+        let gone = [
+            &self.gone_stacks,
+            &self.gone_frames,
+            &self.gone_threads,
+            &self.gone_processes,
+            &self.gone_goroutines,
+        ];
+        self.divisible_bytes()
+            + self.counts.len() * size_of::<EventCount>()
+            + self.unknown.bytes()
+            + gone.into_iter().map(|ids| size_of_val(ids.as_slice())).sum::<usize>()
+    }
+
+    /// Of that, what [`Self::take_entities`] takes some of.
+    fn divisible_bytes(&self) -> usize {
+        self.strings.iter().map(text_bytes).sum::<usize>()
+            + self.processes.iter().map(process_bytes).sum::<usize>()
+            + self.threads.len() * THREAD
             + self.goroutines.len() * size_of::<Goroutine>()
-            + self.frames.len() * (size_of::<Frame>() + 64)
+            + self.frames.len() * FRAME
             + self.stacks.len() * size_of::<Stack>()
             + self.losses.len() * size_of::<Loss>()
             + self.fired.len() * size_of::<Fired>()
+            + self.clocks.len() * size_of::<Clock>()
+    }
+
+    /// Bytes of memory of what does not add up when batches are made into one.
+    pub(super) fn merged_bytes(&self) -> usize {
+        self.losses.len() * size_of::<Loss>()
             + self.clocks.len() * size_of::<Clock>()
             + self.counts.len() * size_of::<EventCount>()
             + self.unknown.bytes()
@@ -189,32 +203,26 @@ impl Batch {
         self.whole |= later.whole;
     }
 
-    /// Takes some of what later rows may refer to, if all of that takes more than this many bytes of memory.
+    /// Takes some of what later rows may refer to, if all of that takes more than this many bytes of memory. What others
+    /// refer to comes first, as the rest may not be written.
     pub(super) fn take_entities(&mut self, bytes: usize) -> Option<Self> {
-        // The rest is not taken apart.
-        let divisible = |batch: &Self| {
-            batch.entity_bytes()
-                - batch.unknown.bytes()
-                - batch.counts.len() * size_of::<EventCount>()
-        };
-        if divisible(self) > bytes {
+        if self.divisible_bytes() > bytes {
             self.compact();
         }
-        let all = divisible(self);
-        if all <= bytes {
+        if self.divisible_bytes() <= bytes {
             return None;
         }
-        let share = |rows: usize| (rows * bytes).div_ceil(all);
+        let mut left = bytes;
         Some(Self {
-            strings: take_first(&mut self.strings, share),
-            processes: take_first(&mut self.processes, share),
-            threads: take_first(&mut self.threads, share),
-            goroutines: take_first(&mut self.goroutines, share),
-            frames: take_first(&mut self.frames, share),
-            stacks: take_first(&mut self.stacks, share),
             losses: std::mem::take(&mut self.losses),
-            fired: take_first(&mut self.fired, share),
-            clocks: take_first(&mut self.clocks, share),
+            strings: take_first(&mut self.strings, &mut left, text_bytes),
+            processes: take_first(&mut self.processes, &mut left, process_bytes),
+            threads: take_first(&mut self.threads, &mut left, |_| THREAD),
+            frames: take_first(&mut self.frames, &mut left, |_| FRAME),
+            stacks: take_first(&mut self.stacks, &mut left, size_of_val),
+            goroutines: take_first(&mut self.goroutines, &mut left, size_of_val),
+            fired: take_first(&mut self.fired, &mut left, size_of_val),
+            clocks: take_first(&mut self.clocks, &mut left, size_of_val),
             last_ts: self.last_ts,
             ..Self::default()
         })
@@ -267,8 +275,8 @@ impl Batch {
         Count::of(&mut self.closed, self.last_ts, stage)
     }
 
-    /// Drops the rows of what there may be any number of, and counts them as losses. Texts, processes and what
-    /// was lost stay: they are few, and nothing could be read without them.
+    /// Drops the rows of what there may be any number of, and counts them as losses, as nothing tells them again. Texts,
+    /// processes and what was lost stay: they are few, and nothing could be read without them.
     pub(super) fn drop_many(&mut self, stage: &str) {
         let tables = [
             ("thread", self.threads.len()),
@@ -281,9 +289,40 @@ impl Batch {
         self.frames = Vec::new();
         self.stacks = Vec::new();
         self.unknown.clear();
-        for (kind, rows) in tables.into_iter().filter(|(_, rows)| *rows > 0) {
-            let count = rows as i64;
-            let (kind, stage) = (kind.into(), stage.into());
+        self.add_lost(tables, stage);
+    }
+
+    /// Drops what rows of goroutines refer to, and these: a whole batch tells it again, but for goroutines that have
+    /// ended, which are counted as losses.
+    pub(super) fn drop_goroutines(&mut self, stage: &str) {
+        let ended = |rows: &[Goroutine]| rows.iter().filter(|row| row.ended_ts.is_some()).count();
+        let lost = [("goroutine", ended(&self.goroutines))];
+        (self.goroutines, self.frames, self.stacks) = (Vec::new(), Vec::new(), Vec::new());
+        self.unknown.clear();
+        self.add_lost(lost, stage);
+    }
+
+    /// Drops everything that later rows may refer to: a whole batch tells it again, but for what has ended, which is
+    /// counted as lost. What is left takes no more memory the more there was.
+    pub(super) fn drop_entities(&mut self, stage: &str) {
+        self.compact();
+        let processes = self.processes.iter().filter(|row| row.end_ts.is_some()).count();
+        let threads = self.threads.iter().filter(|row| row.end_ts.is_some()).count();
+        let fired = self.fired.len();
+        self.drop_goroutines(stage);
+        self.add_lost(
+            [("process", processes), ("thread", threads), ("trigger_fired", fired)],
+            stage,
+        );
+        let Self { last_ts, losses, clocks, counts, closed, open, unknown, .. } =
+            std::mem::take(self);
+        *self = Self { last_ts, losses, clocks, counts, closed, open, unknown, ..Self::default() };
+    }
+
+    /// Adds losses of so many rows of tables.
+    fn add_lost<'a>(&mut self, lost: impl IntoIterator<Item = (&'a str, usize)>, stage: &str) {
+        for (kind, rows) in lost.into_iter().filter(|(_, rows)| *rows > 0) {
+            let (kind, stage, count) = (kind.into(), stage.into(), rows as i64);
             self.add_loss(Loss { ts: self.last_ts, dur: 0, kind, stage, count });
         }
     }
@@ -302,8 +341,28 @@ impl Batch {
     }
 }
 
-fn take_first<T>(rows: &mut Vec<T>, share: impl Fn(usize) -> usize) -> Vec<T> {
-    let rest = rows.split_off(share(rows.len()));
+/// Bytes of memory that a thread takes, and a frame: their texts are shared, or a few bytes.
+const THREAD: usize = size_of::<Thread>() + 32;
+const FRAME: usize = size_of::<Frame>() + 64;
+
+fn text_bytes((_, text): &(StrId, Arc<str>)) -> usize {
+    text.len() + 40
+}
+
+fn process_bytes(row: &Process) -> usize {
+    let text = |text: &Option<Arc<str>>| text.as_deref().map_or(0, |text| text.len() + 16);
+    let texts = [&row.exe, &row.build_id, &row.cmdline, &row.cgroup, &row.comm];
+    size_of::<Process>() + texts.into_iter().map(text).sum::<usize>()
+}
+
+/// Takes the first rows as long as there are bytes left for them.
+fn take_first<T>(rows: &mut Vec<T>, left: &mut usize, bytes: impl Fn(&T) -> usize) -> Vec<T> {
+    let has_room = |row: &T| {
+        let room = *left > 0;
+        *left = left.saturating_sub(bytes(row));
+        room
+    };
+    let rest = rows.split_off(rows.iter().map(has_room).take_while(|room| *room).count());
     std::mem::replace(rows, rest)
 }
 

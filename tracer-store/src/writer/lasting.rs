@@ -75,7 +75,8 @@ pub struct Stored {
 /// The writer of a database that is written for days.
 ///
 /// It goes on with the database of a former run, keeps it within [`Limits`], and outlives errors: what cannot be
-/// written is kept in memory if later rows refer to it, dropped and counted if not.
+/// written is kept in memory if later rows refer to it, dropped and counted if not. That is dropped, too, once it takes a
+/// quarter of [`Limits::memory`], and asked for again ([`Self::wants_whole`]) when writing works.
 pub struct LastingWriter {
     /// None while none can be made.
     writer: Option<(Writer, Retention)>,
@@ -86,8 +87,10 @@ pub struct LastingWriter {
     pending: Batch,
     /// Rows in it when it was compacted last.
     compacted: usize,
-    /// The database does not know what was told before.
+    /// The database does not know what was told before, or some of it.
     lacks: bool,
+    /// Nothing could be written, so that a whole batch would only be dropped.
+    stuck: bool,
     dropped: u64,
 }
 
@@ -112,6 +115,7 @@ impl LastingWriter {
             pending: Batch::default(),
             compacted: 0,
             lacks: false,
+            stuck: false,
             dropped: 0,
         };
         Ok((this, Opened { first_ids, note }))
@@ -135,6 +139,12 @@ impl LastingWriter {
     /// Since when everything that was recorded is still there, ns; `None` while nothing was removed.
     pub fn kept_since(&self) -> Option<i64> {
         self.writer.as_ref().and_then(|(_, retention)| retention.kept_since())
+    }
+
+    /// Whether the next batch should be [`Batch::whole`]: a new database was begun, or there was no memory for what
+    /// could not be written, and now it can. Rows of streams are dropped until it is.
+    pub fn wants_whole(&self) -> bool {
+        self.lacks && !self.stuck
     }
 
     /// Bytes of memory that wait for the disk.
@@ -165,7 +175,7 @@ impl LastingWriter {
         if self.lacks {
             // Its rows would refer to what the database has never heard of.
             stored.dropped = batch.drop_rows(loss_stage::STORE);
-            batch.unknown.clear();
+            batch.drop_goroutines(loss_stage::STORE);
         }
         let mut all = std::mem::take(&mut self.pending);
         all.absorb(batch);
@@ -200,6 +210,7 @@ impl LastingWriter {
                 break;
             }
         }
+        self.stuck = stored.error.is_some() && stored.begun_anew.is_none();
         self.dropped += stored.dropped;
         stored
     }
@@ -265,14 +276,16 @@ impl LastingWriter {
     /// Keeps what could not be written.
     fn keep(&mut self, batch: Batch) {
         self.pending = batch;
-        let rows = self.pending.many() + self.pending.processes.len();
-        if rows > 2 * self.compacted + 4096 {
+        let rows = |pending: &Batch| pending.many() + pending.processes.len();
+        let too_much = |pending: &Batch| pending.entity_bytes() > self.limits.memory / 4;
+        if rows(&self.pending) > 2 * self.compacted + 4096 || too_much(&self.pending) {
             self.pending.compact();
-            self.compacted = self.pending.many() + self.pending.processes.len();
+            self.compacted = rows(&self.pending);
         }
-        if self.pending.entity_bytes() > self.limits.memory / 4 {
-            self.pending.drop_many(loss_stage::STORE);
+        if too_much(&self.pending) {
+            self.pending.drop_entities(loss_stage::STORE);
             self.compacted = 0;
+            self.lacks = true;
         }
     }
 

@@ -66,6 +66,28 @@ impl Load {
         });
     }
 
+    /// The stack of batch `n`.
+    fn stack(&self, n: i64, batch: &mut Batch) -> i64 {
+        let (stack_id, frame_id) = (self.ids.stack + n, self.ids.frame + n);
+        batch.frames.push(Frame { frame_id, func: Some("main.f".into()), ..Frame::default() });
+        batch.stacks.push(Stack { stack_id, depth: 0, frame_id });
+        stack_id
+    }
+
+    /// The next batch, with all that lives.
+    pub fn whole(&mut self) -> Batch {
+        let mut batch = self.next();
+        self.strings.retell();
+        batch.strings = self.strings.take_new();
+        for n in (0..self.at).filter(|n| *n == 0 || n + LIFE >= self.at) {
+            self.entities(n, false, &mut batch);
+            self.stack(n, &mut batch);
+        }
+        // What ended only now has one, too.
+        self.stack((self.at - 1 - LIFE).max(0), &mut batch);
+        Batch { whole: true, ..batch }
+    }
+
     /// The next batch.
     pub fn next(&mut self) -> Batch {
         let n = self.at;
@@ -74,13 +96,7 @@ impl Load {
         let first = self.start + n * STEP;
         let mut batch = Batch { last_ts: first + STEP, ..Batch::default() };
         self.entities(n, false, &mut batch);
-        let stack_id = self.ids.stack + n;
-        batch.frames.push(Frame {
-            frame_id: self.ids.frame + n,
-            func: Some("main.f".into()),
-            ..Frame::default()
-        });
-        batch.stacks.push(Stack { stack_id, depth: 0, frame_id: self.ids.frame + n });
+        let stack_id = self.stack(n, &mut batch);
         // The first ones live for ever.
         if n > LIFE {
             self.entities(n - LIFE, true, &mut batch);
