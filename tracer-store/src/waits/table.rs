@@ -310,6 +310,7 @@ unsafe impl VTabCursor for Cursor {
             };
             self.range = (self.range.0.max(from), self.range.1.min(to));
         }
+        self.aux.shared.ask(self.range);
         let mut engine = match self.engine.take() {
             Some(engine) => engine,
             None => Engine::new(&self.conn, &self.aux.shared).map_err(module_error)?,
