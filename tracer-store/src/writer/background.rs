@@ -297,6 +297,67 @@ fn next(shared: &Shared) -> Option<(Batch, Option<Limits>)> {
 mod tests {
     use super::*;
 
+    use crate::schema::entities::{Goroutine, Process};
+
+    /// One whose writer takes nothing.
+    fn stopped(memory: usize) -> Background {
+        let inner = Inner { memory, at_once: memory, ..Inner::default() };
+        let shared = Arc::new(Shared { inner: Mutex::new(inner), come: Condvar::new() });
+        Background { shared, thread: None }
+    }
+
+    fn goroutines(count: i64) -> Batch {
+        let row = |ugid| Goroutine { ugid, ended_ts: Some(1), ..Goroutine::default() };
+        Batch { goroutines: (0..count).map(row).collect(), ..Batch::default() }
+    }
+
+    /// What waits, as rows of goroutines and of processes, and losses of the former.
+    fn waiting(background: &Background) -> (usize, usize, i64) {
+        let inner = background.shared.lock();
+        let batches = || inner.next.iter().map(|(batch, _)| batch);
+        let lost = batches().flat_map(|batch| &batch.losses);
+        (
+            batches().map(|batch| batch.goroutines.len()).sum(),
+            batches().map(|batch| batch.processes.len()).sum(),
+            lost.filter(|loss| &*loss.kind == "goroutine").map(|loss| loss.count).sum(),
+        )
+    }
+
+    #[test]
+    fn what_finds_no_room_is_asked_for_when_there_is_some() {
+        let memory = 1 << 20;
+        let background = stopped(memory);
+        background.send(goroutines(100));
+        background.send(goroutines(100_000));
+        assert_eq!(waiting(&background), (100, 0, 100_000));
+        assert!(background.wants_whole());
+        // It might refer to what was dropped.
+        background.send(goroutines(10));
+        assert_eq!(waiting(&background), (100, 0, 100_010));
+        background.shared.lock().busy = memory;
+        assert!(!background.wants_whole(), "there is no room");
+        background.send(Batch { whole: true, ..goroutines(10) });
+        background.shared.lock().busy = 0;
+        assert!(background.wants_whole(), "it was dropped, too");
+        background.send(Batch { whole: true, ..goroutines(10) });
+        assert!(!background.wants_whole());
+        background.send(goroutines(10));
+        assert_eq!(waiting(&background), (120, 0, 100_020));
+    }
+
+    /// To ask for it again and again would be in vain.
+    #[test]
+    fn a_whole_batch_that_can_never_fit_counts_as_one() {
+        let background = stopped(1 << 20);
+        background.send(goroutines(100_000));
+        assert!(background.wants_whole());
+        let processes = vec![Process::default(); 10];
+        background.send(Batch { whole: true, processes, ..goroutines(100_000) });
+        assert!(!background.wants_whole());
+        assert_eq!(waiting(&background), (0, 10, 200_000));
+        assert!(background.state().waiting < 1 << 20);
+    }
+
     #[test]
     fn a_thread_that_has_died_does_not_work() {
         let shared = Arc::new(Shared { inner: Mutex::default(), come: Condvar::new() });
