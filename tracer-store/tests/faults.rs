@@ -157,6 +157,42 @@ async fn a_database_that_is_removed_is_begun_anew() {
     assert_eq!(lost(&reader, "store"), 2000);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_new_database_lacks_is_asked_for_until_it_is_on_its_way() {
+    let dir = Dir::new();
+    let path = dir.file("a.db");
+    let (writer, mut load) = open(&path, Limits::default()).await;
+    let writer = Background::start(writer, Limits::default()).unwrap();
+    let until = |what: &str, is_so: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !is_so() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{what}: {:?}", writer.state());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    writer.send(load.next());
+    until("stored", &|| writer.state().last_ts == STEP);
+    assert!(!writer.wants_whole());
+    for suffix in ["", "-wal", "-shm"] {
+        fs::remove_file(format!("{}{suffix}", path.display())).unwrap();
+    }
+    writer.send(load.next());
+    until("asked for", &|| writer.wants_whole());
+    // Rows that are sent before are not stored.
+    writer.send(load.next());
+    until("dropped", &|| writer.state().last_ts == 3 * STEP);
+    assert!(writer.wants_whole());
+    writer.send(load.whole());
+    assert!(!writer.wants_whole());
+    writer.send(load.next());
+    let end = tracer_store::Clock { ts: load.at * STEP, realtime: 1 };
+    writer.finish(end, "done").unwrap();
+    let reader = Reader::open(&path).unwrap();
+    sound(&reader);
+    assert_eq!(number(&reader, "select count(*) from syscall"), 4_000);
+    assert_eq!(lost(&reader, "store"), 4_000);
+}
+
 /// Rows of the thread that lives for ever, in each batch.
 const STATES: i64 = 2_000;
 
