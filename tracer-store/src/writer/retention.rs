@@ -195,7 +195,13 @@ impl Retention {
             give_back(conn, moved)?;
         }
         let frames = log::frames(conn)?;
-        let often = self.shares.map_or(COPY, |shares| COPY.min(shares.log / 4));
+        // Where everything was copied and nobody reads the log, the next commit begins it anew: such a moment is not missed
+        // when the log gets full.
+        let often = match self.shares {
+            Some(shares) if frames.all > shares.log / 2 => 1,
+            Some(shares) => COPY.min(shares.log / 4),
+            None => COPY,
+        };
         if frames.all - frames.copied.min(frames.all) >= often {
             log::copy(conn)?;
         }
