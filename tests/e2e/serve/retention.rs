@@ -1,12 +1,20 @@
 //! A database that is kept within bounds while it is written.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use tracer_tests::{
-    daemon::Daemon,
+    cc,
+    daemon::{Daemon, User, as_user, open_dir},
     harness::{Process, SOON, monotonic_ns, wait_until},
 };
+
+use super::SOMEBODY;
 
 /// Bytes of the database and all files beside it.
 fn on_disk(daemon: &Daemon) -> u64 {
@@ -45,5 +53,43 @@ fn by_size() -> Result<()> {
     let (database, _) = daemon.end()?;
     assert!(database.number(first)? > start);
     assert_eq!(database.value("select integrity_check from pragma_integrity_check")?, "ok");
+    Ok(())
+}
+
+/// While somebody asks, the log of the database grows. Two who ask all the time, each before the other has his answer,
+/// would keep it for ever.
+#[test]
+fn while_others_ask_without_end() -> Result<()> {
+    const OTHER: User<'_> = User { id: SOMEBODY, groups: &[] };
+    // An eighth of it is for the log.
+    let config = "[store]\nmax_size = \"48 MiB\"\n[access]\nquery_timeout = \"2s\"\n";
+    let daemon = Daemon::start_in(open_dir()?, config)?;
+    let crowd = daemon.dir().join("crowd");
+    fs::copy(cc::build("crowd")?, &crowd)?;
+    // He is shown what is his own only, and has to have a lot to ask about.
+    let _naps = Process::start(as_user(Command::new(&crowd).args(["naps", "1", "300"]), OTHER))?;
+    daemon.wait_for("select count(*) from thread_state", 10_000)?;
+    // Alone, so that nobody else is being started while the command is copied.
+    daemon.tracer_as(OTHER, &["ls"])?.ok()?;
+    let begun = Instant::now();
+    let ask = || -> Result<usize> {
+        let all = "select count(*) from thread_state a, thread_state b where a.ts + b.ts < 0";
+        let mut too_long = 0;
+        while begun.elapsed() < Duration::from_secs(40) {
+            let ended = daemon.tracer_as(OTHER, &["sql", all])?;
+            too_long += usize::from(ended.stderr.contains("stopped after"));
+        }
+        Ok(too_long)
+    };
+    thread::scope(|scope| -> Result<()> {
+        let both = [scope.spawn(ask), scope.spawn(ask)];
+        for asked in both {
+            let too_long = asked.join().map_err(|_| anyhow!("a panic"))??;
+            assert!(too_long > 5, "{too_long} of his questions took their time");
+        }
+        Ok(())
+    })?;
+    let lost = daemon.sql("select * from loss where stage in ('queue', 'store')")?;
+    assert!(lost.is_empty(), "{lost:?}; {}", daemon.log());
     Ok(())
 }
