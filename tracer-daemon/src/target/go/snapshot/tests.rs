@@ -90,7 +90,13 @@ fn bias(pid: u32, path: &Path) -> u64 {
     start - FIRST_PAGE
 }
 
+/// Compares all of a program; what its runtime does in the background may move between the two looks.
 fn compare(path: &Path, label: &str) {
+    assert!((0..3).any(|_| is_same(path, label)), "{label}: the runtime went on each time");
+}
+
+/// False if a goroutine of the runtime itself has gone on.
+fn is_same(path: &Path, label: &str) -> bool {
     let runtime = read(path);
     let program = Running::start(path, &[]);
     let bias = bias(program.pid(), path);
@@ -124,7 +130,10 @@ fn compare(path: &Path, label: &str) {
         };
         let found: Vec<u64> = found.iter().map(|pc| pc + bias).collect();
         compared += found.len();
+        let start = runtime.functions.start_name(goroutine.start_pc).unwrap_or_default();
+        let is_background = start.starts_with("runtime.") && &*start != "runtime.main";
         match left_out {
+            None if is_background && found != pcs => return false,
             None => assert_eq!(found, pcs, "{label}: {}", goroutine.goid),
             Some(inner) => {
                 assert!(found.len() > 3000, "{label}: {}", found.len());
@@ -136,6 +145,7 @@ fn compare(path: &Path, label: &str) {
     assert!(statuses[&WAITING] > 25 && statuses[&SYSCALL] > 0, "{label}: {statuses:?}");
     expected.retain(|&goid, _| goid != 0);
     assert!(expected.is_empty(), "{label}: not found: {expected:?}");
+    true
 }
 
 #[test]
