@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
+use tracer_protocol::escaped;
 use tracing::Subscriber;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt as _};
 
@@ -31,19 +32,6 @@ fn filter(log: Option<&str>) -> EnvFilter {
     let with_audit = |log: &str| EnvFilter::try_new(format!("{log},audit=info"));
     let said = log.and_then(|log| with_audit(log).ok());
     said.unwrap_or_else(|| EnvFilter::new("warn,tracerd::serve=info,audit=info"))
-}
-
-/// A text in which others may have put what controls a terminal, without that; some control characters stay.
-pub fn escaped(text: &str, stays: impl Fn(char) -> bool) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && !stays(c) {
-            safe.extend(c.escape_default());
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
 }
 
 /// Writes each event as one line: what is in it has names that others chose, who could make up lines of the log.
@@ -136,11 +124,6 @@ mod tests {
         assert!(!end.contains(char::is_control), "{end:?}");
         assert!(log.starts_with(" WARN x\\r\\n INFO audit uid=0\\"), "{log}");
         assert!(log.contains('ü'), "{log}");
-    }
-
-    #[test]
-    fn what_controls_a_terminal_is_escaped() {
-        assert_eq!(escaped("a\n\x1b[2J\u{9b}\rü", |c| c == '\n'), "a\n\\u{1b}[2J\\u{9b}\\rü");
     }
 
     #[test]

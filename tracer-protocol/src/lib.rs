@@ -10,11 +10,13 @@ pub mod frame;
 mod messages;
 pub mod rows;
 pub mod stream;
+mod text;
 
 pub use messages::{
     Answered, AttachOptions, Control, Count, Hello, Level, Loss, ProbeFile, Question, Reason,
     Refusal, Reply, Request, ServerHello, SocketCounts, State, Status, Target, Traced,
 };
+pub use text::escaped;
 
 /// Where `tracerd serve` listens unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/tracerd/tracerd.sock";

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Width};
+use tracer_protocol::escaped;
 use tracer_store::{RowSink, ValueRef};
 
 use super::{Renderer, text};
@@ -62,15 +63,7 @@ impl Table {
 
 /// Text from a traced process must not control the terminal, and a row must stay a line.
 fn safe(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    escaped(text, |_| false)
 }
 
 /// So many rows are aligned with each other; later ones only with the widths that were needed before.

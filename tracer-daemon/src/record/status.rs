@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::logging::escaped;
+use tracer_protocol::escaped;
 
 /// How often the line is written anew.
 const PERIOD: Duration = Duration::from_millis(250);
