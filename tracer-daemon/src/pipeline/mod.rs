@@ -21,8 +21,8 @@ use crate::{
     counts::{Arrivals, Counts},
     kernel::KernelFrame,
     target::{
-        DELETED,
         go::{GoRuntime, snapshot::Snapshot},
+        without_deleted,
     },
 };
 pub use beginning::{Beginning, Begins};
@@ -119,7 +119,7 @@ impl Pipeline {
             // What came in the other ring is there by now.
             if let Begins::Program { number, exe, .. } = &mut beginning.what {
                 let shown = self.tracker.file_of(*number).filter(|path| path.starts_with('/'));
-                *exe = shown.map(|path| path.strip_suffix(DELETED).unwrap_or(&path).into());
+                *exe = shown.map(|path| without_deleted(&path).into());
             }
         }
         all

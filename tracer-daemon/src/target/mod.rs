@@ -10,4 +10,4 @@ pub mod program;
 
 pub use elf::{ElfError, ElfFile, Executable};
 pub use lease::Lease;
-pub use process::{DELETED, ProcessError, ProcessInfo};
+pub use process::{ProcessError, ProcessInfo, without_deleted};

@@ -11,8 +11,10 @@ use thiserror::Error;
 /// Inode of the first pid namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO).
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
 
-/// What the kernel adds to a path that leads to its file no more.
-pub const DELETED: &str = " (deleted)";
+/// A path as the kernel tells it, without what it adds if it leads to the file no more.
+pub fn without_deleted(path: &str) -> &str {
+    path.strip_suffix(" (deleted)").unwrap_or(path)
+}
 
 /// Executables are moved by whole pages.
 const PAGE: u64 = 4096;
@@ -153,8 +155,7 @@ impl ProcessInfo {
     /// Path of its executable, also if that is deleted or replaced; none if it has none or has ended.
     pub fn exe(pid: u32) -> Option<String> {
         let path = std::fs::read_link(Self::exe_link(pid)).ok()?;
-        let path = path.to_string_lossy();
-        Some(path.strip_suffix(DELETED).unwrap_or(&path).to_owned())
+        Some(without_deleted(&path.to_string_lossy()).to_owned())
     }
 
     /// Its control group; none if it has ended.
