@@ -166,14 +166,19 @@ impl Daemon {
 
     /// Decides of processes that began since the last time, before their events are tracked.
     pub(super) fn judge_beginnings(&mut self) {
-        for beginning in self.engine.pipeline.take_beginnings() {
+        let beginnings = self.engine.pipeline.take_beginnings();
+        if beginnings.is_empty() {
+            return;
+        }
+        let lost_before = self.lost();
+        for beginning in beginnings {
             let mut process = match &beginning.what {
                 Begins::Process { parent } => self.created(&beginning, *parent),
                 Begins::Program { file, exe, cmdline, .. } => {
                     self.executes(&beginning, exe.as_deref().unwrap_or(file), cmdline)
                 }
             };
-            process.lost_before = self.lost();
+            process.lost_before = lost_before;
             process.is_new();
             let facts = process.options.map(|_| process.facts());
             self.engine.pipeline.decide(process.pid, beginning.ts, facts);
