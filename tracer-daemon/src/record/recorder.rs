@@ -267,10 +267,18 @@ impl Recorder {
             self.engine.pipeline.add_process(&facts(&info, &inspected, self.options.level), begins);
             let file = Path::new(&info.exe).file_name();
             self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            let told = self.trace_go(pid, &inspected, begins.is_none());
+            let missing = self.trace_go(pid, &inspected, begins.is_none());
             // An exec since then would leave the offsets of the old program in force for the new one.
             if inspected.is_current() {
-                told.iter().for_each(|message| self.warn(message));
+                if inspected.go.is_none() && self.options.level > Level::Sched {
+                    self.warn(WITHOUT_GO);
+                }
+                missing.iter().for_each(|what| self.warn(what));
+                if !missing.is_empty() {
+                    let facts = facts(&info, &inspected, self.options.level);
+                    let missing = Some(missing.join("; "));
+                    self.engine.pipeline.add_process(&ProcessFacts { missing, ..facts }, begins);
+                }
                 return Ok(());
             }
             self.detach_go();
@@ -278,14 +286,14 @@ impl Recorder {
         bail!("{pid} goes on replacing its program: try again when it has settled")
     }
 
-    /// Puts probes on the Go runtime; returns what there is to say about it.
+    /// Puts probes on the Go runtime; returns what of it is not recorded, one line each.
     fn trace_go(&mut self, pid: u32, inspected: &go::Inspected, running: bool) -> Vec<String> {
         let refused = |reason: &dyn std::fmt::Display| {
             vec![format!("goroutines cannot be traced: {reason}; threads and system calls are")]
         };
         let attachable = match &inspected.go {
             _ if self.options.level == Level::Sched => return Vec::new(),
-            None => return vec![WITHOUT_GO.to_owned()],
+            None => return Vec::new(),
             Some(Err(reason)) => return refused(reason),
             Some(Ok(attachable)) => attachable,
         };
@@ -343,12 +351,10 @@ fn dropped(intervals: u64) -> String {
 }
 
 fn facts(info: &ProcessInfo, inspected: &go::Inspected, level: Level) -> ProcessFacts {
-    let go = inspected.go.as_ref().filter(|_| level > Level::Sched);
-    let refused = go.and_then(|go| go.as_ref().err());
     ProcessFacts {
         level: level.word(),
         without_syscalls: false,
-        missing: refused.map(|why| format!("goroutines cannot be traced: {why}")),
+        missing: None,
         pid: info.pid,
         exe: info.exe.clone(),
         build_id: inspected.build_id.clone(),
