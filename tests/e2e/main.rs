@@ -15,6 +15,7 @@ mod export;
 mod faults;
 mod kernel_stacks;
 mod kill9;
+mod leaderless;
 mod loss;
 mod oracle;
 mod reasons;

@@ -29,6 +29,16 @@ globals! {
     TASK_COMM, task_comm;
     /// Offset of task_struct.exit_code.
     TASK_EXIT_CODE, task_exit_code;
+    /// Offset of task_struct.group_leader.
+    TASK_LEADER, task_leader;
+    /// Offset of task_struct.signal.
+    TASK_SIGNAL, task_signal;
+    /// Offset of signal_struct.live, the number of threads that have not begun to exit.
+    SIGNAL_LIVE, signal_live;
+    /// Offset of signal_struct.flags.
+    SIGNAL_FLAGS, signal_flags;
+    /// Offset of signal_struct.group_exit_code.
+    SIGNAL_EXIT_CODE, signal_exit_code;
     /// Offset of task_struct.se.sum_exec_runtime.
     TASK_RUNTIME, task_runtime;
     /// Offset of task_struct.thread_info.status.

@@ -43,10 +43,19 @@ impl Task {
         self.read(globals::task_tgid())
     }
 
-    /// Exit code as wait(2) gives it.
+    /// How its process ends, as wait(2) gives it; none while other threads go on. To be asked of a thread that exits.
     #[inline(always)]
-    pub fn exit_code(self) -> u32 {
-        self.read(globals::task_exit_code())
+    pub fn wait_status(self) -> Option<u32> {
+        // include/linux/sched/signal.h: all threads are told to end, with one exit code for the process.
+        const SIGNAL_GROUP_EXIT: u32 = 4;
+        let signal = Self(self.read(globals::task_signal()));
+        if signal.read::<u32>(globals::signal_flags()) & SIGNAL_GROUP_EXIT != 0 {
+            return Some(signal.read(globals::signal_exit_code()));
+        }
+        // Else it is that of the first thread, which may have ended long ago.
+        let first = Self(self.read(globals::task_leader()));
+        let is_last = signal.read::<u32>(globals::signal_live()) == 0;
+        is_last.then(|| first.read(globals::task_exit_code()))
     }
 
     /// Time on CPUs since it was created, in ns; up to date when it leaves the CPU.

@@ -164,6 +164,12 @@ impl Attachable {
         Self { probes, ..self }
     }
 
+    /// Whether its first thread may end before the others: if C called Go, its `main` may call pthread_exit. The first
+    /// thread of a Go program never ends (runtime.mexit).
+    pub fn may_lose_first_thread(&self) -> bool {
+        self.runtime.functions.range("_rt0_amd64_lib").is_some()
+    }
+
     /// What the kernel programs must know of it. With it they record everything from the same moment on: a
     /// goroutine whose system calls are seen before its other changes would seem to jump.
     pub fn target(&self, options: Options) -> Target {

@@ -20,11 +20,14 @@ use crate::{
     args::Recording,
     kernel::{self, Level, Loaded, Probes, Scope, Uprobes},
     pipeline::{Notice, ProcessFacts},
-    target::{ProcessInfo, go::snapshot},
+    target::{ProcessInfo, go::snapshot, live_thread},
 };
 
 /// How often to look at a process that replaces its program meanwhile.
 const ATTEMPTS: u32 = 5;
+
+/// Of the probes that all processes with the file of the target run into.
+const COOKIE: u64 = 1;
 
 /// Why a recording ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,10 +300,18 @@ impl Recorder {
             Some(Err(reason)) => return refused(reason),
             Some(Ok(attachable)) => attachable,
         };
+        // The kernel takes the probes of one process away when its first thread has ended.
+        let is_headless = live_thread(pid).is_some_and(|tid| tid != pid);
+        let (scope, probes) = if is_headless || attachable.may_lose_first_thread() {
+            (Scope::File(COOKIE), COOKIE)
+        } else {
+            (Scope::Process(pid), 0)
+        };
+        let target = attachable.clone().with_probes(probes).target(self.options);
         let attached = inspected
-            .attach(attachable, &mut self.probes, Scope::Process(pid), ..=self.options.level)
+            .attach(attachable, &mut self.probes, scope, ..=self.options.level)
             .map(|uprobes| self.uprobes = uprobes)
-            .and_then(|()| self.engine.kernel.set_target(pid, attachable.target(self.options)));
+            .and_then(|()| self.engine.kernel.set_target(pid, target));
         if let Err(error) = attached {
             self.detach_go();
             return refused(&error);

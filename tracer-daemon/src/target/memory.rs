@@ -9,6 +9,11 @@ use nix::{
 };
 use thiserror::Error;
 
+use super::process::live_thread;
+
+/// How many threads of a process are tried that end just then.
+const OTHERS: usize = 3;
+
 /// Ranges that one system call may read (uio(7), IOV_MAX).
 const MAX_RANGES: usize = 1024;
 
@@ -41,6 +46,11 @@ impl Memory {
         Self { pid: Pid::from_raw(pid.cast_signed()) }
     }
 
+    fn live_thread(&self) -> Option<Pid> {
+        let live = live_thread(self.pid.as_raw().cast_unsigned())?;
+        Some(Pid::from_raw(live.cast_signed()))
+    }
+
     /// Reads `size` bytes at an address.
     ///
     /// # Errors
@@ -60,6 +70,7 @@ impl Memory {
         let mut parts = Vec::with_capacity(ranges.len());
         let mut at = 0;
         let mut next = 0;
+        let (mut pid, mut others) = (self.pid, OTHERS);
         while next < ranges.len() {
             let wanted = &ranges[next..ranges.len().min(next + MAX_RANGES)];
             let remote: Vec<_> = wanted
@@ -68,8 +79,14 @@ impl Memory {
                 .collect();
             let size: usize = wanted.iter().map(|&(_, size)| size).sum();
             let mut local = [IoSliceMut::new(&mut bytes[at..at + size])];
-            let mut read = match process_vm_readv(self.pid, &mut local, &remote) {
+            let mut read = match process_vm_readv(pid, &mut local, &remote) {
                 Ok(read) => read,
+                // Threads that have ended have no memory, the first one neither.
+                Err(Errno::ESRCH) if others > 0 => {
+                    others -= 1;
+                    pid = self.live_thread().ok_or(MemoryError::Ended)?;
+                    continue;
+                }
                 // The first of them is not mapped.
                 Err(Errno::EFAULT) => 0,
                 Err(Errno::ESRCH) => return Err(MemoryError::Ended),

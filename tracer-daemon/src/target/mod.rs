@@ -10,4 +10,4 @@ pub mod program;
 
 pub use elf::{ElfError, ElfFile, Executable};
 pub use lease::Lease;
-pub use process::{ProcessError, ProcessInfo, without_deleted};
+pub use process::{ProcessError, ProcessInfo, live_thread, without_deleted};

@@ -136,12 +136,14 @@ impl ProcessInfo {
     }
 
     fn of(pid: u32, process: &Process, uid: u32, comm: String) -> Self {
+        let live = live_thread(pid).filter(|&tid| tid != pid).and_then(|tid| open(tid).ok());
+        let shown = live.as_ref().unwrap_or(process);
         Self {
             pid,
             exe: Self::exe(pid).unwrap_or_default(),
-            cmdline: process.cmdline().map(|args| args.join(" ")).unwrap_or_default(),
+            cmdline: shown.cmdline().map(|args| args.join(" ")).unwrap_or_default(),
             uid,
-            cgroup: cgroup_of(process).unwrap_or_default(),
+            cgroup: cgroup_of(shown).unwrap_or_default(),
             comm,
         }
     }
@@ -160,7 +162,7 @@ impl ProcessInfo {
 
     /// Its control group; none if it has ended.
     pub fn cgroup(pid: u32) -> Option<String> {
-        cgroup_of(&open(pid).ok()?)
+        cgroup_of(&open(shown_by(pid)).ok()?)
     }
 
     /// Makes sure that ids mean the same to tracerd and to the kernel programs.
@@ -180,7 +182,7 @@ impl ProcessInfo {
     /// The file that the kernel has mapped as the executable, even if it was deleted or replaced,
     /// or lies in another mount namespace.
     pub fn exe_link(pid: u32) -> PathBuf {
-        PathBuf::from(format!("/proc/{pid}/exe"))
+        PathBuf::from(format!("/proc/{}/exe", shown_by(pid)))
     }
 
     /// The kernel's ids of its threads by the ids that they have in their own pid namespace; none if
@@ -205,7 +207,7 @@ impl ProcessInfo {
     /// # Errors
     /// When the process has ended, or runs another file.
     pub fn load_bias(pid: u32, entry: u64) -> Result<u64, ProcessError> {
-        let auxv = open(pid)?.auxv().map_err(|e| proc_error(pid, &e))?;
+        let auxv = open(shown_by(pid))?.auxv().map_err(|e| proc_error(pid, &e))?;
         let moved = auxv.get(&nix::libc::AT_ENTRY).and_then(|at| at.checked_sub(entry));
         let reason = "the executable does not begin where the kernel says".to_owned();
         moved.filter(|bias| bias % PAGE == 0).ok_or(ProcessError::Proc { pid, reason })
@@ -236,6 +238,28 @@ impl ProcessInfo {
     pub fn alive(pid: u32) -> bool {
         open(pid).is_ok_and(|p| p.stat().is_ok_and(|stat| !has_ended(&stat)))
     }
+}
+
+/// The thread by which /proc shows the process `pid`: its first one, or another one if that has ended before the others.
+/// The kernel shows no executable, memory, arguments or control group of a thread that has ended. Under /proc/TID all
+/// threads have the files that the first one has.
+pub fn shown_by(pid: u32) -> u32 {
+    live_thread(pid).unwrap_or(pid)
+}
+
+/// A thread of the process `pid` that has not begun to exit, the first one if possible; none if there is none.
+pub fn live_thread(pid: u32) -> Option<u32> {
+    let lives = |stat: procfs::process::Stat| {
+        let exits = stat.flags & StatFlags::PF_EXITING.bits() != 0;
+        !exits && !matches!(stat.state, 'Z' | 'X' | 'x')
+    };
+    let process = open(pid).ok()?;
+    if process.stat().is_ok_and(lives) {
+        return Some(pid);
+    }
+    let mut tasks = process.tasks().ok()?.filter_map(Result::ok);
+    let live = tasks.find(|task| task.stat().is_ok_and(lives))?;
+    Some(live.tid.cast_unsigned())
 }
 
 /// The control group of the unified hierarchy; where that is not used for anything, the deepest other one.

@@ -9,7 +9,7 @@ use std::{
 
 use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
 
-use super::{ElfError, ElfFile, Executable, ProcessError, ProcessInfo, go};
+use super::{ElfError, ElfFile, Executable, ProcessError, ProcessInfo, go, process::shown_by};
 
 /// The file that a process runs.
 pub struct Program {
@@ -62,13 +62,14 @@ impl Program {
 
 /// The first Go program that a process has mapped as code.
 fn mapped(pid: u32) -> Option<Program> {
-    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    let shown_by = shown_by(pid);
+    let process = Process::new(i32::try_from(shown_by).ok()?).ok()?;
     let is_code = |map: &MemoryMap| {
         map.perms.contains(MMPermissions::EXECUTE) && matches!(map.pathname, MMapPath::Path(_))
     };
     process.maps().ok()?.into_iter().filter(is_code).find_map(|map| {
         let (start, end) = map.address;
-        let link = PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"));
+        let link = PathBuf::from(format!("/proc/{shown_by}/map_files/{start:x}-{end:x}"));
         let file = ElfFile::open(&link).ok()?;
         let elf = file.parse().ok()?;
         // Libraries have no interpreter.

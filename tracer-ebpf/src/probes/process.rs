@@ -186,8 +186,9 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     if traced(tgid).is_none() {
         return 0;
     }
-    let exit_code = task.exit_code();
-    emit(|header| SchedExit { header, tgid, exit_code });
+    let status = task.wait_status();
+    let (exit_code, ends) = (status.unwrap_or(0), u32::from(status.is_some()));
+    emit(|header| SchedExit { header, tgid, exit_code, ends, reserved: 0 });
     0
 }
 

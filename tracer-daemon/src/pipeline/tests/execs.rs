@@ -34,7 +34,13 @@ fn exec(ts: u64, old_tid: u32) -> SchedExec {
 
 /// By SIGKILL.
 fn exits(ts: u64, tid: u32) -> SchedExit {
-    SchedExit { header: header::<SchedExit>(ts, tid), tgid: PID, exit_code: 9 }
+    SchedExit {
+        header: header::<SchedExit>(ts, tid),
+        tgid: PID,
+        exit_code: 9,
+        ends: 0,
+        reserved: 0,
+    }
 }
 
 impl Bench {
@@ -181,7 +187,13 @@ fn a_process_that_is_traced_since_it_replaced_its_program_has_one_thread() {
     }
     bench.push(SchedExec { header: header::<SchedExec>(1_300, pid), tgid: pid, ..exec(0, pid) });
     bench.pipeline.decide(pid, 1_300, Some(ProcessFacts { pid, ..ProcessFacts::default() }));
-    bench.push(SchedExit { header: header::<SchedExit>(1_400, pid), tgid: pid, exit_code: 0 });
+    bench.push(SchedExit {
+        header: header::<SchedExit>(1_400, pid),
+        tgid: pid,
+        exit_code: 0,
+        ends: 0,
+        reserved: 0,
+    });
     bench.push(SchedSwitch { prev_tgid: pid, ..gone(1_410, pid) });
     bench.run(2_000);
     assert_eq!(bench.pipeline.take_notices().pop(), Some(Notice::Ended { pid, ts: 1_410 }));

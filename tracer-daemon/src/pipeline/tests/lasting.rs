@@ -72,7 +72,13 @@ fn stacks_are_gone_a_minute_after_the_last_process_of_a_program() {
     for n in 1..400 {
         assert!(bench.pipeline.take_batch(2_000 + n).gone_stacks.is_empty());
     }
-    bench.push(SchedExit { header: header::<SchedExit>(3_000, PID), tgid: PID, exit_code: 0 });
+    bench.push(SchedExit {
+        header: header::<SchedExit>(3_000, PID),
+        tgid: PID,
+        exit_code: 0,
+        ends: 1,
+        reserved: 0,
+    });
     bench.pipeline.advance(4_000);
     let mut gone = Vec::new();
     for n in 0..200 {

@@ -51,7 +51,7 @@ fn comes(ts: u64, (tgid, tid): (u32, u32)) -> SchedSwitch {
 }
 
 fn exits(ts: u64, (tgid, tid): (u32, u32)) -> SchedExit {
-    SchedExit { header: header::<SchedExit>(ts, tid), tgid, exit_code: 0 }
+    SchedExit { header: header::<SchedExit>(ts, tid), tgid, exit_code: 0, ends: 1, reserved: 0 }
 }
 
 fn enters(ts: u64, (tgid, tid): (u32, u32)) -> SysEnter {

@@ -203,7 +203,13 @@ fn fork(ts: u64, child_tid: u32) -> SchedFork {
 }
 
 fn ends(ts: u64, tid: u32) -> SchedExit {
-    SchedExit { header: header::<SchedExit>(ts, tid), tgid: PID, exit_code: 0 }
+    SchedExit {
+        header: header::<SchedExit>(ts, tid),
+        tgid: PID,
+        exit_code: 0,
+        ends: 1,
+        reserved: 0,
+    }
 }
 
 #[test]

@@ -130,7 +130,13 @@ fn a_long_text_is_cut_between_characters_and_a_lost_one_is_counted() {
 fn what_is_under_way_when_the_process_ends_has_no_end() {
     let mut bench = Bench::with_texts(&[(11, "cook")]);
     bench.push(region(1_300, 8, 0, 11, MAIN));
-    bench.push(SchedExit { header: header::<SchedExit>(1_900, PID), tgid: PID, exit_code: 0 });
+    bench.push(SchedExit {
+        header: header::<SchedExit>(1_900, PID),
+        tgid: PID,
+        exit_code: 0,
+        ends: 1,
+        reserved: 0,
+    });
     bench.run(2_000);
     assert_eq!(bench.regions(), [("cook", Some(8), 1_300, None)]);
     assert_eq!(bench.rows.open.user_region.len(), 0);

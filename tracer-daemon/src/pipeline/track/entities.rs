@@ -293,6 +293,15 @@ impl Entities {
         self.thread(pid, tid, name)
     }
 
+    /// A thread was found in /proc that has ended, while its process goes on.
+    pub fn listed_ended(&mut self, pid: u32, tid: u32, name: &[u8]) {
+        self.thread(pid, tid, name);
+        if let Some(alive) = self.traced(pid).and_then(|upid| self.alive.get_mut(&upid)) {
+            alive.tids.remove(&tid);
+            alive.here.remove(&tid);
+        }
+    }
+
     /// Whether this creation is that of a thread that was found in /proc afterwards.
     pub fn was_listed(&self, event: &SchedFork) -> bool {
         self.is_listed_after(event.child_tid, event.header.ts)
@@ -339,13 +348,6 @@ impl Entities {
             return Vec::new();
         };
         self.is_of_user(upid, event.uid, event.header.ts);
-        if let Some(row) = self.processes.get_mut(&upid)
-            && row.exit_code.is_some()
-        {
-            // That was the first thread, which another one has ended to get its tid.
-            (row.exit_code, row.signal) = (None, None);
-            self.changed_processes.insert(upid);
-        }
         let Some(alive) = self.alive.get_mut(&upid) else { return Vec::new() };
         let unheard: Vec<u32> = alive.tids.extract_if(|&tid| tid != pid).collect();
         alive.here.retain(|tid| !unheard.contains(tid));
@@ -398,7 +400,7 @@ impl Entities {
         let tid = event.header.tid;
         let ts = Some(event.header.ts.cast_signed());
         let upid = self.process(event.tgid);
-        if tid == event.tgid
+        if event.ends != 0
             && let Some(row) = self.processes.get_mut(&upid)
         {
             row.exit_code = Some(exit_code(event.exit_code));

@@ -203,6 +203,10 @@ impl Tracker {
     }
 
     pub fn add_thread(&mut self, pid: u32, tid: u32, name: &str, state: char, at: (u64, u64)) {
+        if matches!(state, 'Z' | 'X' | 'x') {
+            self.entities.listed_ended(pid, tid, name.as_bytes());
+            return;
+        }
         let utid = self.entities.listed(pid, tid, name.as_bytes(), at.1);
         let upid = self.entities.process(pid);
         self.threads.existed((upid, tid, utid), state, at, &mut self.strings);

@@ -12,7 +12,10 @@ use tracer_common::goroutine_status::{
 };
 
 use super::{GoRuntime, layout::ABSENT};
-use crate::target::memory::{Memory, MemoryError, word};
+use crate::target::{
+    memory::{Memory, MemoryError, word},
+    process::shown_by,
+};
 
 /// How often a goroutine or P that looks wrong is looked at again.
 const ATTEMPTS: u32 = 20;
@@ -251,7 +254,8 @@ impl Check<'_> {
 
     fn mapped_code(&self) -> &[Range<u64>] {
         self.code.get_or_init(|| {
-            let process = i32::try_from(self.pid).ok().and_then(|pid| Process::new(pid).ok());
+            let shown_by = i32::try_from(shown_by(self.pid)).ok();
+            let process = shown_by.and_then(|pid| Process::new(pid).ok());
             let maps = process.and_then(|process| process.maps().ok()).into_iter().flatten();
             let code = maps.filter(|map| map.perms.contains(MMPermissions::EXECUTE));
             code.map(|map| map.address.0..map.address.1).collect()
