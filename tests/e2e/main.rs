@@ -13,6 +13,7 @@ mod dump;
 mod etcd;
 mod export;
 mod faults;
+mod inherited;
 mod kernel_stacks;
 mod kill9;
 mod leaderless;

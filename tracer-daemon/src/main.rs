@@ -3,6 +3,7 @@
 mod args;
 mod counts;
 mod dump;
+mod inherited;
 mod kernel;
 mod logging;
 mod pipeline;
@@ -15,14 +16,16 @@ use std::process::ExitCode;
 
 use args::{Args, Command};
 use clap::Parser;
+use inherited::Inherited;
 
 fn main() -> ExitCode {
+    let inherited = Inherited::take();
     let args = Args::parse();
     logging::begin();
     let result = match args.command {
-        Command::Attach(attach) => record::attach(&attach),
-        Command::Run(run) => record::run(&run),
-        Command::Serve(args) => serve::serve(&args),
+        Command::Attach(attach) => record::attach(&attach, &inherited),
+        Command::Run(run) => record::run(&run, &inherited),
+        Command::Serve(args) => serve::serve(&args, &inherited),
         Command::CheckConfig(args) => serve::check_config(&args),
         Command::Dump(args) => dump::dump(&args),
         Command::QueryWorker => Ok(server::worker::main()),

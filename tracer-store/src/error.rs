@@ -1,7 +1,9 @@
 //! What can go wrong with a database, and what to do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::folder::why_denied;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -77,7 +79,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The file cannot be opened, made or renamed.
-    #[error("cannot {action} {path}: {source}{}", hint(.source))]
+    #[error("cannot {action} {path}: {source}{}", hint(.path, .source))]
     File {
         /// What was tried, such as "create".
         action: &'static str,
@@ -88,8 +90,9 @@ pub enum StoreError {
     },
     /// The disk is full, or it failed. What was stored before stays readable.
     #[error(
-        "cannot write to {path}: the disk is full or failing ({source}); make room, or name a file on \
-         another disk with --db. What was stored before stays readable"
+        "cannot write to {path}: {} ({source}); make room, or name a file on \
+         another disk with --db. What was stored before stays readable",
+        full()
     )]
     DiskFull {
         /// The database.
@@ -177,14 +180,27 @@ impl StoreError {
     }
 }
 
-fn hint(source: &std::io::Error) -> &'static str {
+/// Why a file cannot grow: SQLite keeps the error number to itself.
+fn full() -> &'static str {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+    match getrlimit(Resource::RLIMIT_FSIZE) {
+        Ok((RLIM_INFINITY, _)) | Err(_) => "the disk is full or failing",
+        Ok(_) => "the disk is full or failing, or the file is as long as `ulimit -f` lets it be",
+    }
+}
+
+fn hint(path: &Path, source: &std::io::Error) -> String {
     use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
     match source.kind() {
-        PermissionDenied => "; run it as a user who may, or name another file with --db",
+        PermissionDenied => {
+            let why = why_denied(path);
+            return format!("{why}; run it as a user who may, or name another file with --db");
+        }
         ReadOnlyFilesystem => "; name a file in a place that can be written to with --db",
         NotFound => "; check the path, or name another file with --db",
         _ => "",
     }
+    .to_owned()
 }
 
 fn seconds(duration: &Duration) -> String {

@@ -11,6 +11,7 @@ mod dictionary;
 mod entity_vtab;
 mod error;
 pub mod export;
+mod folder;
 mod functions;
 mod limits;
 pub mod query;
@@ -25,6 +26,7 @@ mod writer;
 
 pub use access::Access;
 pub use error::{Result, StoreError};
+pub use folder::{make_folder, why_denied};
 pub use limits::limit_memory;
 pub use reader::{QueryResult, Reader, RowSink};
 pub use rusqlite::types::{Value, ValueRef};

@@ -19,13 +19,14 @@ use nix::{
     libc,
     sys::{
         ptrace,
-        signal::{SigHandler, SigmaskHow, Signal, kill, raise, signal, sigprocmask},
+        signal::{SigmaskHow, Signal, kill, raise, sigprocmask},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{AccessFlags, ForkResult, Pid, access, execv, fork, pipe2},
 };
 
 use super::{Exit, signals::Signals};
+use crate::inherited::Inherited;
 
 /// A command that was started for tracing. Killed if dropped before it was released.
 pub struct Launched {
@@ -39,7 +40,7 @@ pub struct Launched {
 impl Launched {
     /// Forks, and lets the child wait before its execve. To be called while this process has only
     /// one thread.
-    pub fn prepare(command: &[OsString], signals: &Signals) -> Result<Self> {
+    pub fn prepare(command: &[OsString], signals: &Signals, inherited: &Inherited) -> Result<Self> {
         let name = command.first().ok_or_else(|| anyhow!("no command given"))?;
         let path = resolve(name)?;
         let c_string = |text: &OsStr| {
@@ -51,7 +52,7 @@ impl Launched {
 
         // SAFETY: this process has one thread, and the child only makes system calls.
         match unsafe { fork() }.context("cannot start a process")? {
-            ForkResult::Child => child(&program, &arguments, signals, &write),
+            ForkResult::Child => child(&program, &arguments, signals, inherited, &write),
             ForkResult::Parent { child: pid } => {
                 drop(write);
                 let mut launched = Self { pid, command: path, error: read.into(), released: false };
@@ -155,11 +156,15 @@ impl Drop for Launched {
 }
 
 /// What the child does between fork and execve: only system calls, no allocation.
-fn child(program: &CString, arguments: &[CString], signals: &Signals, error: &OwnedFd) -> ! {
+fn child(
+    program: &CString,
+    arguments: &[CString],
+    signals: &Signals,
+    inherited: &Inherited,
+    error: &OwnedFd,
+) -> ! {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(signals.before()), None);
-    // Rust's runtime ignores it, and a program would inherit that.
-    // SAFETY: no handler is installed.
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    inherited.restore();
     if ptrace::traceme().is_ok() && raise(Signal::SIGSTOP).is_ok() {
         let _ = execv(program, arguments);
     }

@@ -16,19 +16,20 @@ pub(crate) mod store;
 
 use std::{process::ExitCode, time::Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use tracer_common::target::ARM_ON_EXEC;
 
 use crate::{
     args::{Attach, Run},
+    inherited::Inherited,
     target::{ProcessInfo, program::Program},
 };
 pub use go::Options;
 use launch::Launched;
 use recorder::Recorder;
 pub use recorder::Stop;
-use signals::Signals;
+use signals::{Received, Signals};
 pub use status::{count, tell};
 
 /// How a traced command ended.
@@ -49,11 +50,11 @@ impl Exit {
 }
 
 /// `tracerd attach PID`.
-pub fn attach(args: &Attach) -> Result<ExitCode> {
+pub fn attach(args: &Attach, inherited: &Inherited) -> Result<ExitCode> {
     if let Some(client) = remote::daemon(args)? {
-        return remote::attach(client, args);
+        return remote::attach(client, args, inherited);
     }
-    let signals = Signals::block().context("cannot watch for signals")?;
+    let signals = Signals::block(inherited).context("cannot watch for signals")?;
     // What would refuse it, before a database is made for it.
     ProcessInfo::read(args.pid)?;
     Program::of(args.pid)?.file.parse()?;
@@ -74,10 +75,10 @@ pub fn attach(args: &Attach) -> Result<ExitCode> {
 }
 
 /// `tracerd run -- CMD`.
-pub fn run(args: &Run) -> Result<ExitCode> {
-    let signals = Signals::block().context("cannot watch for signals")?;
+pub fn run(args: &Run, inherited: &Inherited) -> Result<ExitCode> {
+    let signals = Signals::block(inherited).context("cannot watch for signals")?;
     // First of all, while there is only one thread.
-    let mut launched = Launched::prepare(&args.command, &signals)?;
+    let mut launched = Launched::prepare(&args.command, &signals, inherited)?;
     let mut recorder = Recorder::new(&args.recording)?;
     let pid = launched.pid();
     recorder.begin(pid, ARM_ON_EXEC)?;
@@ -87,24 +88,33 @@ pub fn run(args: &Run) -> Result<ExitCode> {
 
     let mut exit = None;
     let stop = recorder.record(|_| {
-        forward(&signals, &launched);
+        let over = forward(&signals, &launched);
         exit = launched.try_wait();
-        exit.map(|_| Stop::ProcessEnded)
+        exit.map(|_| Stop::ProcessEnded).or(over)
     });
     let result = recorder.finish(&stop);
     // A recording that ended early leaves the command alone, and waits for it.
-    let exit = exit.unwrap_or_else(|| launched.wait(|launched| forward(&signals, launched)));
-    match result {
-        Ok(()) => Ok(ExitCode::from(exit.code())),
-        Err(error) => bail!(error),
+    let exit = exit.unwrap_or_else(|| {
+        launched.wait(|launched| {
+            forward(&signals, launched);
+        })
+    });
+    if result.is_err() {
+        tell(&format!("the command has ended with exit code {}", exit.code()));
     }
+    result.map(|()| ExitCode::from(exit.code()))
 }
 
-/// Passes signals on to the command, except those that the terminal has sent to both.
-fn forward(signals: &Signals, launched: &Launched) {
-    while let Some(received) = signals.take() {
-        if !received.from_kernel {
-            launched.signal(received.signal);
+/// Passes signals on to the command, except those that the kernel has sent: the terminal's come to both, and the one for too
+/// much CPU time (`ulimit -t`) is for this process, which then has to end its recording.
+fn forward(signals: &Signals, launched: &Launched) -> Option<Stop> {
+    let mut over = None;
+    while let Some(Received { signal, from_kernel }) = signals.take() {
+        match signal {
+            Signal::SIGXCPU if from_kernel => over = Some(Stop::Signal(signal)),
+            _ if from_kernel => {}
+            _ => launched.signal(signal),
         }
     }
+    over
 }

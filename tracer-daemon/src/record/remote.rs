@@ -17,7 +17,7 @@ use super::{
     signals::Signals,
     status::{StatusLine, WITHOUT_GO, count, size, tell},
 };
-use crate::{args::Attach, kernel::Level};
+use crate::{args::Attach, inherited::Inherited, kernel::Level};
 
 /// How often the daemon is asked how it goes.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -37,8 +37,8 @@ pub fn daemon(args: &Attach) -> Result<Option<Client>> {
 }
 
 /// `tracerd attach PID` by way of the daemon.
-pub fn attach(mut client: Client, args: &Attach) -> Result<ExitCode> {
-    let signals = Signals::block().context("cannot watch for signals")?;
+pub fn attach(mut client: Client, args: &Attach, inherited: &Inherited) -> Result<ExitCode> {
+    let signals = Signals::block(inherited).context("cannot watch for signals")?;
     let options = AttachOptions {
         level: match args.recording.level {
             Level::Sched => tracer_protocol::Level::Sched,

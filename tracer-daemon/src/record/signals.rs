@@ -9,6 +9,8 @@ use nix::{
     },
 };
 
+use crate::inherited::Inherited;
+
 /// A signal that came.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
@@ -18,7 +20,8 @@ pub struct Received {
     pub from_kernel: bool,
 }
 
-/// Blocks SIGINT, SIGTERM, SIGHUP and SIGQUIT, and takes them on request.
+/// Blocks SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGXCPU, and takes them on request; not those that were ignored when tracerd
+/// was started (nohup, `trap '' INT`), which the kernel drops as long as they are not blocked.
 pub struct Signals {
     fd: SignalFd,
     before: SigSet,
@@ -26,14 +29,16 @@ pub struct Signals {
 
 impl Signals {
     /// To be called before any thread is started, so that all of them inherit it.
-    pub fn block() -> nix::Result<Self> {
-        Self::block_with(&[])
+    pub fn block(inherited: &Inherited) -> nix::Result<Self> {
+        Self::block_with(inherited, &[])
     }
 
     /// As [`Signals::block`], with others.
-    pub fn block_with(others: &[Signal]) -> nix::Result<Self> {
-        let usual = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-        let mask: SigSet = usual.iter().chain(others).copied().collect();
+    pub fn block_with(inherited: &Inherited, others: &[Signal]) -> nix::Result<Self> {
+        use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU};
+        let usual = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGXCPU];
+        let wanted = usual.iter().chain(others).copied();
+        let mask: SigSet = wanted.filter(|&signal| !inherited.ignores(signal)).collect();
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), Some(&mut before))?;
         let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;

@@ -25,15 +25,17 @@ use nix::sys::signal::Signal;
 
 use crate::{
     args::{CheckConfig, Serve},
+    inherited::Inherited,
     record::{signals::Signals, tell},
 };
 use config::{Config, Mode};
 use daemon::Daemon;
 
 /// `tracerd serve`.
-pub fn serve(args: &Serve) -> Result<ExitCode> {
+pub fn serve(args: &Serve, inherited: &Inherited) -> Result<ExitCode> {
     memory::share();
-    let signals = Signals::block_with(&[Signal::SIGUSR2]).context("cannot watch for signals")?;
+    let signals =
+        Signals::block_with(inherited, &[Signal::SIGUSR2]).context("cannot watch for signals")?;
     let (config, file) = settings(args)?;
     let daemon = Daemon::start(args.clone(), config, file)?;
     daemon.run(&signals)?;
