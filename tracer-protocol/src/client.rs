@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tracer_store::RowSink;
+use tracer_store::{RowSink, why_denied};
 
 use crate::frame::{Frame, FrameError, Kind};
 use crate::messages::{Answered, Control, Hello, Question, Refusal, Reply, Request, ServerHello};
@@ -30,7 +30,7 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// The socket cannot be used.
-    #[error("cannot connect to {path}: {source}")]
+    #[error("cannot connect to {path}: {source}{}", denied(.path, .source))]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -57,6 +57,13 @@ pub enum ClientError {
     /// The answer could not be written by the one who asked.
     #[error("cannot write the answer: {0}")]
     Output(#[source] io::Error),
+}
+
+fn denied(path: &Path, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => why_denied(path),
+        _ => String::new(),
+    }
 }
 
 impl From<FrameError> for ClientError {

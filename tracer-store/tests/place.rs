@@ -287,11 +287,11 @@ async fn a_damaged_segment_is_told_as_damage() {
     assert_eq!(rows(&reader, "select count(*) from session"), ["1"]);
 }
 
-/// Set for the test that is started once more, as sudo would start it.
+/// Set for the test that is started once more, as sudo and others would start it.
 const AS_SUDO: &str = "TRACER_STORE_TEST_AS_SUDO";
 
 #[tokio::test]
-async fn the_user_who_called_sudo_gets_the_file() {
+async fn the_user_who_became_root_gets_the_file() {
     if let Ok(path) = std::env::var(AS_SUDO) {
         let writer = create(Path::new(&path)).await;
         drop(writer);
@@ -300,18 +300,39 @@ async fn the_user_who_called_sudo_gets_the_file() {
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("skipped: only root can give files away");
     }
-    let dir = Dir::new();
-    let path = dir.file("a.db");
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_user_who_called_sudo_gets_the_file"])
-        .env(AS_SUDO, &path)
-        .env("SUDO_UID", "12345")
-        .env("SUDO_GID", "54321")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let meta = fs::metadata(&path).unwrap();
-    assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (12345, 54321, 0o640));
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    let (known, unknown) = (uid.to_string(), "12345");
+    let environments = [
+        (vec![("SUDO_UID", unknown), ("SUDO_GID", "54321")], (12345, 54321)),
+        (vec![("DOAS_USER", "nobody")], (uid, gid)),
+        (vec![("PKEXEC_UID", &known)], (uid, gid)),
+        // Without an entry in the list of users, their group is not known.
+        (vec![("PKEXEC_UID", unknown)], (12345, 0)),
+        (vec![("DOAS_USER", "no-such-user")], (0, 0)),
+        (vec![("SUDO_UID", "0"), ("SUDO_GID", "0")], (0, 0)),
+        (vec![], (0, 0)),
+    ];
+    for (environment, owner) in environments {
+        let dir = Dir::new();
+        let path = dir.file("a.db");
+        let mut command = Command::new("sh");
+        for name in ["SUDO_UID", "SUDO_GID", "DOAS_USER", "PKEXEC_UID"] {
+            command.env_remove(name);
+        }
+        let output = command
+            .args(["-c", "umask 077; exec \"$@\"", "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "the_user_who_became_root_gets_the_file"])
+            .env(AS_SUDO, &path)
+            .envs(environment.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let meta = fs::metadata(&path).unwrap();
+        let is = ((meta.uid(), meta.gid()), meta.mode() & 0o777);
+        assert_eq!(is, (owner, 0o640), "{environment:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tokio::{runtime::Runtime, sync::mpsc, task::JoinHandle};
-use tracer_store::{Batch, Clock, DEFAULT_DB, NewSession, StoreError, Summary, Writer};
+use tracer_store::{
+    Batch, Clock, DEFAULT_DB, NewSession, StoreError, Summary, Writer, make_folder,
+};
 
 /// Batches that may wait for the disk. When it is full the ring is not drained, and the kernel
 /// counts what it then loses.
@@ -35,7 +37,7 @@ impl Store {
             None => {
                 let path = Path::new(DEFAULT_DB);
                 if let Some(folder) = path.parent() {
-                    std::fs::create_dir_all(folder)
+                    make_folder(folder)
                         .with_context(|| format!("cannot create {}", folder.display()))?;
                 }
                 path

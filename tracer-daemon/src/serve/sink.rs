@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tracer_protocol::{Loss, Reason, Refusal, Status};
 use tracer_store::{
-    Background, Batch, Clock, Fired, FirstIds, LastingWriter, Limits, NewSession, words::loss_stage,
+    Background, Batch, Clock, Fired, FirstIds, LastingWriter, Limits, NewSession, make_folder,
+    words::loss_stage,
 };
 use tracing::warn;
 
@@ -57,8 +58,7 @@ impl Sink {
         if path == Path::new(tracer_store::DEFAULT_DB)
             && let Some(folder) = path.parent()
         {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
+            make_folder(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         let limits = limits(config);
         // Its own thread, as the writer's.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 use tracer_protocol::{Reason, Refusal, Reply};
-use tracer_store::{Clock, NewSession, SNAPSHOT_ENDING, Writer};
+use tracer_store::{Clock, NewSession, SNAPSHOT_ENDING, Writer, make_folder};
 use tracing::{info, warn};
 
 use super::flight::Held;
@@ -82,8 +82,7 @@ impl Snapshots {
         let (reason, newest) = (reason.to_owned(), self.newest.clone());
         let (folder, most) = (self.folder.clone(), self.most);
         let work = move || {
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
+            make_folder(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let partial = Partial(partial);
             runtime.block_on(write(&partial.0, held, session, ended, &reason))?;

@@ -4,13 +4,14 @@ use std::{
     fs::{self, Permissions},
     io::{self, ErrorKind},
     os::unix::{
-        fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
+use tracer_store::make_folder;
 
 /// A socket that is removed in the end, if it is still the same.
 #[derive(Debug)]
@@ -25,14 +26,8 @@ pub struct Bound {
 /// and so that a refusal has a reason and is logged.
 pub fn bind(path: &Path) -> Result<(UnixListener, Bound)> {
     let cannot = || format!("cannot listen at {}", path.display());
-    if let Some(folder) = path.parent()
-        && !folder.as_os_str().is_empty()
-    {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
+    if let Some(folder) = path.parent() {
+        make_folder(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     remove_stale(path).with_context(cannot)?;
     // Under another name until it is as it should be; the rename leaves no moment without it.

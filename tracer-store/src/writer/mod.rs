@@ -76,7 +76,7 @@ impl Writer {
     /// Makes a database and begins a recording in it. A tracerd database that is already there is renamed
     /// to `FILE.old`, in place of a former one of that name; the new name is returned.
     ///
-    /// The file has mode 0640, and belongs to the user who called sudo, if one did.
+    /// The file has mode 0640, and belongs to the user who called sudo, run0, doas or pkexec, if one did.
     ///
     /// # Errors
     /// When something else is there, another tracerd records into it, a program has it open, or the place

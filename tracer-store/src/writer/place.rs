@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Uid, User, geteuid};
 
 use super::aside::{put_damaged, put_old, put_unchanged, rename_with_side_files};
 use super::check::{self, Verdict};
@@ -254,7 +255,7 @@ fn look(path: &Path) -> Result<Option<(PathBuf, File, Kind)>> {
 /// Puts aside a database that may only be read, if nobody writes it and the folder lets us; says why it had to go, too.
 fn put_shut(file: File, path: &Path, refused: io::Error) -> Result<(PathBuf, &'static str)> {
     let owner = file.metadata().map_err(|e| file_error("look at", path, e))?.uid();
-    let is_own = owner == nix::unistd::geteuid().as_raw();
+    let is_own = owner == geteuid().as_raw();
     let why = if is_own { "may not be written to" } else { "belongs to another user" };
     // A recording that goes on is not disturbed: reading is enough to see its lock.
     let _lock = Lock::take(file, path)?;
@@ -271,17 +272,32 @@ fn is_named_so(path: &Path) -> bool {
     path == Path::new(DEFAULT_DB) || path.extension().is_some_and(|extension| extension == "db")
 }
 
-/// Sets mode 0640 whatever the umask, and gives the file to the user who called sudo.
+/// Sets mode 0640 whatever the umask, and gives the file to the user who became root to record.
 fn give_to_user(file: &File, path: &Path) -> Result<()> {
     let failed = |e| file_error("set the permissions of", path, e);
     file.set_permissions(fs::Permissions::from_mode(0o640)).map_err(failed)?;
-    let id = |name| std::env::var(name).ok()?.parse::<u32>().ok();
-    if nix::unistd::geteuid().is_root()
-        && let (Some(uid), Some(gid)) = (id("SUDO_UID"), id("SUDO_GID"))
+    if geteuid().is_root()
+        && let Some((uid, gid)) = caller()
     {
-        fchown(file, Some(uid), Some(gid)).map_err(failed)?;
+        fchown(file, Some(uid), gid).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Ids of the user who became root by sudo or run0, doas, or pkexec, and of their group if it is known: each leaves something
+/// else in the environment.
+fn caller() -> Option<(u32, Option<u32>)> {
+    let text = |name| std::env::var(name).ok();
+    let id = |name| text(name)?.parse::<u32>().ok();
+    let by_user = |user: User| (user.uid.as_raw(), Some(user.gid.as_raw()));
+    let sudo = || Some((id("SUDO_UID")?, Some(id("SUDO_GID")?)));
+    let doas = || User::from_name(&text("DOAS_USER")?).ok()?.map(by_user);
+    let pkexec = || {
+        let uid = id("PKEXEC_UID")?;
+        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+        Some(user.map_or((uid, None), by_user))
+    };
+    sudo().or_else(doas).or_else(pkexec)
 }
 
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
