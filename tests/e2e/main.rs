@@ -8,6 +8,7 @@ mod bad_input;
 mod command_line;
 mod crowds;
 mod daisy;
+mod debuggers;
 mod disk_full;
 mod dump;
 mod etcd;

@@ -116,6 +116,14 @@ impl OwnObjects {
 /// # Errors
 /// When the process is gone, or its executable is not an ELF file with code at fixed addresses of 64 bits.
 pub fn code_is_unchanged(pid: i32) -> Result<bool> {
+    Ok(changed_code(pid)?.is_empty())
+}
+
+/// Addresses in a process at which its code is not that of its executable's file: where probes are.
+///
+/// # Errors
+/// As [`code_is_unchanged`].
+pub fn changed_code(pid: i32) -> Result<Vec<u64>> {
     let exe = fs::read_link(format!("/proc/{pid}/exe"))?;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     // start-end r-xp offset device inode path
@@ -142,7 +150,8 @@ pub fn code_is_unchanged(pid: i32) -> Result<bool> {
     let file = read(&exe, offset)?;
     let length = loaded.len().min(file.len());
     ensure!(length > 0, "there is no code");
-    Ok(loaded[..length] == file[..length])
+    let changed = (0..length).filter(|&i| loaded[i] != file[i]);
+    Ok(changed.map(|i| start + i as u64).collect())
 }
 
 fn show(kind: &str) -> Result<Vec<Value>> {

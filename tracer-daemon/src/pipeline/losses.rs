@@ -1,15 +1,21 @@
 //! Counts what is lost, by kind of event and by the stage at which it was lost.
 
 use rustc_hash::FxHashMap;
+use tracer_common::EventKind;
 use tracer_store::{Loss, words::loss_stage};
 
 type Key = (&'static str, &'static str);
+
+/// The kind that stands for all that probes tell.
+const KIND_OF_GAP: &str = EventKind::GoStatus.name();
 
 /// Losses since the start, and of those the ones that are not yet stored.
 #[derive(Default)]
 pub struct Losses {
     all: FxHashMap<Key, u64>,
     new: FxHashMap<Key, u64>,
+    /// Times in which the probes of a process were not in place, which are not yet stored.
+    gaps: Vec<(u64, u64)>,
 }
 
 impl Losses {
@@ -19,6 +25,12 @@ impl Losses {
             *self.all.entry((kind, stage)).or_default() += count;
             *self.new.entry((kind, stage)).or_default() += count;
         }
+    }
+
+    /// The probes of a process were not in place between `from` and `until` (ns): how much happened then is not known.
+    pub fn add_gap(&mut self, from: u64, until: u64) {
+        *self.all.entry((KIND_OF_GAP, loss_stage::PROBES)).or_default() += 1;
+        self.gaps.push((from, until));
     }
 
     /// All losses of one kind at one stage.
@@ -62,6 +74,13 @@ impl Losses {
                 count: count.cast_signed(),
             })
             .collect();
+        rows.extend(self.gaps.drain(..).map(|(from, until)| Loss {
+            ts: from.cast_signed(),
+            dur: until.saturating_sub(from).cast_signed(),
+            kind: KIND_OF_GAP.into(),
+            stage: loss_stage::PROBES.into(),
+            count: 1,
+        }));
         rows.sort_by(|a, b| (&a.kind, &a.stage).cmp(&(&b.kind, &b.stage)));
         rows
     }

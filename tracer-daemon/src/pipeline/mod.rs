@@ -11,6 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
 use tracer_common::{
     Event, EventKind, Header,
     events::{GoStack, GoText, KIND_LIMIT, SysFile, SysText},
@@ -30,6 +31,9 @@ use losses::Losses;
 use order::Order;
 use track::Tracker;
 pub use track::{Notice, ProcessEvents};
+
+/// State of a thread that stands still for the one that controls it by ptrace (include/linux/sched.h, __TASK_TRACED).
+const TASK_TRACED: u32 = 0x8;
 
 /// What is known of a process from outside the event stream.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +89,8 @@ pub struct Pipeline {
     counted_until: u64,
     /// When it was last found that the kernel had lost some (ns).
     lost_until: u64,
+    /// Processes of which a debugger stopped a thread.
+    ptrace_stopped: FxHashSet<u32>,
 }
 
 impl Pipeline {
@@ -101,6 +107,7 @@ impl Pipeline {
             beginnings: None,
             counted_until: start_ts,
             lost_until: 0,
+            ptrace_stopped: FxHashSet::default(),
         }
     }
 
@@ -183,6 +190,26 @@ impl Pipeline {
         self.tracker.set_go(pid, runtime, bias, since);
     }
 
+    /// The probes in a process are gone since `ts` (ns), which must not be earlier than what was given to
+    /// [`Pipeline::advance`]: what its goroutines did until then ends there. The rest of it is traced as before.
+    pub fn end_go(&mut self, pid: u32, ts: u64) {
+        self.tracker.end_go(pid, ts, &mut self.losses);
+    }
+
+    /// The probes of a process were not in place between `from` and `until` (ns). `unnoticed`: nobody knew, so that
+    /// nothing is known that its events of that time tell.
+    pub fn add_gap(&mut self, from: u64, until: u64, unnoticed: bool) {
+        self.losses.add_gap(from, until);
+        if unnoticed {
+            self.tracker.go_was_missed(from, until);
+        }
+    }
+
+    /// Processes of which a debugger has stopped a thread since the last call, by what was taken from the ring.
+    pub fn take_ptrace_stopped(&mut self) -> FxHashSet<u32> {
+        std::mem::take(&mut self.ptrace_stopped)
+    }
+
     /// The goroutines and Ps that a process had when its memory was read, after [`Pipeline::set_go`].
     pub fn set_existing(&mut self, pid: u32, snapshot: Snapshot) {
         self.tracker.set_existing(pid, snapshot);
@@ -214,6 +241,9 @@ impl Pipeline {
                     beginnings.extend(Beginning::of(&event, record));
                 }
                 if let Event::SchedSwitch(switch) = &event {
+                    if switch.prev_state & TASK_TRACED != 0 {
+                        self.ptrace_stopped.insert(switch.prev_tgid);
+                    }
                     self.tracker.want_kernel_stack(switch.kernel_stack);
                 }
                 if !self.order.push(event) {

@@ -13,7 +13,10 @@ use tracer_common::target::{
     STACKS, STOP_HIDES_ONE, SYSCALLS, Sweepers, TRACED, Target,
 };
 
-use super::sites::Sites;
+use super::{
+    code::{Code, Place},
+    sites::Sites,
+};
 use crate::{
     kernel::{KernelError, Level, Probes, Scope, Uprobes},
     target::{
@@ -100,6 +103,8 @@ pub struct Attachable {
     flags: u32,
     /// Where the probes sit.
     sites: Arc<Sites>,
+    /// The same places, from which level on, as addresses and bytes in the file.
+    code: Arc<[(Level, Place)]>,
     /// What the user should know.
     note: Option<String>,
     /// Load address minus address in the file.
@@ -142,8 +147,12 @@ fn attachable(
     });
     let sites = Sites::find(&runtime, elf)?;
     let flags = if runtime.ready_spills(elf) { READY_SPILLS } else { 0 };
-    let (runtime, sites) = (Arc::new(runtime), Arc::new(sites));
-    Ok(Attachable { runtime, flags, sites, note, bias, probes: 0 })
+    let code = sites.found.iter().filter_map(|&(level, _, offset)| {
+        let address = elf.code_at(offset)?;
+        Some((level, Place { address, in_file: *elf.bytes_at(address, 1)?.first()? }))
+    });
+    let (code, runtime, sites) = (code.collect(), Arc::new(runtime), Arc::new(sites));
+    Ok(Attachable { runtime, flags, sites, code, note, bias, probes: 0 })
 }
 
 impl Attachable {
@@ -168,6 +177,27 @@ impl Attachable {
     /// thread of a Go program never ends (runtime.mexit).
     pub fn may_lose_first_thread(&self) -> bool {
         self.runtime.functions.range("_rt0_amd64_lib").is_some()
+    }
+
+    /// The instructions with the probes of a level, in the process `pid`.
+    pub(super) fn code(&self, pid: u32, level: Level) -> Code {
+        let places = self.code.iter().filter(|(from, _)| *from <= level);
+        let moved =
+            |place: Place| Place { address: place.address.wrapping_add(self.bias), ..place };
+        Code::new(pid, places.map(|&(_, place)| moved(place)).collect())
+    }
+
+    /// Makes sure that the instructions that get probes are in the process `pid` as in the file.
+    ///
+    /// # Errors
+    /// When one was changed, so that the kernel would go on with another one.
+    pub fn verify_code(&self, pid: u32, level: Level) -> Result<(), String> {
+        match self.code(pid, level).foreign() {
+            Some(address) => Err(format!(
+                "its code at {address:#x} is not as in its file: something has changed it while it runs"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// What the kernel programs must know of it. With it they record everything from the same moment on: a

@@ -1,8 +1,10 @@
 //! A recording of one process: `tracerd attach` and `tracerd run`.
 
 pub(crate) mod clock;
+mod code;
 pub(crate) mod engine;
 pub(crate) mod go;
+mod guard;
 mod horizon;
 pub(crate) mod kick;
 mod launch;
@@ -70,7 +72,7 @@ pub fn attach(args: &Attach, inherited: &Inherited) -> Result<ExitCode> {
         }
         end.is_some_and(|end| Instant::now() >= end).then_some(Stop::Duration)
     });
-    recorder.finish(&stop)?;
+    recorder.finish(&stop, || signals.take().is_some())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -92,7 +94,7 @@ pub fn run(args: &Run, inherited: &Inherited) -> Result<ExitCode> {
         exit = launched.try_wait();
         exit.map(|_| Stop::ProcessEnded).or(over)
     });
-    let result = recorder.finish(&stop);
+    let result = recorder.finish(&stop, || signals.take().is_some());
     // A recording that ended early leaves the command alone, and waits for it.
     let exit = exit.unwrap_or_else(|| {
         launched.wait(|launched| {

@@ -1,5 +1,7 @@
 //! The loop between the ring and the store.
 
+mod debugged;
+
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -9,10 +11,13 @@ use anyhow::{Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use tracer_store::FirstIds;
 
+use self::debugged::{Gap, Placed, debugged};
 use super::{
     clock,
     engine::Engine,
-    go, kick, session,
+    go,
+    guard::Guard,
+    kick, session,
     status::{StatusLine, WITHOUT_GO, count, size, tell},
     store::Store,
 };
@@ -20,7 +25,7 @@ use crate::{
     args::Recording,
     kernel::{self, Level, Loaded, Probes, Scope, Uprobes},
     pipeline::{Notice, ProcessFacts},
-    target::{ProcessInfo, go::snapshot, live_thread},
+    target::{Debugger, ProcessInfo, go::snapshot, live_thread},
 };
 
 /// How often to look at a process that replaces its program meanwhile.
@@ -60,6 +65,15 @@ pub struct Recorder {
     probes: Probes,
     /// Those in the program that the process runs.
     uprobes: Uprobes,
+    /// For whom they are.
+    scope: Scope,
+    /// Where they are.
+    placed: Option<Placed>,
+    guard: Guard,
+    /// The time in which there are no probes in the process although there should be.
+    gap: Option<Gap>,
+    /// What is known of the process from outside.
+    facts: ProcessFacts,
     status: StatusLine,
     quiet: bool,
     options: go::Options,
@@ -85,6 +99,11 @@ impl Recorder {
             store,
             probes,
             uprobes: Uprobes::default(),
+            scope: Scope::Process(0),
+            placed: None,
+            guard: Guard::new(),
+            gap: None,
+            facts: ProcessFacts::default(),
             status: StatusLine::new(!args.quiet),
             quiet: args.quiet,
             options: go::Options {
@@ -156,6 +175,7 @@ impl Recorder {
                 self.engine.advance();
             }
             self.notices();
+            self.watch_code();
             if keeps_up && let Some(batch) = self.engine.batch_if_due() {
                 // If it fails, the store says why at the end.
                 self.store.send(batch);
@@ -188,8 +208,9 @@ impl Recorder {
         self.ended
     }
 
-    /// Detaches, stores what is left, and prints the summary.
-    pub fn finish(mut self, stop: &Stop) -> Result<()> {
+    /// Detaches, stores what is left, and prints the summary. If a debugger may have kept the breakpoint of a probe, the
+    /// probes stay until it has left, or `interrupted` says so.
+    pub fn finish(mut self, stop: &Stop, interrupted: impl FnMut() -> bool) -> Result<()> {
         // A thread that computes on without a pause shows how long it has been doing so.
         kick::every_cpu();
         // All kinds of events end at the same moment; detaching takes its time.
@@ -198,9 +219,10 @@ impl Recorder {
         let ended = clock::pair();
         let seconds = self.started.elapsed().as_secs_f64();
         self.engine.take_all();
-        self.detach_go();
+        self.leave(interrupted);
         self.probes.detach_tracepoints();
         self.engine.take_all();
+        self.end_gap(ended.ts.cast_unsigned());
         self.engine.pipeline.advance(u64::MAX);
         let last = self.engine.batch(ended.ts.cast_unsigned());
         self.store.send(last);
@@ -267,7 +289,8 @@ impl Recorder {
         for _ in 0..ATTEMPTS {
             let info = ProcessInfo::read(pid)?;
             let inspected = go::inspect(pid)?;
-            self.engine.pipeline.add_process(&facts(&info, &inspected, self.options.level), begins);
+            self.facts = facts(&info, &inspected, self.options.level);
+            self.engine.pipeline.add_process(&self.facts, begins);
             let file = Path::new(&info.exe).file_name();
             self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let missing = self.trace_go(pid, &inspected, begins.is_none());
@@ -278,10 +301,10 @@ impl Recorder {
                 }
                 missing.iter().for_each(|what| self.warn(what));
                 if !missing.is_empty() {
-                    let facts = facts(&info, &inspected, self.options.level);
-                    let missing = Some(missing.join("; "));
-                    self.engine.pipeline.add_process(&ProcessFacts { missing, ..facts }, begins);
+                    self.facts.missing = Some(missing.join("; "));
+                    self.engine.pipeline.add_process(&self.facts, begins);
                 }
+                self.was_placed(inspected);
                 return Ok(());
             }
             self.detach_go();
@@ -300,6 +323,17 @@ impl Recorder {
             Some(Err(reason)) => return refused(reason),
             Some(Ok(attachable)) => attachable,
         };
+        if self.guard.stays_for().is_none()
+            && let Some(debugger) = Debugger::of(pid)
+        {
+            let why = debugged(&debugger);
+            self.guard.refused(debugger);
+            self.begin_gap(clock::monotonic());
+            return refused(&why);
+        }
+        if let Err(error) = attachable.verify_code(pid, self.options.level) {
+            return refused(&error);
+        }
         // The kernel takes the probes of one process away when its first thread has ended.
         let is_headless = live_thread(pid).is_some_and(|tid| tid != pid);
         let (scope, probes) = if is_headless || attachable.may_lose_first_thread() {
@@ -307,6 +341,7 @@ impl Recorder {
         } else {
             (Scope::Process(pid), 0)
         };
+        self.scope = scope;
         let target = attachable.clone().with_probes(probes).target(self.options);
         let attached = inspected
             .attach(attachable, &mut self.probes, scope, ..=self.options.level)
@@ -335,6 +370,7 @@ impl Recorder {
 
     /// Takes the probes in the program away.
     fn detach_go(&mut self) {
+        self.placed = None;
         self.engine.kernel.remove_target(self.pid);
         std::mem::take(&mut self.uprobes).detach();
     }
@@ -365,6 +401,7 @@ fn facts(info: &ProcessInfo, inspected: &go::Inspected, level: Level) -> Process
     ProcessFacts {
         level: level.word(),
         without_syscalls: false,
+        // It turns out when probes are put in place.
         missing: None,
         pid: info.pid,
         exe: info.exe.clone(),

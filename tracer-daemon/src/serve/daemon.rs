@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use rustc_hash::FxHashMap;
 use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 use tracer_common::target::{INHERIT, SYSCALLS, Settings, TRACED, UNDECIDED};
@@ -48,6 +49,14 @@ const BATCH_ROWS: usize = 32_768;
 /// How long reading the goroutines of a process may hold up the loop; meanwhile the ring fills.
 const GOROUTINES: Duration = Duration::from_secs(1);
 
+/// A process that had probes, and has none for the time being.
+pub(super) struct Withdrawn {
+    /// Since when (CLOCK_MONOTONIC, ns).
+    since: u64,
+    /// Whether what was known of its goroutines has come to its end.
+    ended: bool,
+}
+
 /// The daemon.
 pub struct Daemon {
     pub(super) args: Serve,
@@ -72,6 +81,8 @@ pub struct Daemon {
     pub(super) own_exe: Option<String>,
     /// Results of the prober for processes whose beginning is not tracked yet.
     pub(super) looked: Vec<Looked>,
+    /// Processes from whose program probes were taken away for the time being.
+    pub(super) withdrawn: FxHashMap<Life, Withdrawn>,
     /// Processes that are not traced any more, when all that happened before is tracked.
     pub(super) ending: Vec<Life>,
 }
@@ -116,6 +127,7 @@ impl Daemon {
             started: Instant::now(),
             own_exe: ProcessInfo::exe(std::process::id()),
             looked: Vec::new(),
+            withdrawn: FxHashMap::default(),
             ending: Vec::new(),
         };
         daemon.metrics = daemon.listen(daemon.config.metrics.listen)?;
@@ -151,9 +163,13 @@ impl Daemon {
         let stop = loop {
             let more = self.engine.take();
             self.judge_beginnings();
+            for pid in self.engine.pipeline.take_ptrace_stopped() {
+                self.prober.stopped(pid);
+            }
             self.take_results();
             self.engine.advance();
             self.end_processes();
+            self.end_go();
             self.notices();
             let batch = if self.sink.wants_whole() {
                 self.engine.whole_batch_if_due()
@@ -203,10 +219,13 @@ impl Daemon {
         // Those that have only just begun are judged, too, before what they did is tracked.
         self.judge_beginnings();
         self.untrace_all();
-        let Self { mut engine, mut sink, prober, server, .. } = self;
+        let Self { mut engine, mut sink, prober, server, withdrawn, .. } = self;
         drop(server);
         prober.stop();
         engine.take_all();
+        for withdrawn in withdrawn.values() {
+            engine.pipeline.add_gap(withdrawn.since, ended.ts.cast_unsigned(), false);
+        }
         engine.pipeline.advance(u64::MAX);
         sink.send(engine.batch(ended.ts.cast_unsigned()));
         engine.kernel.flush_log();
@@ -286,10 +305,32 @@ impl Daemon {
         }
         // A process is known to the pipeline when its beginning is tracked.
         let until = self.engine.tracked_until();
-        let ready: Vec<_> = self.looked.extract_if(.., |looked| looked.life.1 < until).collect();
-        for looked in ready {
+        let is_ready = |daemon: &Self, looked: &Looked| {
+            // What was known of its goroutines before must have come to its end.
+            let withdrawn = daemon.withdrawn.get(&looked.life);
+            looked.life.1 < until && withdrawn.is_none_or(|withdrawn| withdrawn.ended)
+        };
+        while let Some(at) = self.looked.iter().position(|looked| is_ready(self, looked)) {
+            let looked = self.looked.remove(at);
             self.probed(looked);
         }
+    }
+
+    /// Ends what was known of goroutines whose program has no probes any more.
+    fn end_go(&mut self) {
+        let Self { withdrawn, engine, processes, .. } = self;
+        let until = engine.tracked_until();
+        withdrawn.retain(|&(pid, begun), withdrawn| {
+            if !withdrawn.ended && withdrawn.since <= until {
+                engine.pipeline.end_go(pid, withdrawn.since);
+                withdrawn.ended = true;
+            }
+            let stays = processes.get(pid).is_some_and(|process| process.since == begun);
+            if !stays {
+                engine.pipeline.add_gap(withdrawn.since, clock::monotonic(), false);
+            }
+            stays
+        });
     }
 
     fn probed(&mut self, looked: Looked) {
@@ -306,6 +347,11 @@ impl Daemon {
             _ if looked.missing.is_empty() => State::Tracing,
             _ => State::Partly(format!("not traced: {}", looked.missing.join(", "))),
         };
+        if looked.withdrawn {
+            self.engine.kernel.remove_target(pid);
+            let withdrawn = Withdrawn { since: clock::monotonic(), ended: false };
+            self.withdrawn.entry(looked.life).or_insert(withdrawn);
+        }
         let begun = match &looked.go {
             Some(Ok(go)) => self.engine.kernel.set_target(pid, go.target(options)),
             _ => Ok(()),
@@ -326,6 +372,9 @@ impl Daemon {
         let Some(Ok(go)) = looked.go else { return };
         if begun.is_err() {
             return;
+        }
+        if let Some(withdrawn) = self.withdrawn.remove(&looked.life) {
+            self.engine.pipeline.add_gap(withdrawn.since, since, false);
         }
         self.engine.pipeline.set_go(pid, go.runtime(), go.bias(), since);
         match snapshot::take_within(GOROUTINES, pid, &go.runtime(), go.bias()) {

@@ -14,14 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_protocol::ProbeFile;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     kernel::{HitCosts, Level, Probes, Scope, Uprobes},
     record::go::{self, Attachable, Inspected},
-    target::{Lease, ProcessInfo},
+    target::{Debugger, Lease, ProcessInfo},
 };
 
 /// How long probes stay in a file that no traced process runs any more: a service that is started again finds
@@ -29,6 +29,12 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(10);
 /// How often to look whether somebody waits to write into a file with probes.
 const WRITERS: Duration = Duration::from_millis(20);
+/// How often to look whether debuggers have left.
+const DEBUGGERS: Duration = Duration::from_millis(100);
+/// How long a debugger may take to stop all threads.
+const STOPS_ALL: Duration = Duration::from_millis(200);
+/// How long to wait at the end for debuggers that may have kept the breakpoints of probes.
+const LEAVE: Duration = Duration::from_secs(10);
 /// When the costs of a hit are measured for the first time, how often after that, and for how long each time.
 const FIRST_MEASURE: Duration = Duration::from_secs(2);
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
@@ -49,6 +55,8 @@ pub type Life = (u32, u64);
 enum Request {
     /// Look at a process, and put probes into its program.
     Look(Life, Level),
+    /// A thread of a process was stopped by ptrace: a debugger may have come.
+    Stopped(u32),
     /// A process does not run its program any more, or is not traced at a level with probes.
     Release(Life),
     /// Take everything away.
@@ -67,6 +75,8 @@ pub struct Looked {
     pub go: Option<Result<Attachable, String>>,
     /// What cannot be traced although the rest is, and what else there is to say of it.
     pub missing: Vec<String>,
+    /// It had probes, which were taken away.
+    pub withdrawn: bool,
 }
 
 /// The thread.
@@ -100,6 +110,9 @@ impl Prober {
             files: FxHashMap::default(),
             users: Users::default(),
             last_cookie: 0,
+            withheld: FxHashMap::default(),
+            kept: FxHashMap::default(),
+            debuggers_looked: Instant::now(),
             later: Vec::new(),
             measure_at: Instant::now() + FIRST_MEASURE,
         };
@@ -117,6 +130,12 @@ impl Prober {
     /// A process that was looked at does not need its probes any more.
     pub fn release(&self, life: Life) {
         let _ = self.requests.send(Request::Release(life));
+    }
+
+    /// A thread of a process was stopped by ptrace. If that is a debugger's work, [`Prober::take`] gives another result for
+    /// all that run the file: they cannot be traced for the time being; and another one when they can.
+    pub fn stopped(&self, pid: u32) {
+        let _ = self.requests.send(Request::Stopped(pid));
     }
 
     /// The next result, if there is one.
@@ -188,23 +207,32 @@ impl KnownFile {
     }
 }
 
+/// Why a file gets no probes: the kernel would put them into a process that is debugged, too.
+#[derive(Default)]
+struct Withheld {
+    /// Processes that are debugged.
+    debugged: FxHashSet<u32>,
+    /// Who is to be looked at when that is over.
+    waiting: FxHashMap<Life, Level>,
+}
+
 /// Which processes run files that are known.
 #[derive(Default)]
 struct Users {
-    files: FxHashMap<Life, FileId>,
+    files: FxHashMap<Life, (FileId, Level)>,
     counts: FxHashMap<FileId, usize>,
 }
 
 impl Users {
-    fn add(&mut self, life: Life, id: FileId) {
+    fn add(&mut self, life: Life, id: FileId, level: Level) {
         self.remove(life);
-        self.files.insert(life, id);
+        self.files.insert(life, (id, level));
         *self.counts.entry(id).or_default() += 1;
     }
 
     /// Returns the file that a process ran, if it is still known.
     fn remove(&mut self, life: Life) -> Option<FileId> {
-        let id = self.files.remove(&life)?;
+        let (id, _) = self.files.remove(&life)?;
         if let Entry::Occupied(mut count) = self.counts.entry(id) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -217,8 +245,19 @@ impl Users {
     /// A file is not known any more. If it is again, it is another one to those who ran it before.
     fn forget(&mut self, id: FileId) {
         if self.counts.remove(&id).is_some() {
-            self.files.retain(|_, other| *other != id);
+            self.files.retain(|_, (other, _)| *other != id);
         }
+    }
+
+    /// Those who run a file, and their levels.
+    fn of(&self, id: FileId) -> FxHashMap<Life, Level> {
+        let its = self.files.iter().filter(|(_, (other, _))| *other == id);
+        its.map(|(&life, &(_, level))| (life, level)).collect()
+    }
+
+    /// The file that a process runs.
+    fn file_of(&self, pid: u32) -> Option<FileId> {
+        self.files.iter().find(|((other, _), _)| *other == pid).map(|(_, &(id, _))| id)
     }
 
     fn count(&self, id: FileId) -> usize {
@@ -234,6 +273,12 @@ struct Work {
     users: Users,
     /// [`KnownFile::cookie`] of the last one.
     last_cookie: u64,
+    /// Files that get no probes for the time being.
+    withheld: FxHashMap<FileId, Withheld>,
+    /// Files whose probes must stay, because of the debuggers of these processes.
+    kept: FxHashMap<FileId, FxHashSet<u32>>,
+    /// When it was last looked whether debuggers have left.
+    debuggers_looked: Instant,
     /// What is to be tried again, when, and how often it was tried.
     later: Vec<(Instant, Life, Level, usize)>,
     /// When to measure what a hit costs.
@@ -246,6 +291,7 @@ impl Work {
             match requests.recv_timeout(self.until_next()) {
                 Ok(Request::Look(life, level)) => self.look(life, level, 0),
                 Ok(Request::Release(life)) => self.release(life),
+                Ok(Request::Stopped(pid)) => self.stopped(pid),
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -254,11 +300,13 @@ impl Work {
             for (_, life, level, tried) in due {
                 self.look(life, level, tried);
             }
+            self.look_at_debuggers();
             self.clear_files();
             self.measure_if_due();
             self.show();
         }
         self.probes.detach_tracepoints();
+        self.wait_for_debuggers();
         let (uprobes, leases): (Vec<_>, Vec<_>) =
             self.files.into_values().map(|file| (file.uprobes, file.lease)).unzip();
         uprobes.into_iter().reduce(Uprobes::and).unwrap_or_default().detach();
@@ -270,12 +318,18 @@ impl Work {
         let next = self.later.iter().map(|(at, ..)| *at).min();
         let next = next.map_or(self.measure_at, |next| next.min(self.measure_at));
         let leases = self.files.values().any(|file| file.lease.is_some());
-        next.saturating_duration_since(now).min(if leases { WRITERS } else { LINGER })
+        let debuggers = !self.withheld.is_empty() || !self.kept.is_empty();
+        let most = match (leases, debuggers) {
+            (true, _) => WRITERS,
+            (_, true) => DEBUGGERS,
+            _ => LINGER,
+        };
+        next.saturating_duration_since(now).min(most)
     }
 
     fn look(&mut self, life: Life, level: Level, tried: usize) {
         let (pid, _) = life;
-        match self.find(pid, level) {
+        match self.find(life, level) {
             Ok((file, go)) => {
                 let known = &self.files[&file];
                 let inspected = &known.inspected;
@@ -298,26 +352,38 @@ impl Work {
                     go_version: inspected.go_version.clone(),
                     missing,
                     go,
+                    withdrawn: false,
                 };
                 if matches!(looked.go, Some(Ok(_))) {
-                    self.uses(life, file);
+                    self.uses(life, file, level);
                 }
                 let _ = self.results.send(looked);
             }
-            Err(why) => {
-                let go = Some(Err(why));
-                let (build_id, go_version, missing) = (None, None, Vec::new());
-                let _ = self.results.send(Looked { life, build_id, go_version, go, missing });
-            }
+            Err(why) => self.refuse(life, None, why),
         }
+    }
+
+    /// Goroutines of a process cannot be traced.
+    fn refuse(&self, life: Life, withdrawn: Option<FileId>, why: String) {
+        let known = withdrawn.and_then(|id| self.files.get(&id)).map(|file| &file.inspected);
+        let looked = Looked {
+            life,
+            build_id: known.and_then(|inspected| inspected.build_id.clone()),
+            go_version: known.and_then(|inspected| inspected.go_version.clone()),
+            go: Some(Err(why)),
+            missing: Vec::new(),
+            withdrawn: withdrawn.is_some(),
+        };
+        let _ = self.results.send(looked);
     }
 
     /// The program of a process, and its Go runtime with probes in place.
     fn find(
         &mut self,
-        pid: u32,
+        life: Life,
         level: Level,
     ) -> Result<(FileId, Option<Result<Attachable, String>>), String> {
+        let (pid, _) = life;
         let link = ProcessInfo::exe_link(pid);
         let meta = fs::metadata(&link).map_err(|e| format!("its executable: {e}"))?;
         let id = FileId::of(&meta);
@@ -328,6 +394,8 @@ impl Work {
             Some(Some(Err(_))) | None => self.inspect(pid, &link)?,
         };
         let Some(Ok(go)) = go else { return Ok((id, go)) };
+        self.make_way(life, level, id)?;
+        go.verify_code(pid, level)?;
         let probed = self.probe(id, &go, level);
         Ok((id, Some(probed.map(|cookie| go.with_probes(cookie)))))
     }
@@ -395,15 +463,147 @@ impl Work {
         Ok(file.cookie)
     }
 
-    fn uses(&mut self, life: Life, id: FileId) {
+    fn uses(&mut self, life: Life, id: FileId, level: Level) {
         self.release(life);
         if self.files.contains_key(&id) {
-            self.users.add(life, id);
+            self.users.add(life, id, level);
+        }
+    }
+
+    /// Makes sure that no probes get into a process beside the breakpoints of a debugger.
+    fn make_way(&mut self, life: Life, level: Level, id: FileId) -> Result<(), String> {
+        let debugger = Debugger::of(life.0);
+        let has_probes = self.files.get(&id).is_some_and(|file| file.uprobes.len() > 0);
+        match debugger {
+            // They are in it since it began.
+            Some(_) if has_probes => {
+                self.kept.entry(id).or_default().insert(life.0);
+            }
+            // It, or another one that runs the same file and is perhaps not traced.
+            Some(_) => {
+                self.withheld.entry(id).or_default().debugged.insert(life.0);
+            }
+            None if has_probes => return Ok(()),
+            None => {
+                let others: Vec<_> = debugged(id).collect();
+                if !others.is_empty() {
+                    self.withheld.entry(id).or_default().debugged.extend(others);
+                }
+            }
+        }
+        let Some(debugger) = debugger.or_else(|| {
+            let withheld = self.withheld.get(&id)?;
+            withheld.debugged.iter().find_map(|&pid| Debugger::of(pid))
+        }) else {
+            return Ok(());
+        };
+        self.withheld.entry(id).or_default().waiting.insert(life, level);
+        Err(format!(
+            "{debugger} debugs a process that runs the program, and its breakpoints and the probes would overwrite each \
+             other (they begin when it leaves)"
+        ))
+    }
+
+    /// A debugger may have come to a process.
+    fn stopped(&mut self, pid: u32) {
+        let Some(id) = self.users.file_of(pid) else { return };
+        let begun = Instant::now();
+        let (debugger, switches) = loop {
+            // One that steps through it, or strace.
+            if self.kept.get(&id).is_some_and(|pids| pids.contains(&pid)) {
+                return;
+            }
+            let Some(debugger) = Debugger::of(pid) else { return };
+            if let Some(switches) = Debugger::standstill(pid) {
+                break (debugger, switches);
+            }
+            if begun.elapsed() >= STOPS_ALL {
+                info!("{debugger} debugs {pid}: the probes in its program stay until it leaves");
+                self.kept.entry(id).or_default().insert(pid);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let Some(file) = self.files.get_mut(&id) else { return };
+        // It has not let the process go on yet: so far it has written no breakpoint.
+        std::mem::take(&mut file.uprobes).detach();
+        let level = std::mem::replace(&mut file.level, Level::Sched);
+        if Debugger::standstill(pid) != Some(switches) {
+            // Each probe takes a while to go, and it was faster. It will put breakpoints of probes back, which the process
+            // survives with probes at the same places.
+            let Some(Ok(go)) = file.inspected.go.clone() else { return };
+            info!("{debugger} debugs {pid}: the probes in its program stay until it leaves");
+            self.kept.entry(id).or_default().insert(pid);
+            if let Err(error) = self.probe(id, &go, level) {
+                warn!("probes cannot be put back for {debugger}: {error}");
+            }
+        }
+        let waiting = self.users.of(id);
+        for &life in waiting.keys() {
+            self.users.remove(life);
+            self.refuse(
+                life,
+                Some(id),
+                format!(
+                    "{debugger} debugs a process that runs the program ({pid}), and its breakpoints and the probes would \
+                     overwrite each other (they come back when it leaves)"
+                ),
+            );
+        }
+        if self.kept.contains_key(&id) {
+            // Those that are not debugged go on.
+            for (life, level) in waiting {
+                self.look(life, level, 0);
+            }
+            return;
+        }
+        let withheld = self.withheld.entry(id).or_default();
+        withheld.debugged.insert(pid);
+        withheld.waiting.extend(waiting);
+    }
+
+    /// Puts probes in place where debuggers have left.
+    fn look_at_debuggers(&mut self) {
+        if self.debuggers_looked.elapsed() < DEBUGGERS {
+            return;
+        }
+        self.debuggers_looked = Instant::now();
+        let is_debugged = |pid: &u32| Debugger::of(*pid).is_some();
+        self.kept.retain(|_, pids| {
+            pids.retain(is_debugged);
+            !pids.is_empty()
+        });
+        let Self { withheld, kept, .. } = self;
+        let over = withheld.extract_if(|id, withheld| {
+            withheld.debugged.retain(is_debugged);
+            withheld.debugged.is_empty() && !kept.contains_key(id)
+        });
+        let over: Vec<_> = over.flat_map(|(_, withheld)| withheld.waiting).collect();
+        for (life, level) in over {
+            self.look(life, level, 0);
+        }
+    }
+
+    /// At the end: probes whose breakpoints a debugger may have kept stay until it has left, for a while.
+    fn wait_for_debuggers(&mut self) {
+        let begun = Instant::now();
+        while !self.kept.is_empty() && begun.elapsed() < LEAVE {
+            std::thread::sleep(DEBUGGERS);
+            self.kept.retain(|_, pids| {
+                pids.retain(|pid| Debugger::of(*pid).is_some());
+                !pids.is_empty()
+            });
+        }
+        for pid in self.kept.values().flatten() {
+            warn!("{pid} is still debugged: breakpoints in place of probes may kill it");
         }
     }
 
     fn release(&mut self, life: Life) {
         self.later.retain(|(_, other, ..)| *other != life);
+        for withheld in self.withheld.values_mut() {
+            withheld.waiting.remove(&life);
+        }
         if let Some(id) = self.users.remove(life)
             && let Some(file) = self.files.get_mut(&id)
         {
@@ -413,8 +613,11 @@ impl Work {
 
     /// Forgets files that nobody has run for a while, or that somebody wants to write.
     fn clear_files(&mut self) {
-        let Self { files, users, .. } = self;
-        let over = files.extract_if(|id, file| file.is_over(users.count(*id)));
+        let Self { files, users, kept, .. } = self;
+        let is_over = |id: &FileId, file: &mut KnownFile| {
+            file.is_over(users.count(*id)) && !kept.contains_key(id)
+        };
+        let over = files.extract_if(is_over);
         let over: Vec<_> = over.collect();
         let leases: Vec<_> = over
             .into_iter()
@@ -454,6 +657,15 @@ impl Work {
     }
 }
 
+/// Processes that run a file and are debugged.
+fn debugged(id: FileId) -> impl Iterator<Item = u32> {
+    ProcessInfo::all().into_iter().filter(move |&pid| {
+        let runs =
+            fs::metadata(ProcessInfo::exe_link(pid)).is_ok_and(|meta| FileId::of(&meta) == id);
+        runs && Debugger::of(pid).is_some()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -462,19 +674,19 @@ mod tests {
     fn who_ran_a_file_before_it_was_forgotten_is_not_counted_again() {
         let id = |inode| FileId { device: 1, inode, size: 0, changed: (0, 0) };
         let mut users = Users::default();
-        users.add((10, 1), id(1));
-        users.add((11, 1), id(1));
-        users.add((12, 1), id(2));
+        users.add((10, 1), id(1), Level::Go);
+        users.add((11, 1), id(1), Level::Go);
+        users.add((12, 1), id(2), Level::Go);
         assert_eq!(users.count(id(1)), 2);
         // Somebody wants to write the file, and leaves it as it is.
         users.forget(id(1));
-        users.add((13, 2), id(1));
+        users.add((13, 2), id(1), Level::Go);
         assert_eq!(users.remove((10, 1)), None);
         assert_eq!(users.remove((11, 1)), None);
         assert_eq!((users.count(id(1)), users.count(id(2))), (1, 1));
         // The same process again is one.
-        users.add((13, 2), id(1));
-        users.add((13, 2), id(2));
+        users.add((13, 2), id(1), Level::Go);
+        users.add((13, 2), id(2), Level::Go);
         assert_eq!((users.count(id(1)), users.count(id(2))), (0, 2));
         assert_eq!(users.remove((13, 2)), Some(id(2)));
         assert_eq!(users.remove((12, 1)), Some(id(2)));

@@ -1,6 +1,7 @@
 //! What is traced: the process, its executable, and the runtime in it. Reads /proc and ELF files;
 //! knows nothing of the kernel programs.
 
+mod debugger;
 mod elf;
 pub mod go;
 mod lease;
@@ -8,6 +9,7 @@ pub mod memory;
 mod process;
 pub mod program;
 
+pub use debugger::Debugger;
 pub use elf::{ElfError, ElfFile, Executable};
 pub use lease::Lease;
 pub use process::{ProcessError, ProcessInfo, live_thread, without_deleted};

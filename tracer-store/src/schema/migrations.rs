@@ -13,7 +13,7 @@ pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"TRCD");
 ///
 /// A recording is never led from one version to the next: its segments hold the columns that the tables
 /// had when it was written.
-pub const SCHEMA_VERSION: i64 = 3;
+pub const SCHEMA_VERSION: i64 = 4;
 
 /// Makes all tables.
 pub(crate) fn create(conn: &Connection) -> rusqlite::Result<()> {

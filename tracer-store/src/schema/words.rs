@@ -89,5 +89,6 @@ words! {
         QUEUE = "queue", "the row found no room in memory while the disk did not keep up";
         STORE = "store", "the row could not be written: the disk was full or failed, or a query that went on for long kept the log from being reused";
         STATE = "state", "the interval was dropped because its start or its end is not known";
+        PROBES = "probes", "all of this time: the probes of a process were not in place, because a debugger controlled it or something had overwritten them; counted once";
     }
 }

@@ -34,12 +34,13 @@ impl Missing {
 }
 
 /// Commands that have to be there, the Debian packages that hold them, and what needs them.
-const COMMANDS: [(&str, &str, &str); 12] = [
+const COMMANDS: [(&str, &str, &str); 13] = [
     ("cc", "gcc", "links Rust programs, compiles SQLite"),
     ("ar", "binutils", "compiles SQLite"),
     ("make", "make", "the tests trace a compilation"),
     ("python3", "python3", "fetches Go from PyPI, and the tests trace it"),
     ("strace", "strace", "the tests compare syscalls with it"),
+    ("gdb", "gdb", "the tests debug programs that are traced"),
     ("bpftool", "bpftool", "the tests look for leftovers with it"),
     ("mount", "mount", "the tests fill a small tmpfs"),
     ("mkfs.ext4", "e2fsprogs", "the tests write to a disk that stands still"),

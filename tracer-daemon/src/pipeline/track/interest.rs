@@ -1,6 +1,6 @@
 //! Of whom events are tracked: who was decided to be traced, who became known, and who is not any more.
 
-use tracer_common::events::SchedFork;
+use tracer_common::{EventKind, events::SchedFork};
 
 use super::{Context, Notice, ProcessEvents, Tracker, program_ended};
 use crate::pipeline::{ProcessFacts, losses::Losses};
@@ -55,6 +55,21 @@ impl Tracker {
         let go = (&mut self.goroutines, &mut self.procs, &mut self.runtime, &mut self.user);
         program_ended(upid, ts, go, &mut cx);
         self.entities.not_traced_any_more(upid);
+    }
+
+    /// See [`crate::pipeline::Pipeline::end_go`].
+    pub fn end_go(&mut self, pid: u32, ts: u64, losses: &mut Losses) {
+        let Some(upid) = self.entities.traced(pid) else { return };
+        let Self { entities, strings, stacks, closed, doubts, on_thread, .. } = self;
+        let mut cx = Context { entities, strings, stacks, closed, losses, doubts, on_thread };
+        let go = (&mut self.goroutines, &mut self.procs, &mut self.runtime, &mut self.user);
+        program_ended(upid, ts, go, &mut cx);
+    }
+
+    /// Events of probes between `from` and `until` (ns) are missing, and nobody has counted them.
+    pub fn go_was_missed(&mut self, from: u64, until: u64) {
+        let of_go = |kind: &&EventKind| kind.name().starts_with("go_");
+        EventKind::ALL.iter().filter(of_go).for_each(|&kind| self.doubts.add(kind, from, until));
     }
 
     /// See [`crate::pipeline::Pipeline::process_is_gone`].
