@@ -10,7 +10,8 @@ use tracer_protocol::client::{Client, ClientError};
 use tracer_protocol::{Answered, DEFAULT_SOCKET, Question};
 use tracer_store::export::gotrace::{self, Selection};
 use tracer_store::query::goroutine_report::{self, Report};
-use tracer_store::query::waits::{self, Function};
+use tracer_store::query::selection::Asked;
+use tracer_store::query::waits;
 use tracer_store::query::warnings::{Scope, warnings};
 use tracer_store::{DEFAULT_DB, Reader, RowSink};
 
@@ -66,7 +67,7 @@ impl Source {
         match self {
             Self::File(reader) => {
                 reader.query(sql, Some(timeout), sink)?;
-                Ok(warnings(reader, reader.scope())?)
+                Ok(warnings(reader, &reader.scope())?)
             }
             Self::Daemon(client) => Ok(client.sql(sql, timeout, sink)?.warnings),
         }
@@ -75,17 +76,18 @@ impl Source {
     /// Where goroutines spent their time, with what there is to say of it.
     pub fn goroutines(
         &mut self,
-        session: Option<i64>,
+        asked: &Asked,
         list: Option<&str>,
     ) -> Result<(Report, Vec<String>)> {
         match self {
             Self::File(reader) => {
-                let report = goroutine_report::report(reader, session, list)?;
-                Ok((report, warnings(reader, Scope::Session(session))?))
+                let report = goroutine_report::report(reader, asked, list)?;
+                let scope = Scope::selected(reader, &asked.selection)?;
+                Ok((report, warnings(reader, &scope)?))
             }
             Self::Daemon(client) => {
                 let list = list.map(str::to_owned);
-                let question = Question::Goroutines { session, list };
+                let question = Question::Goroutines { asked: asked.clone(), list };
                 let mut report = Vec::new();
                 let answered = client.copy(question, AS_LONG_AS_IT_TAKES, &mut report)?;
                 let report = serde_json::from_slice(&report)
@@ -95,20 +97,21 @@ impl Source {
         }
     }
 
-    /// By start function, what kept goroutines from running, with what there is to say of it.
-    pub fn waits(&mut self, session: Option<i64>) -> Result<(Vec<Function>, Vec<String>)> {
+    /// By process and start function, what kept goroutines from running, with what there is to say of it.
+    pub fn waits(&mut self, asked: &Asked) -> Result<(waits::Report, Vec<String>)> {
         match self {
             Self::File(reader) => {
-                let functions = waits::by_function(reader, session)?;
-                Ok((functions, warnings(reader, Scope::Session(session))?))
+                let report = waits::report(reader, asked)?;
+                let scope = Scope::selected(reader, &asked.selection)?;
+                Ok((report, warnings(reader, &scope)?))
             }
             Self::Daemon(client) => {
-                let mut functions = Vec::new();
-                let question = Question::Waits { session };
-                let answered = client.copy(question, AS_LONG_AS_IT_TAKES, &mut functions)?;
-                let functions = serde_json::from_slice(&functions)
+                let mut report = Vec::new();
+                let question = Question::Waits(asked.clone());
+                let answered = client.copy(question, AS_LONG_AS_IT_TAKES, &mut report)?;
+                let report = serde_json::from_slice(&report)
                     .context("tracerd gave an answer that cannot be understood")?;
-                Ok((functions, answered.warnings))
+                Ok((report, answered.warnings))
             }
         }
     }
@@ -123,7 +126,7 @@ impl Source {
         match self {
             Self::File(reader) => {
                 let options = gotrace::choose(reader, selection)?;
-                let told = warnings(reader, Scope::Session(options.session_id))?;
+                let told = warnings(reader, &options.scope())?;
                 Ok((gotrace::export(reader, &options, out, progress)?, told))
             }
             Self::Daemon(client) => {

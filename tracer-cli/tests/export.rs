@@ -115,17 +115,17 @@ fn parts_are_named_by_three_kinds_of_times() {
 #[test]
 fn what_cannot_be_exported_says_why_and_what_to_do() {
     let none = Fixture::new(&[]);
-    assert_snapshot!(none.refusal(&[]), @"no goroutines were recorded, so there is nothing to export: no Go program was recognised (tracer sql 'select pid, exe, runtime from process')");
+    assert_snapshot!(none.refusal(&[]), @"there is nothing to export: no goroutines were recorded: no Go program was recognised (select pid, runtime from process)");
     let two = Fixture::new(&[(1, 42), (2, 42), (3, 43)]);
     assert_snapshot!(two.refusal(&[]), @"name one of several Go processes with --pid: 42 (upid 1, server --port 1), 42 (upid 2, server --port 2), 43 (upid 3, server --port 3)");
     assert_snapshot!(two.refusal(&["--pid", "42"]), @"several processes had this PID, name one with --upid: 42 (upid 1, server --port 1), 42 (upid 2, server --port 2)");
-    assert_snapshot!(two.refusal(&["--pid", "44"]), @"this is no Go process of the recording, which has: 42 (upid 1, server --port 1), 42 (upid 2, server --port 2), 43 (upid 3, server --port 3)");
+    assert_snapshot!(two.refusal(&["--pid", "44"]), @"there is no such process in recording 1, whose Go processes are: ? (42), ? (42), ? (43)");
     assert_eq!(two.export(&["--pid", "43"]).status.code(), Some(0));
 
     let one = Fixture::new(&[(1, 42)]);
     assert_snapshot!(one.refusal(&["--from", "+2s", "--to", "+1s"]), @"--from is not before --to");
-    assert_snapshot!(one.refusal(&["--from", "+1h"]), @"nothing was recorded then: the recording lasts 1.000 s");
-    assert_snapshot!(one.refusal(&["--to", "1"]), @"nothing was recorded then: the recording lasts 1.000 s");
+    assert_snapshot!(one.refusal(&["--from", "+1h"]), @"nothing was recorded after 2023-11-14 23:13:21 UTC: recording 1 is from 2023-11-14 22:13:21 to 2023-11-14 22:13:22 UTC, 1.000 s");
+    assert_snapshot!(one.refusal(&["--to", "1"]), @"nothing was recorded before 2023-11-14 22:13:20 UTC: recording 1 is from 2023-11-14 22:13:21 to 2023-11-14 22:13:22 UTC, 1.000 s");
     let output = one.export_to(Path::new("/no/such/folder/trace.out"), &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("cannot write /no/such/folder/trace.out"));

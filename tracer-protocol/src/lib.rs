@@ -22,4 +22,4 @@ pub use text::escaped;
 pub const DEFAULT_SOCKET: &str = "/run/tracerd/tracerd.sock";
 
 /// Version of all that is said over the socket. Both sides must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;

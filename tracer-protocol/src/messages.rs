@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tracer_store::export::gotrace::Selection;
+use tracer_store::query::selection::{Asked, Selection};
 
 /// What a client says first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,7 +175,7 @@ pub struct Traced {
     pub pid: u32,
     /// Its name (`comm`).
     pub name: String,
-    /// Its executable.
+    /// Its executable; empty for a thread of the kernel, which has none.
     pub exe: String,
     /// Its real uid.
     pub uid: u32,
@@ -322,19 +322,16 @@ pub enum Question {
         sql: String,
     },
     /// Where goroutines spent their time; the answer is a
-    /// [`Report`](tracer_store::query::goroutines::Report) in JSON.
+    /// [`Report`](tracer_store::query::goroutine_report::Report) in JSON.
     Goroutines {
-        /// The recording, by default the last.
-        session: Option<i64>,
+        /// Which.
+        asked: Asked,
         /// Also each goroutine that began in this function: its name, or an end of it.
         list: Option<String>,
     },
-    /// By start function, what kept goroutines from running; the answer is an array of
-    /// [`Function`](tracer_store::query::waits::Function) in JSON.
-    Waits {
-        /// The recording, by default the last.
-        session: Option<i64>,
-    },
+    /// By process and start function, what kept goroutines from running; the answer is a
+    /// [`Report`](tracer_store::query::waits::Report) in JSON.
+    Waits(Asked),
     /// A Go execution trace; the answer is the file, and what was exported in [`Answered::report`].
     Export(Selection),
 }

@@ -1,5 +1,6 @@
 //! What a statement of a reader may do: read, and nothing else.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,6 +45,8 @@ pub(crate) struct Rules {
     /// Set while the reader itself begins or ends a transaction.
     own: Arc<AtomicBool>,
     refused: Arc<Mutex<Option<String>>>,
+    /// Tables and views that statements were prepared to read.
+    read: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Rules {
@@ -53,6 +56,12 @@ impl Rules {
         conn.authorizer(Some(move |context: AuthContext<'_>| {
             if rules.own.load(Ordering::Relaxed) {
                 return Authorization::Allow;
+            }
+            if let AuthAction::Read { table_name, .. } = context.action {
+                let mut read = rules.read.lock().unwrap_or_else(PoisonError::into_inner);
+                if !read.contains(table_name) {
+                    read.insert(table_name.to_owned());
+                }
             }
             match refusal(&context.action) {
                 None => Authorization::Allow,
@@ -71,6 +80,11 @@ impl Rules {
         let done = what();
         self.own.store(false, Ordering::Relaxed);
         done
+    }
+
+    /// The tables that were read since this was asked last, and the views.
+    pub fn take_read(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.read.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What the last statement was refused for.

@@ -138,11 +138,11 @@ impl Reader {
         self.shared.stats()
     }
 
-    /// What an SQL statement that was just run is about: the range of time in which it read streams; everything, if
-    /// it read none, because what it read instead may lack something as well.
+    /// What an SQL statement that was just run is about: the tables that it read, and the range of time in which it read
+    /// streams; all of the time, if it read none, because what it read instead may lack something as well.
     pub fn scope(&self) -> Scope {
-        let (from, to) = self.shared.take_asked().unwrap_or((i64::MIN, i64::MAX));
-        Scope::Range(from, to)
+        let range = self.shared.take_asked().unwrap_or((i64::MIN, i64::MAX));
+        Scope::Tables { range, tables: self.rules.take_read() }
     }
 
     /// Keeps what a query has to sort in memory and not in files. To be called where there is a limit to memory.
@@ -168,6 +168,7 @@ impl Reader {
     ) -> Result<()> {
         self.shared.take_asked();
         self.rules.take_refused();
+        self.rules.take_read();
         let deadline = Deadline::start(&self.conn, timeout)?;
         self.shared.set_end(deadline.0.clone());
         let done = self.snapshot(|| self.run(sql, &deadline, sink));

@@ -296,16 +296,17 @@ impl Encoder {
 }
 
 impl Encoder {
-    /// When the first interval ended of the rows that were encoded last; 0 when there were none.
-    pub(crate) fn first_end(&self, table: &TableDef) -> i64 {
-        let Some(starts) = self.columns.first() else { return 0 };
+    /// When the first and the last interval ended of the rows that were encoded last; 0 when there were none.
+    pub(crate) fn ends(&self, table: &TableDef) -> (i64, i64) {
+        let Some(starts) = self.columns.first() else { return (0, 0) };
         // `dur` stands second where there is one.
         let durs = table.own_columns.get(1).filter(|column| column.name == "dur");
         let durs = durs.and_then(|_| self.columns.get(1));
         let end = |(row, ts): (usize, &i64)| {
             ts.saturating_add(durs.and_then(|durs| durs.get(row)).unwrap_or_default())
         };
-        starts.values().iter().enumerate().map(end).min().unwrap_or_default()
+        let ends = || starts.values().iter().enumerate().map(end);
+        (ends().min().unwrap_or_default(), ends().max().unwrap_or_default())
     }
 }
 

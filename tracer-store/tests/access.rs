@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::users::{mine, record, told};
 use common::{Dir, rows};
+use tracer_store::query::selection::Asked;
 use tracer_store::query::{goroutines, session, waits};
 use tracer_store::schema::{TableKind, tables};
 use tracer_store::{Access, Heap, Reader, RowSink, StoreError, ThreadState, ValueRef};
@@ -81,9 +82,9 @@ async fn a_user_sees_what_a_recording_of_only_the_own_processes_would_show() {
     );
     assert_eq!(rows(&mine, "select command, end_reason from session"), ["(masked)|(masked)"]);
     // What is not asked in SQL.
-    let functions: Vec<_> = goroutines::by_function(&mine, None).unwrap();
+    let functions: Vec<_> = goroutines::by_function(&mine, &Asked::default()).unwrap();
     assert_eq!(functions.iter().map(|f| f.start_func.as_str()).collect::<Vec<_>>(), ["mine"]);
-    let functions = waits::by_function(&mine, None).unwrap();
+    let functions = waits::report(&mine, &Asked::default()).unwrap().functions;
     assert_eq!(functions.len(), 1);
     assert_eq!(functions[0].causes[0].words(), "thread off CPU, preempted by another user");
     assert_eq!(session::processes(&mine, 1).unwrap().len(), 1);

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Dir, END, batch, create, goroutine, process, rows};
+use tracer_store::query::selection::Asked;
 use tracer_store::query::{goroutines, session};
 use tracer_store::{GoroutineState, Interner, Reader, StoreError};
 
@@ -54,7 +55,7 @@ async fn times_are_summed_by_function_state_and_reason() {
     writer.commit(b).await.unwrap();
 
     let reader = Reader::open(&path).unwrap();
-    let functions = goroutines::by_function(&reader, None).unwrap();
+    let functions = goroutines::by_function(&reader, &Asked::session(None)).unwrap();
     let found: Vec<_> = functions
         .iter()
         .map(|f| (f.start_func.as_str(), f.n, f.runtime_internal, f.times.running))
@@ -77,16 +78,19 @@ async fn times_are_summed_by_function_state_and_reason() {
     assert_eq!((pass.waiting_total(), pass.unknown, pass.total()), (100, 128, 255));
     assert_eq!(functions[4].times.waiting_total(), 500 + 300);
 
-    let list = goroutines::list(&reader, Some(1), "main.pass").unwrap();
+    let list = goroutines::list(&reader, &Asked::session(Some(1)), "main.pass").unwrap();
     assert_eq!(list.len(), 2);
     assert_eq!((list[0].goid, list[0].times.total(), list[0].parent_goid), (2, 15, None));
     assert_eq!(
         (list[1].parent_goid, list[1].created_ts, list[1].ended_ts),
         (Some(1), Some(99), Some(212))
     );
-    assert_eq!(goroutines::list(&reader, None, "[unknown]").unwrap().len(), 1);
-    assert!(goroutines::list(&reader, None, "main.nothing").unwrap().is_empty());
-    assert!(matches!(goroutines::by_function(&reader, Some(7)), Err(StoreError::NoSession(7))));
+    assert_eq!(goroutines::list(&reader, &Asked::session(None), "[unknown]").unwrap().len(), 1);
+    assert!(goroutines::list(&reader, &Asked::session(None), "main.nothing").unwrap().is_empty());
+    assert!(matches!(
+        goroutines::by_function(&reader, &Asked::session(Some(7))),
+        Err(StoreError::NoSession(7))
+    ));
 
     // The same by SQL.
     assert_eq!(
@@ -98,7 +102,7 @@ async fn times_are_summed_by_function_state_and_reason() {
         ["100"]
     );
     writer.finish(1_000, "done", END).await.unwrap();
-    let functions = goroutines::by_function(&reader, None).unwrap();
+    let functions = goroutines::by_function(&reader, &Asked::session(None)).unwrap();
     assert_eq!(functions[0].times.running, 10 + 870);
     let processes = session::processes(&reader, 1).unwrap();
     assert_eq!((processes[0].pid, processes[0].goroutines), (4001, 6));

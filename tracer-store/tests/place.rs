@@ -221,7 +221,7 @@ async fn an_older_schema_is_refused_and_put_aside_as_it_is() {
     conn.pragma_update(None, "user_version", 1).unwrap();
     drop(conn);
     let error = unreadable(&path);
-    assert!(matches!(error, StoreError::OlderSchema { found: 1, known: 3, .. }), "{error}");
+    assert!(matches!(error, StoreError::OlderSchema { found: 1, known: 4, .. }), "{error}");
     record(&path, 4).await;
     let old = unreadable(&dir.file("a.db.old"));
     assert!(matches!(old, StoreError::OlderSchema { found: 1, .. }), "{old}");
@@ -236,7 +236,7 @@ async fn a_newer_schema_is_refused_and_put_aside() {
     conn.pragma_update(None, "user_version", 99).unwrap();
     drop(conn);
     let error = unreadable(&path);
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 3, .. }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 4, .. }), "{error}");
     record(&path, 4).await;
     assert!(matches!(unreadable(&dir.file("a.db.old")), StoreError::NewerSchema { .. }));
 }

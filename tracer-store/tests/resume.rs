@@ -54,7 +54,10 @@ async fn a_killed_run_is_gone_on_with() {
     for row in rows(&reader, DANGLING) {
         assert!(row.ends_with("|0"), "{row}");
     }
-    let of_session = |id| query::goroutines::list(&reader, Some(id), "[unknown]").unwrap().len();
+    let of_session = |id| {
+        let asked = query::selection::Asked::session(Some(id));
+        query::goroutines::list(&reader, &asked, "[unknown]").unwrap().len()
+    };
     assert_eq!([1, 2, 3].map(of_session), [9, 7, 1]);
     // Times of all sessions are of one clock.
     assert_eq!(rows(&reader, "select wall(1500)"), ["2023-11-14 22:13:20.000000500"]);

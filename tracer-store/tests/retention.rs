@@ -44,9 +44,9 @@ fn check(path: &Path, load: &Load) {
         .count();
     let sql = format!("select count(distinct ts) from syscall where ts >= {since}");
     assert_eq!(number(&reader, &sql), wanted as i64, "since {since}");
-    let warned = warnings(&reader, Scope::Session(None)).unwrap();
+    let warned = warnings(&reader, &Scope::Session(None)).unwrap();
     assert!(warned.iter().any(|line| line.contains("no longer kept")), "{warned:?}");
-    let later = warnings(&reader, Scope::Range(since, since + STEP)).unwrap();
+    let later = warnings(&reader, &Scope::Range(since, since + STEP)).unwrap();
     assert!(!later.iter().any(|line| line.contains("no longer kept")), "{later:?}");
     let one =
         "select count(*) from goroutine where ugid = (select ugid from goroutine_state limit 1)";

@@ -25,7 +25,7 @@ async fn record(path: &Path, from: i64, to: i64, batch: Batch) {
 
 /// What is said of some seconds.
 fn of(reader: &Reader, from: i64, to: i64) -> Vec<String> {
-    warnings(reader, Scope::Range(from * SECOND, to * SECOND)).unwrap()
+    warnings(reader, &Scope::Range(from * SECOND, to * SECOND)).unwrap()
 }
 
 const NONE: [&str; 0] = [];
@@ -56,8 +56,8 @@ async fn a_gap_is_told_of_as_far_as_it_is_asked_about() {
         assert_eq!(of(&reader, from, to), NONE, "{from} to {to}");
     }
     // A session has none, and everything has all.
-    assert_eq!(warnings(&reader, Scope::Session(Some(2))).unwrap(), NONE);
-    let all = warnings(&reader, Scope::Range(i64::MIN, i64::MAX)).unwrap();
+    assert_eq!(warnings(&reader, &Scope::Session(Some(2))).unwrap(), NONE);
+    let all = warnings(&reader, &Scope::Range(i64::MIN, i64::MAX)).unwrap();
     assert_eq!(all, [gap(11, "2 times")]);
 }
 
@@ -75,8 +75,8 @@ async fn time_before_the_recording_is_told_of() {
     assert_eq!(of(&reader, 10, 12), NONE);
     assert_eq!(of(&reader, 15, 16), NONE);
     // Who asks for everything, or for a session, does not ask for that time.
-    assert_eq!(warnings(&reader, Scope::Range(i64::MIN, 12 * SECOND)).unwrap(), NONE);
-    assert_eq!(warnings(&reader, Scope::Session(None)).unwrap(), NONE);
+    assert_eq!(warnings(&reader, &Scope::Range(i64::MIN, 12 * SECOND)).unwrap(), NONE);
+    assert_eq!(warnings(&reader, &Scope::Session(None)).unwrap(), NONE);
 }
 
 #[tokio::test]
@@ -113,8 +113,8 @@ async fn processes_that_were_recorded_in_part_are_named() {
     assert_eq!(of(&reader, 15, 16), [p4.as_str(), &p5]);
     let others =
         "warning: 2 other processes were recorded in part, too (select pid, missing from process)";
-    assert_eq!(warnings(&reader, Scope::Session(Some(1))).unwrap(), [&p1, &p2, &p4, others]);
-    assert_eq!(warnings(&reader, Scope::Session(None)).unwrap(), NONE);
+    assert_eq!(warnings(&reader, &Scope::Session(Some(1))).unwrap(), [&p1, &p2, &p4, others]);
+    assert_eq!(warnings(&reader, &Scope::Session(None)).unwrap(), NONE);
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn losses_are_told_of_whatever_table_the_time_is_asked_of() {
         ["warning: 3 events were lost in this trace (select * from loss): totals may be low"];
     let said = |sql: &str| {
         reader.query_all(sql, None).unwrap_or_else(|e| panic!("{sql}: {e}"));
-        warnings(&reader, reader.scope()).unwrap()
+        warnings(&reader, &reader.scope()).unwrap()
     };
     let second = |from: i64, to: i64| {
         let [from, to] = [from, to].map(|s| s * SECOND);

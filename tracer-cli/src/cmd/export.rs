@@ -21,19 +21,14 @@ type Exported = (Report, Vec<String>);
 pub fn run(args: &Export) -> Result<()> {
     let mut source = Source::open(&args.db)?;
     let Format::Gotrace = args.format;
-    let selection = Selection {
-        session: args.session,
-        pid: args.pid,
-        upid: args.upid,
-        from: args.from,
-        to: args.to,
-    };
+    let selection = args.which.selection();
     let started = Instant::now();
-    let (report, warnings) = if args.output == Path::new("-") {
+    let exported = if args.output == Path::new("-") {
         write(&mut source, &selection, &mut io::stdout().lock())
     } else {
         to_file(&mut source, &selection, &args.output)
-    }?;
+    };
+    let (report, warnings) = args.which.explain(exported)?;
     warnings.iter().for_each(|warning| note(warning));
     summary(&report, args, started);
     Ok(())

@@ -6,7 +6,9 @@ use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 use tracer_store::query::goroutine_report::Report;
 use tracer_store::query::goroutines::{Function, Goroutine, Times};
+use tracer_store::query::selection::Named;
 
+use super::by_process::{AS_FIELDS, Heading, add_process, asked, process_of, tell};
 use super::did_you_mean;
 use crate::args::{Goroutines, Output};
 use crate::duration::human;
@@ -19,19 +21,17 @@ const STATES: [&str; 8] =
 
 /// Lists start functions, or the goroutines of one.
 pub fn run(args: &Goroutines) -> Result<()> {
-    let (report, warnings) =
-        Source::open(&args.db)?.goroutines(args.session, args.list.as_deref())?;
+    let asked = asked(&args.which, &args.functions);
+    let answered = Source::open(&args.db)?.goroutines(&asked, args.list.as_deref());
+    let (report, warnings) = args.which.explain(answered)?;
     if args.output != Output::Json {
         warnings.iter().for_each(|warning| note(warning));
     }
-    if report.functions.is_empty() {
-        note(
-            "no goroutines were recorded: no Go program was recognised (select pid, runtime from process)",
-        );
-    }
+    let what = if args.list.is_some() { "goroutine" } else { "function" };
+    tell(report.empty.as_deref(), report.left_out, what);
     let mut out = out();
     match &args.list {
-        None => list_functions(&report.functions, args.output, &warnings, &mut out)?,
+        None => list_functions(&report, args.output, &warnings, &mut out)?,
         Some(name) => {
             let name = meant(name, &report)?;
             list_goroutines(&report, args.output, name, &warnings, &mut out)?;
@@ -110,25 +110,28 @@ fn by_reason(times: &Times) -> Value {
 }
 
 fn list_functions(
-    functions: &[Function],
+    report: &Report,
     output: Output,
     warnings: &[String],
     out: &mut Out,
 ) -> Result<()> {
+    let rows = || report.functions.iter().map(|function| function_json(report, function));
     match output {
         // The note has said that there are none.
-        Output::Table if functions.is_empty() => Ok(()),
-        Output::Table => Ok(function_table(functions).write(out)?),
-        Output::Json => write_json(functions.iter().map(function_json), warnings, out),
+        Output::Table if report.functions.is_empty() => Ok(()),
+        Output::Table => Ok(function_table(report).write(out)?),
+        Output::Json => write_json(rows(), warnings, out),
         Output::Csv => {
-            let start = ["start_func", "runtime_internal", "n"];
-            write_csv(&start, functions.iter().map(function_json), out)
+            let own = ["start_func", "runtime_internal", "n"];
+            let start: Vec<_> = AS_FIELDS.into_iter().chain(own).collect();
+            write_csv(&start, rows(), out)
         }
     }
 }
 
-fn function_json(function: &Function) -> Map<String, Value> {
+fn function_json(report: &Report, function: &Function) -> Map<String, Value> {
     let mut object = Map::new();
+    add_process(&mut object, &report.processes, function.upid);
     object.insert("start_func".into(), function.start_func.as_str().into());
     object.insert("runtime_internal".into(), function.runtime_internal.into());
     object.insert("n".into(), function.n.into());
@@ -136,18 +139,14 @@ fn function_json(function: &Function) -> Map<String, Value> {
     object
 }
 
-fn function_table(functions: &[Function]) -> Table {
+fn function_table(report: &Report) -> Table {
+    let functions = &report.functions;
     let columns = Columns::of(functions.iter().map(|function| &function.times));
     let titles = ["START FUNCTION", "N"].into_iter().chain(columns.titles());
     let mut table = Table::new(titles);
-    for (i, function) in functions.iter().enumerate() {
-        let follows = i > 0 && !functions[i - 1].runtime_internal;
-        if function.runtime_internal && (i == 0 || follows) {
-            if follows {
-                table.row([""]);
-            }
-            table.row(["runtime-internal:"]);
-        }
+    let mut heading = Heading::new(&report.processes);
+    for function in functions {
+        heading.write(&mut table, function.upid, function.runtime_internal);
         let mut row = vec![function.start_func.clone(), function.n.to_string()];
         row.extend(columns.cells(&function.times));
         table.row(row);
@@ -167,55 +166,64 @@ fn list_goroutines(
     warnings: &[String],
     out: &mut Out,
 ) -> Result<()> {
-    let list = &report.goroutines;
+    let rows = || report.goroutines.iter().map(|goroutine| goroutine_json(report, goroutine));
     match output {
         Output::Table => {
             writeln!(
                 out,
                 "{name}: times of creation and end are since the start of the recording\n"
             )?;
-            Ok(goroutine_table(list, report.started_ts).write(out)?)
+            Ok(goroutine_table(report).write(out)?)
         }
-        Output::Json => write_json(list.iter().map(goroutine_json), warnings, out),
+        Output::Json => write_json(rows(), warnings, out),
         Output::Csv => {
-            let start =
-                ["ugid", "upid", "goid", "parent_goid", "start_func", "created_ts", "ended_ts"];
-            write_csv(&start, list.iter().map(goroutine_json), out)
+            let own = ["ugid", "goid", "parent_goid", "start_func", "created_ts", "ended_ts"];
+            let start: Vec<_> = AS_FIELDS.into_iter().chain(own).collect();
+            write_csv(&start, rows(), out)
         }
     }
 }
 
-fn goroutine_json(goroutine: &Goroutine) -> Map<String, Value> {
-    let g = goroutine;
+fn goroutine_json(report: &Report, g: &Goroutine) -> Map<String, Value> {
+    let mut object = Map::new();
+    add_process(&mut object, &report.processes, g.upid);
     let fields = json!({
         "ugid": g.ugid,
-        "upid": g.upid,
         "goid": g.goid,
         "parent_goid": g.parent_goid,
         "start_func": g.start_func,
         "created_ts": g.created_ts,
         "ended_ts": g.ended_ts,
     });
-    let Value::Object(mut object) = fields else { return Map::new() };
+    if let Value::Object(fields) = fields {
+        object.extend(fields);
+    }
     add_times(&mut object, &g.times);
     object
 }
 
-fn goroutine_table(list: &[Goroutine], started: i64) -> Table {
+fn goroutine_table(report: &Report) -> Table {
+    let (list, started) = (&report.goroutines, report.started_ts);
     let columns = Columns::of(list.iter().map(|goroutine| &goroutine.times));
-    let own = ["GOID", "PARENT", "CREATED", "ENDED"];
-    let mut table = Table::new(own.into_iter().chain(columns.titles()).chain(["WAITING FOR"]));
+    let several = list.iter().any(|g| g.upid != list[0].upid);
+    let process = several.then_some("PROCESS");
+    let own: Vec<_> = process.into_iter().chain(["GOID", "PARENT", "CREATED", "ENDED"]).collect();
+    let titles = own.iter().copied().chain(columns.titles()).chain(["WAITING FOR"]);
+    let mut table = Table::new(titles);
     let number = |n: Option<i64>| n.map_or_else(|| "-".into(), |n| n.to_string());
     let since = |ts: Option<i64>, none: &str| {
         ts.map_or_else(|| none.into(), |ts| human(ts.saturating_sub(started)))
     };
     for g in list {
-        let mut row = vec![
+        let process = process_of(&report.processes, g.upid);
+        let process = process.filter(|_| several).map(Named::to_string);
+        let mut row: Vec<_> = process.into_iter().collect();
+        row.extend([
             g.goid.to_string(),
             number(g.parent_goid),
             since(g.created_ts, "before"),
             since(g.ended_ts, "-"),
-        ];
+        ]);
         row.extend(columns.cells(&g.times));
         let waits = reasons(&g.times);
         let waits: Vec<_> =
@@ -223,7 +231,7 @@ fn goroutine_table(list: &[Goroutine], started: i64) -> Table {
         row.push(waits.join(", "));
         table.row(row);
     }
-    table.right(0..own.len() + columns.titles().count());
+    table.right(usize::from(several)..own.len() + columns.titles().count());
     table
 }
 
@@ -264,6 +272,7 @@ mod tests {
     #[test]
     fn what_is_unclear_is_explained() {
         let function = |name: &str| Function {
+            upid: 1,
             start_func: name.into(),
             runtime_internal: false,
             n: 1,

@@ -1,5 +1,6 @@
 //! The commands.
 
+mod by_process;
 mod control;
 mod export;
 mod goroutines;

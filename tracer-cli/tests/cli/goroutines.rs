@@ -20,10 +20,10 @@ runtime.gcBgMarkWorker       1  99.0ms        0         0   99.0ms        0     
   waiting: GC worker (idle)                                 99.0ms
 ");
     assert_snapshot!(fixture.answer(&["goroutines", "-o", "csv"]), @r#"
-start_func,runtime_internal,n,total,running,runnable,waiting,syscall,unknown,cpu,off_cpu,waiting_by_reason
-runtime.main,false,1,42000000,2000000,0,40000000,0,0,2000000,0,"{""chan receive"":40000000}"
-main.pass,false,2,14797178,750000,1500,13345678,700000,0,770000,130000,"{""chan receive"":12345678,""sync.Mutex.Lock"":1000000}"
-runtime.gcBgMarkWorker,true,1,99000000,0,0,99000000,0,0,0,0,"{""GC worker (idle)"":99000000}"
+upid,pid,process,start_func,runtime_internal,n,total,running,runnable,waiting,syscall,unknown,cpu,off_cpu,waiting_by_reason
+1,42,,runtime.main,false,1,42000000,2000000,0,40000000,0,0,2000000,0,"{""chan receive"":40000000}"
+1,42,,main.pass,false,2,14797178,750000,1500,13345678,700000,0,770000,130000,"{""chan receive"":12345678,""sync.Mutex.Lock"":1000000}"
+1,42,,runtime.gcBgMarkWorker,true,1,99000000,0,0,99000000,0,0,0,0,"{""GC worker (idle)"":99000000}"
 "#);
     let json: serde_json::Value =
         serde_json::from_str(&fixture.answer(&["goroutines", "-o", "json"])).unwrap();
@@ -33,6 +33,9 @@ runtime.gcBgMarkWorker,true,1,99000000,0,0,99000000,0,0,0,0,"{""GC worker (idle)
     assert_eq!(
         json["rows"][1],
         serde_json::json!({
+            "upid": 1,
+            "pid": 42,
+            "process": null,
             "start_func": "main.pass",
             "runtime_internal": false,
             "n": 2,
@@ -74,8 +77,8 @@ GOID  PARENT  CREATED   ENDED   TOTAL  RUNNING  RUNNABLE  WAITING  SYSCALL    CP
     assert_eq!(json["rows"][1]["syscall"], 700_000);
     let csv = fixture.answer(&["goroutines", "--list", "runtime.main", "-o", "csv"]);
     assert_snapshot!(csv, @r#"
-ugid,upid,goid,parent_goid,start_func,created_ts,ended_ts,total,running,runnable,waiting,syscall,unknown,cpu,off_cpu,waiting_by_reason
-1,1,17,,runtime.main,,,42000000,2000000,0,40000000,0,0,2000000,0,"{""chan receive"":40000000}"
+upid,pid,process,ugid,goid,parent_goid,start_func,created_ts,ended_ts,total,running,runnable,waiting,syscall,unknown,cpu,off_cpu,waiting_by_reason
+1,42,,1,17,,runtime.main,,,42000000,2000000,0,40000000,0,0,2000000,0,"{""chan receive"":40000000}"
 "#);
     assert_snapshot!(fixture.failure(&["goroutines", "--list", "main.pas"]), @"no goroutine began in main.pas (did you mean main.pass?); `tracer goroutines` lists all functions");
 }
@@ -118,18 +121,18 @@ runtime.gcBgMarkWorker  1  99.0ms
                            99.0ms  100.0%  blocked: GC worker (idle)
 ");
     assert_snapshot!(fixture.answer(&["waits", "-o", "csv"]), @r"
-start_func,runtime_internal,n,part,reason,by,dur
-runtime.main,false,1,blocked,chan receive,,40000000
-runtime.main,false,1,on_cpu,,,2000000
-main.pass,false,2,blocked,chan receive,,12345678
-main.pass,false,2,blocked,sync.Mutex.Lock,,1000000
-main.pass,false,2,on_cpu,,,650000
-main.pass,false,2,syscall_asleep,,,550000
-main.pass,false,2,syscall_cpu,,,120000
-main.pass,false,2,off_cpu,,hog (1234),100000
-main.pass,false,2,off_cpu,,,30000
-main.pass,false,2,runnable,,,1500
-runtime.gcBgMarkWorker,true,1,blocked,GC worker (idle),,99000000
+upid,pid,process,start_func,runtime_internal,n,part,reason,by,dur
+1,42,,runtime.main,false,1,blocked,chan receive,,40000000
+1,42,,runtime.main,false,1,on_cpu,,,2000000
+1,42,,main.pass,false,2,blocked,chan receive,,12345678
+1,42,,main.pass,false,2,blocked,sync.Mutex.Lock,,1000000
+1,42,,main.pass,false,2,on_cpu,,,650000
+1,42,,main.pass,false,2,syscall_asleep,,,550000
+1,42,,main.pass,false,2,syscall_cpu,,,120000
+1,42,,main.pass,false,2,off_cpu,,hog (1234),100000
+1,42,,main.pass,false,2,off_cpu,,,30000
+1,42,,main.pass,false,2,runnable,,,1500
+1,42,,runtime.gcBgMarkWorker,true,1,blocked,GC worker (idle),,99000000
 ");
     let json: serde_json::Value =
         serde_json::from_str(&fixture.answer(&["waits", "-o", "json"])).unwrap();
@@ -149,4 +152,77 @@ runtime.gcBgMarkWorker,true,1,blocked,GC worker (idle),,99000000
         "words": "thread off CPU, preempted by hog (1234)",
     });
     assert!(json[1]["causes"].as_array().unwrap().contains(&by_hog), "{}", json[1]);
+}
+
+#[test]
+fn several_processes_are_told_apart() {
+    let fixture = Fixture::with(|batch| {
+        batch.processes[0].comm = Some("daisy".into());
+        batch.processes[1].exe = Some("/srv/server".into());
+        for goroutine in &mut batch.goroutines {
+            goroutine.upid = if goroutine.ugid == 3 { 2 } else { 1 };
+        }
+    });
+    assert_snapshot!(fixture.answer(&["waits"]), @r"
+START FUNCTION          N    TIME   SHARE  WHERE IT WENT
+daisy (42)
+runtime.main            1  42.0ms
+                           40.0ms   95.2%  blocked: chan receive
+                           2.00ms    4.8%  on CPU
+main.pass               1  13.6ms
+                           12.3ms   90.8%  blocked: chan receive
+                           1.00ms    7.4%  blocked: sync.Mutex.Lock
+                            150us    1.1%  on CPU
+                            100us    0.7%  thread off CPU, preempted by hog (1234)
+
+runtime-internal:
+runtime.gcBgMarkWorker  1  99.0ms
+                           99.0ms  100.0%  blocked: GC worker (idle)
+
+server (1234)
+main.pass               1  1.20ms
+                            550us   45.8%  in a system call, asleep
+                            500us   41.7%  on CPU
+                            120us   10.0%  in a system call, on CPU
+                           30.0us    2.5%  thread off CPU, waiting for one
+");
+    assert_snapshot!(fixture.answer(&["goroutines", "--from", "+1200us", "--to", "+3ms"]), @r"
+START FUNCTION               N   TOTAL  RUNNING  RUNNABLE  WAITING  SYSCALL    CPU  OFF CPU
+daisy (42)
+runtime.main                 1  1.80ms    800us         0   1.00ms        0  800us        0
+  waiting: chan receive                                     1.00ms
+main.pass                    1  1.80ms   51.5us         0   1.75ms        0      0   51.5us
+  waiting: chan receive                                     1.75ms
+
+runtime-internal:
+runtime.gcBgMarkWorker       1  1.80ms        0         0   1.80ms        0      0        0
+  waiting: GC worker (idle)                                 1.80ms
+
+server (1234)
+main.pass                    1  1.00ms    300us         0        0    700us  420us   30.0us
+");
+    assert_snapshot!(fixture.answer(&["goroutines", "--list", "main.pass", "--limit", "2"]), @r"
+main.pass: times of creation and end are since the start of the recording
+
+PROCESS        GOID  PARENT  CREATED   ENDED   TOTAL  RUNNING  RUNNABLE  WAITING  SYSCALL    CPU  OFF CPU  WAITING FOR
+daisy (42)       18      17   1.00ms  14.6ms  13.6ms    250us    1.50us   13.3ms        0  150us    100us  chan receive 12.3ms, sync.Mutex.Lock 1.00ms
+server (1234)    19      17   1.00ms       -  1.20ms    500us         0        0    700us  620us   30.0us
+");
+    let csv = fixture.answer(&["waits", "--pid", "1234", "-o", "csv"]);
+    assert!(csv.lines().skip(1).all(|line| line.starts_with("2,1234,server,main.pass,")), "{csv}");
+    let json = fixture.answer(&["waits", "--name", "server", "--func", "pass", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["rows"].as_array().unwrap().len(), 1);
+    assert_eq!((&json["rows"][0]["pid"], &json["rows"][0]["n"]), (&1234.into(), &1.into()));
+
+    let output = fixture.tracer(&["waits", "--limit", "1"]).output().unwrap();
+    assert_eq!(stderr(&output), "note: 2 functions more with a larger --limit\n");
+    assert_snapshot!(fixture.failure(&["waits", "--name", "daisies"]), @"there is no such process in recording 1, whose Go processes are: daisy (42), server (1234)");
+    assert_snapshot!(fixture.failure(&["goroutines", "--from", "+1s"]), @"nothing was recorded after 2023-11-14 22:13:21 UTC: recording 1 is from 2023-11-14 22:13:20 to 2023-11-14 22:13:20 UTC, 0.099 s");
+    // The recording is of 2023, so that today and yesterday have nothing of it; the message says which of them was meant.
+    let said = fixture.failure(&["waits", "--from", "02:47"]);
+    assert!(
+        said.contains("nothing was recorded after") && said.contains("02:47 is taken as"),
+        "{said}"
+    );
 }

@@ -23,7 +23,7 @@ pub fn what(request: &Request) -> String {
         Request::Control(Control::Reload) => "reload".to_owned(),
         Request::Ask { question: Question::Sql { sql }, .. } => format!("sql {sql}"),
         Request::Ask { question: Question::Goroutines { .. }, .. } => "goroutines".to_owned(),
-        Request::Ask { question: Question::Waits { .. }, .. } => "waits".to_owned(),
+        Request::Ask { question: Question::Waits(_), .. } => "waits".to_owned(),
         Request::Ask { question: Question::Export(_), .. } => "export".to_owned(),
     }
 }

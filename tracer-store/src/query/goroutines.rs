@@ -1,11 +1,14 @@
 //! What `go tool trace` calls goroutine analysis: where goroutines spent their time, by the function that
 //! they began in.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::session;
+use super::pattern::Pattern;
+use super::selection::{self, Asked, Chosen};
 use crate::error::{Result, StoreError};
 use crate::reader::Reader;
 use crate::schema::tables::str_id;
@@ -62,9 +65,11 @@ impl Times {
     }
 }
 
-/// The goroutines that began in one function.
+/// The goroutines of one process that began in one function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Function {
+    /// Their process.
+    pub upid: i64,
     /// Full name of the function, or [`UNKNOWN`].
     pub start_func: String,
     /// Whether they belong to Go's runtime, by Go's own rule: its name begins with `runtime.` and is
@@ -102,15 +107,17 @@ pub fn is_runtime_internal(start_func: &str) -> bool {
     start_func.starts_with("runtime.") && start_func != "runtime.main"
 }
 
-/// All goroutines of a session (by default the last), by start function: those of the program first, and
-/// in each part those that ran longest first.
+/// The goroutines that are asked for, by process and start function: first the process whose goroutines ran longest; in
+/// each those of the program first, and of them those that ran longest.
 ///
 /// # Errors
-/// [`StoreError::NoSession`], or when the database cannot be read.
-pub fn by_function(reader: &Reader, session_id: Option<i64>) -> Result<Vec<Function>> {
-    let mut functions: HashMap<String, Function> = HashMap::new();
-    for goroutine in load(reader, session_id, None)? {
-        let function = functions.entry(goroutine.start_func).or_insert_with_key(|name| Function {
+/// [`StoreError::NoSession`], [`StoreError::Choice`] when nothing is meant, or when the database cannot be read.
+pub fn by_function(reader: &Reader, asked: &Asked) -> Result<Vec<Function>> {
+    let mut functions: HashMap<(i64, String), Function> = HashMap::new();
+    for goroutine in load(reader, asked, None)? {
+        let key = (goroutine.upid, goroutine.start_func);
+        let function = functions.entry(key).or_insert_with_key(|(upid, name)| Function {
+            upid: *upid,
             start_func: name.clone(),
             runtime_internal: is_runtime_internal(name),
             n: 0,
@@ -119,36 +126,51 @@ pub fn by_function(reader: &Reader, session_id: Option<i64>) -> Result<Vec<Funct
         function.n += 1;
         function.times.add(&goroutine.times);
     }
+    let mut of_process: HashMap<i64, i64> = HashMap::new();
+    for function in functions.values() {
+        let sum = of_process.entry(function.upid).or_default();
+        *sum = sum.saturating_add(function.times.running);
+    }
     let mut functions: Vec<_> = functions.into_values().collect();
     functions.sort_by(|a, b| {
-        let key = |f: &Function| (f.runtime_internal, std::cmp::Reverse(f.times.running));
+        let key = |f: &Function| {
+            let of_process = of_process.get(&f.upid).copied();
+            (Reverse(of_process), f.upid, f.runtime_internal, Reverse(f.times.running))
+        };
         key(a).cmp(&key(b)).then_with(|| a.start_func.cmp(&b.start_func))
     });
     Ok(functions)
 }
 
-/// The goroutines of a session (by default the last) that began in this function, in the order in
-/// which they were first seen.
+/// The goroutines that are asked for and began in this function, in the order in which they were first seen.
 ///
 /// # Errors
-/// [`StoreError::NoSession`], or when the database cannot be read.
-pub fn list(reader: &Reader, session_id: Option<i64>, start_func: &str) -> Result<Vec<Goroutine>> {
-    load(reader, session_id, Some(start_func))
+/// As [`by_function`].
+pub fn list(reader: &Reader, asked: &Asked, start_func: &str) -> Result<Vec<Goroutine>> {
+    load(reader, asked, Some(start_func))
 }
 
 /// Time by state and reason, while the texts are still numbers.
 type RawTimes = Vec<((StrId, Option<StrId>), i64)>;
 
-fn load(reader: &Reader, session_id: Option<i64>, only: Option<&str>) -> Result<Vec<Goroutine>> {
+fn load(reader: &Reader, asked: &Asked, only: Option<&str>) -> Result<Vec<Goroutine>> {
     reader.snapshot(|| {
-        let session = session::get(reader, session_id)?;
-        let mut goroutines = entities(reader, session.session_id, only)?;
+        let chosen = selection::choose(reader, &asked.selection)?;
+        let mut goroutines = entities(reader, &chosen, only)?;
+        if let Some(func) = asked.func.as_deref().map(Pattern::new) {
+            goroutines.retain(|goroutine| func.is_part(&goroutine.start_func));
+        }
         let places: HashMap<i64, usize> =
             goroutines.iter().enumerate().map(|(place, g)| (g.ugid, place)).collect();
         let mut raw: Vec<RawTimes> = vec![Vec::new(); goroutines.len()];
         let (conn, shared) = (reader.file(), reader.shared());
         let mut engine = Engine::new(conn, shared)?;
-        engine.start(Filter { session_id: Some(session.session_id), ..Filter::ALL });
+        engine.start(Filter {
+            session_id: Some(chosen.session.session_id),
+            ugids: selection::goroutines(reader, &chosen, asked.func.as_deref())?.map(Rc::new),
+            within: Some(chosen.range()),
+            ..Filter::ALL
+        });
         while let Some(window) = engine.next(conn, shared)? {
             for row in &window.rows {
                 let Some(place) = places.get(&row.ugid) else {
@@ -200,26 +222,36 @@ fn add_states(reader: &Reader, raw: RawTimes, times: &mut Times) -> Result<()> {
     Ok(())
 }
 
-fn entities(reader: &Reader, session_id: i64, only: Option<&str>) -> Result<Vec<Goroutine>> {
+fn entities(reader: &Reader, chosen: &Chosen, only: Option<&str>) -> Result<Vec<Goroutine>> {
     let mut statement = reader.conn().prepare(
         "SELECT g.ugid, g.upid, g.goid, parent.goid, coalesce(g.start_func, ?2),
              g.created_ts, g.ended_ts
          FROM goroutine g JOIN process p USING (upid)
          LEFT JOIN goroutine parent ON parent.ugid = g.parent_ugid
          WHERE p.session_id = ?1 AND (?3 IS NULL OR coalesce(g.start_func, ?2) = ?3)
+             AND coalesce(g.created_ts < ?5, true) AND coalesce(g.ended_ts >= ?4, true)
          ORDER BY g.ugid",
     )?;
-    let goroutines = statement.query_map((session_id, UNKNOWN, only), |row| {
-        Ok(Goroutine {
+    let upids = chosen.upids();
+    let (from, to) = chosen.range();
+    let parameters = (chosen.session.session_id, UNKNOWN, only, from, to);
+    let mut rows = statement.query(parameters)?;
+    let mut goroutines = Vec::new();
+    while let Some(row) = rows.next()? {
+        let upid = row.get(1)?;
+        if upids.as_ref().is_some_and(|upids| !upids.contains(&upid)) {
+            continue;
+        }
+        goroutines.push(Goroutine {
             ugid: row.get(0)?,
-            upid: row.get(1)?,
+            upid,
             goid: row.get(2)?,
             parent_goid: row.get(3)?,
             start_func: row.get(4)?,
             created_ts: row.get(5)?,
             ended_ts: row.get(6)?,
             times: Times::default(),
-        })
-    })?;
-    Ok(goroutines.collect::<rusqlite::Result<_>>()?)
+        });
+    }
+    Ok(goroutines)
 }

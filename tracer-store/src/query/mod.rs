@@ -3,6 +3,9 @@
 pub mod goroutine_report;
 pub mod goroutines;
 pub mod loss;
+mod matter;
+pub mod pattern;
+pub mod selection;
 pub mod session;
 pub mod waits;
 pub mod warnings;

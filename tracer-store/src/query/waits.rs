@@ -1,13 +1,13 @@
 //! Where the time of goroutines went, by the function that they began in: for how long they ran, and what
 //! kept them from it.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, cmp::Reverse, collections::BTreeMap, rc::Rc};
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::goroutines::{UNKNOWN, is_runtime_internal};
-use super::session;
+use super::selection::{self, Asked, Chosen, Named};
 use crate::error::Result;
 use crate::reader::Reader;
 use crate::strings::StrId;
@@ -53,16 +53,19 @@ impl Cause {
     }
 }
 
-/// The goroutines that began in one function.
+/// The goroutines of one process that began in one function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Function {
+    /// Their process.
+    pub upid: i64,
     /// Full name of the function, or [`UNKNOWN`].
     pub start_func: String,
     /// Whether they belong to Go's runtime, as in [`super::goroutines::Function`].
     pub runtime_internal: bool,
-    /// How many of them have an interval.
+    /// How many of them have an interval in the time that is asked about.
     pub n: u64,
-    /// The lengths of all their intervals, ns. An interval that is open counts until the recording's end.
+    /// The lengths of all their intervals, as far as they are in that time, ns. An interval that is open counts until the
+    /// recording's end.
     pub dur: i64,
     /// Time on a CPU, by the kernel's switches, ns.
     pub cpu: i64,
@@ -92,16 +95,29 @@ struct Sums {
     by_cause: BTreeMap<Key, i64>,
 }
 
-/// All goroutines of a session (by default the last) by start function: those of the program first, and
-/// in each part those first that most wanted to run.
+/// Where goroutines' time went.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// The processes that have some, in the order of `functions`: first the one whose goroutines most wanted to run.
+    pub processes: Vec<Named>,
+    /// By process and start function: those of the program first, and in each part those first that most wanted to run.
+    pub functions: Vec<Function>,
+    /// How many functions more there are than were asked for.
+    pub left_out: usize,
+    /// Why there are none.
+    pub empty: Option<String>,
+}
+
+/// Where the time of the goroutines went that are asked for, by process and start function.
 ///
 /// # Errors
-/// [`StoreError::NoSession`](crate::StoreError::NoSession), or when the database cannot be read.
-pub fn by_function(reader: &Reader, session_id: Option<i64>) -> Result<Vec<Function>> {
+/// [`StoreError::NoSession`](crate::StoreError::NoSession), [`StoreError::Choice`](crate::StoreError::Choice) when nothing is
+/// meant, or when the database cannot be read.
+pub fn report(reader: &Reader, asked: &Asked) -> Result<Report> {
     reader.snapshot(|| {
-        let session = session::get(reader, session_id)?;
-        let mut functions: BTreeMap<String, Sums> = BTreeMap::new();
-        for (ugid, sums) in by_goroutine(reader, session.session_id)? {
+        let chosen = selection::choose(reader, &asked.selection)?;
+        let mut functions: BTreeMap<(i64, String), Sums> = BTreeMap::new();
+        for (ugid, sums) in by_goroutine(reader, &chosen, asked.func.as_deref())? {
             let of_function = functions.entry(start_func(reader, ugid)?).or_default();
             of_function.goroutines += 1;
             of_function.dur = of_function.dur.saturating_add(sums.dur);
@@ -111,17 +127,41 @@ pub fn by_function(reader: &Reader, session_id: Option<i64>) -> Result<Vec<Funct
                 *sum = sum.saturating_add(ns);
             }
         }
-        let functions = functions.into_iter().map(|(name, sums)| function(reader, name, sums));
+        let functions =
+            functions.into_iter().map(|((upid, name), sums)| function(reader, upid, name, sums));
         let mut functions = functions.collect::<Result<Vec<_>>>()?;
-        functions.sort_by_key(|f| (f.runtime_internal, std::cmp::Reverse(f.wanted_to_run())));
-        Ok(functions)
+        let mut of_process: FxHashMap<i64, i64> = FxHashMap::default();
+        for function in &functions {
+            let sum = of_process.entry(function.upid).or_default();
+            *sum = sum.saturating_add(function.wanted_to_run());
+        }
+        functions.sort_by_key(|f| {
+            let of_process = of_process.get(&f.upid).copied();
+            (Reverse(of_process), f.upid, f.runtime_internal, Reverse(f.wanted_to_run()))
+        });
+        let (processes, left_out) =
+            selection::by_process(reader, &mut functions, |f| f.upid, asked.limit)?;
+        let empty = match functions.is_empty() {
+            true => Some(selection::why_none(reader, &chosen, asked.func.as_deref())?),
+            false => None,
+        };
+        Ok(Report { processes, functions, left_out, empty })
     })
 }
 
-fn by_goroutine(reader: &Reader, session_id: i64) -> Result<FxHashMap<i64, Sums>> {
+fn by_goroutine(
+    reader: &Reader,
+    chosen: &Chosen,
+    func: Option<&str>,
+) -> Result<FxHashMap<i64, Sums>> {
     let (conn, shared) = (reader.file(), reader.shared());
     let mut engine = Engine::new(conn, shared)?;
-    engine.start(Filter { session_id: Some(session_id), ..Filter::ALL });
+    engine.start(Filter {
+        session_id: Some(chosen.session.session_id),
+        ugids: selection::goroutines(reader, chosen, func)?.map(Rc::new),
+        within: Some(chosen.range()),
+        ..Filter::ALL
+    });
     let mut goroutines: FxHashMap<i64, Sums> = FxHashMap::default();
     while let Some(window) = engine.next(conn, shared)? {
         for row in &window.rows {
@@ -141,15 +181,17 @@ fn by_goroutine(reader: &Reader, session_id: i64) -> Result<FxHashMap<i64, Sums>
     Ok(goroutines)
 }
 
-fn start_func(reader: &Reader, ugid: i64) -> Result<String> {
+/// The process and the start function of a goroutine.
+fn start_func(reader: &Reader, ugid: i64) -> Result<(i64, String)> {
     let mut statement =
-        reader.conn().prepare_cached("SELECT start_func FROM goroutine WHERE ugid = ?1")?;
+        reader.conn().prepare_cached("SELECT upid, start_func FROM goroutine WHERE ugid = ?1")?;
     let mut rows = statement.query([ugid])?;
-    let name: Option<String> = rows.next()?.map(|row| row.get(0)).transpose()?.flatten();
-    Ok(name.unwrap_or_else(|| UNKNOWN.into()))
+    let Some(row) = rows.next()? else { return Ok((0, UNKNOWN.into())) };
+    let name: Option<String> = row.get(1)?;
+    Ok((row.get(0)?, name.unwrap_or_else(|| UNKNOWN.into())))
 }
 
-fn function(reader: &Reader, start_func: String, sums: Sums) -> Result<Function> {
+fn function(reader: &Reader, upid: i64, start_func: String, sums: Sums) -> Result<Function> {
     // Different threads may have the same name and process.
     let mut causes: Vec<Cause> = Vec::new();
     for ((part, reason, by), dur) in sums.by_cause {
@@ -165,8 +207,9 @@ fn function(reader: &Reader, start_func: String, sums: Sums) -> Result<Function>
             None => causes.push(Cause { part: part.into(), reason, by, dur }),
         }
     }
-    causes.sort_by_key(|cause| std::cmp::Reverse(cause.dur));
+    causes.sort_by_key(|cause| Reverse(cause.dur));
     Ok(Function {
+        upid,
         runtime_internal: is_runtime_internal(&start_func),
         start_func,
         n: sums.goroutines,

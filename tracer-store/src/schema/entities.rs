@@ -224,6 +224,9 @@ entities! {
         /// When the first of its intervals ended, which says how old it is; of intervals that are open the
         /// largest number there is, until the recording is over.
         end_min: i64, unit "ns";
+        /// When the last of its intervals ended, so that a time after it needs nothing of it; of intervals that are open the
+        /// largest number there is, for ever.
+        end_max: i64, unit "ns";
         /// How many rows it holds.
         row_count: i64;
         /// 1 if it holds intervals that are still open, 0 else.

@@ -1,9 +1,10 @@
 //! Reading what the pieces are made of: intervals of goroutines some segments at a time, and what they are cut by.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use rusqlite::{Connection, OptionalExtension as _};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Doing;
 use super::cover::Threads;
@@ -27,6 +28,8 @@ pub(super) struct Found {
     pub id: i64,
     pub ts_min: i64,
     pub ts_max: i64,
+    /// When the last of its intervals ended; the largest number if it holds open ones.
+    pub end_max: i64,
     pub is_open: bool,
     pub session_id: i64,
     /// Until when its open intervals last at least.
@@ -42,7 +45,7 @@ pub(super) struct Source {
 impl Source {
     pub fn new(conn: &Connection, table: &'static TableDef) -> Result<Self> {
         let mut statement = conn.prepare_cached(
-            "SELECT segment_id, ts_min, ts_max, is_open, session_id, coalesce(ended_ts, last_ts)
+            "SELECT segment_id, ts_min, ts_max, is_open, session_id, coalesce(ended_ts, last_ts), end_max
              FROM segment JOIN session USING (session_id) WHERE tbl = ?1 ORDER BY segment_id",
         )?;
         let segments = statement.query_map([table.name], |row| {
@@ -53,6 +56,7 @@ impl Source {
                 is_open: row.get(3)?,
                 session_id: row.get(4)?,
                 session_end: row.get(5)?,
+                end_max: row.get(6)?,
             })
         })?;
         let segments = segments.collect::<rusqlite::Result<_>>()?;
@@ -146,20 +150,43 @@ pub(crate) struct Row {
 }
 
 /// Which intervals are wanted; what is told here only saves work.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Filter {
     /// When they begin, at the earliest and at the latest.
     pub ts: (i64, i64),
     /// When they end, at the earliest.
     pub end: i64,
     pub ugid: Option<i64>,
+    /// Those of these goroutines.
+    pub ugids: Option<Rc<FxHashSet<i64>>>,
     pub session_id: Option<i64>,
+    /// Cut at the borders of this time: its first moment, and the first one behind it.
+    pub within: Option<(i64, i64)>,
 }
 
 impl Filter {
     /// All intervals.
-    pub const ALL: Self =
-        Self { ts: (i64::MIN, i64::MAX), end: i64::MIN, ugid: None, session_id: None };
+    pub const ALL: Self = Self {
+        ts: (i64::MIN, i64::MAX),
+        end: i64::MIN,
+        ugid: None,
+        ugids: None,
+        session_id: None,
+        within: None,
+    };
+
+    /// An interval that is wanted, as far as it is.
+    fn cut(&self, ts: i64, end: i64, ugid: i64) -> Option<(i64, i64)> {
+        let is_wanted = self.ts.0 <= ts
+            && ts <= self.ts.1
+            && self.end <= end
+            && self.ugid.is_none_or(|wanted| wanted == ugid)
+            && self.ugids.as_ref().is_none_or(|wanted| wanted.contains(&ugid));
+        let Some((from, to)) = self.within else { return is_wanted.then_some((ts, end)) };
+        // One of no length is at its beginning.
+        let is_within = ts < to && (end > from || ts >= from);
+        (is_wanted && is_within).then_some((ts.max(from), end.min(to)))
+    }
 }
 
 /// Reads intervals and cuts them.
@@ -191,14 +218,18 @@ impl Engine {
 
     /// Begins anew, with other conditions.
     pub fn start(&mut self, filter: Filter) {
-        self.filter = filter;
         let (from, to) = filter.ts;
+        let (end, to) = match filter.within {
+            Some((first, behind)) => (filter.end.max(first), to.min(behind.saturating_sub(1))),
+            None => (filter.end, to),
+        };
         let is_wanted = |s: &&Found| {
             let of_session = filter.session_id.is_none_or(|wanted| wanted == s.session_id);
-            of_session && s.ts_min <= to && s.ts_max >= from
+            of_session && s.ts_min <= to && s.ts_max >= from && s.end_max >= end
         };
         self.left = self.goroutines.segments.iter().filter(is_wanted).copied().collect();
         self.left.sort_by_key(|s| std::cmp::Reverse(s.ts_min));
+        self.filter = filter;
         // Who wants a few rows should not wait for many.
         self.most_rows = 1;
     }
@@ -239,17 +270,10 @@ impl Engine {
         let names = ["ts", "dur", "ugid", "state", "reason", "utid", "proc"];
         let [ts, dur, ugid, state, reason, utid, proc] =
             self.goroutines.columns(conn, shared, segment.id, names)?;
-        let filter = self.filter;
         let own = shared.own();
         for (at, (&ts, &ugid)) in ts.values().iter().zip(ugid.values()).enumerate() {
             let end = dur.get(at).map_or(segment.session_end, |dur| ts.saturating_add(dur)).max(ts);
-            let wanted = filter.ts.0 <= ts
-                && ts <= filter.ts.1
-                && filter.end <= end
-                && filter.ugid.is_none_or(|wanted| wanted == ugid);
-            if !wanted {
-                continue;
-            }
+            let Some((cut_ts, cut_end)) = self.filter.cut(ts, end, ugid) else { continue };
             if let Some(own) = &own
                 && own.since(conn, shared, Thing::Goroutine, ugid)?.is_none_or(|since| ts < since)
             {
@@ -257,8 +281,8 @@ impl Engine {
             }
             rows.push(Row {
                 rowid: (segment.id << MAX_ROWS.ilog2()) | at as i64,
-                ts,
-                end,
+                ts: cut_ts,
+                end: cut_end,
                 is_open: dur.get(at).is_none(),
                 ugid,
                 upid: None,

@@ -155,7 +155,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn add<R: StreamRow>(&mut self, id: i64, rows: &[R], data: Vec<u8>, end_min: Option<i64>) {
+    fn add<R: StreamRow>(&mut self, id: i64, rows: &[R], data: Vec<u8>, ends: Option<(i64, i64)>) {
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
             return;
         };
@@ -164,9 +164,10 @@ impl Planner<'_> {
             tbl: R::TABLE.name.into(),
             ts_min: first.ts(),
             ts_max: last.ts(),
-            end_min: end_min.unwrap_or(i64::MAX),
+            end_min: ends.map_or(i64::MAX, |(first, _)| first),
+            end_max: ends.map_or(i64::MAX, |(_, last)| last),
             row_count: rows.len() as i64,
-            is_open: end_min.is_none().into(),
+            is_open: ends.is_none().into(),
             data,
         });
     }
@@ -187,8 +188,8 @@ impl StreamVisitor for Closed<'_, '_> {
                     None => (out.state.new_id(), out.last_ts),
                 };
                 let data = out.encoder.encode(chunk)?;
-                let end_min = out.encoder.first_end(R::TABLE);
-                out.add(id, chunk, data, Some(end_min));
+                let ends = out.encoder.ends(R::TABLE);
+                out.add(id, chunk, data, Some(ends));
                 if chunk.len() < MAX_ROWS {
                     out.state.streams[index].tail = Some((id, begun));
                 }

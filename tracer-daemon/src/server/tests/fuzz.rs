@@ -4,7 +4,7 @@ use std::{io::Write as _, sync::atomic::AtomicUsize};
 
 use super::*;
 use tracer_protocol::{AttachOptions, Question, Request};
-use tracer_store::export::gotrace::Selection;
+use tracer_store::query::selection::{Asked, Selection};
 
 /// A generator of random numbers (xorshift64*), so that a failure can be repeated.
 struct Random(u64);
@@ -31,7 +31,11 @@ fn conversation(random: &mut Random) -> Vec<u8> {
     let target = Target::Pid(99);
     let requests = [
         ask(Question::Sql { sql: sql[random.below(sql.len())].into() }),
-        ask(Question::Goroutines { session: Some(random.next() as i64), list: Some("x".into()) }),
+        ask(Question::Goroutines {
+            asked: Asked::session(Some(random.next() as i64)),
+            list: Some("x".into()),
+        }),
+        ask(Question::Waits(Asked { func: Some("*".into()), ..Asked::default() })),
         ask(Question::Export(Selection { upid: Some(1), ..Selection::default() })),
         Request::Control(Control::List),
         Request::Control(Control::Status),

@@ -8,6 +8,7 @@ use tracer_store::{
     Reader,
     export::gotrace::{self, Selection},
     query::goroutine_report::{self, Report},
+    query::selection::Asked,
 };
 
 #[test]
@@ -100,7 +101,7 @@ fn goroutines_and_exports_are_those_of_the_file() {
     let served = Served::new();
     let database = served.dir.path().join("secret/trace.db");
     let mut client = served.client();
-    let question = Question::Goroutines { session: None, list: Some("work2".into()) };
+    let question = Question::Goroutines { asked: Asked::default(), list: Some("work2".into()) };
     let read = |answer: &mut tracer_protocol::stream::Receiver<&UnixStream>| {
         let mut bytes = Vec::new();
         answer.read_to_end(&mut bytes)?;
@@ -108,8 +109,12 @@ fn goroutines_and_exports_are_those_of_the_file() {
     };
     let (bytes, answered) = client.ask_for(question, SOON, read).unwrap();
     let over_socket: Report = serde_json::from_slice(&bytes).unwrap();
-    let of_file =
-        goroutine_report::report(&Reader::open(&database).unwrap(), None, Some("work2")).unwrap();
+    let of_file = goroutine_report::report(
+        &Reader::open(&database).unwrap(),
+        &Asked::default(),
+        Some("work2"),
+    )
+    .unwrap();
     assert_eq!(over_socket.matches, ["main.work2"]);
     assert_eq!(over_socket.matches, of_file.matches);
     let ids = |report: &Report| report.goroutines.iter().map(|g| g.ugid).collect::<Vec<_>>();
@@ -133,7 +138,7 @@ fn goroutines_and_exports_are_those_of_the_file() {
     let nothing = Question::Export(Selection { pid: Some(99), ..Selection::default() });
     let refusal = refused(client.copy(nothing, SOON, &mut Vec::new()));
     assert_eq!(refusal.reason, Reason::NotFound);
-    assert!(refusal.message.contains("no Go process"), "{refusal}");
+    assert!(refusal.message.contains("no such process"), "{refusal}");
 }
 
 #[test]

@@ -110,18 +110,18 @@ fn respond(
             reader.query(sql, Some(order.timeout()), &mut rows).map_err(failed)?;
             (None, reader.scope())
         }
-        Question::Goroutines { session, list } => {
+        Question::Goroutines { asked, list } => {
             let report =
-                goroutine_report::report(reader, *session, list.as_deref()).map_err(failed)?;
+                goroutine_report::report(reader, asked, list.as_deref()).map_err(failed)?;
             serde_json::to_writer(BufWriter::with_capacity(PART, sender), &report)
                 .map_err(|error| failed(StoreError::Output(error.into())))?;
-            (None, Scope::Session(*session))
+            (None, Scope::selected(reader, &asked.selection).map_err(failed)?)
         }
-        Question::Waits { session } => {
-            let functions = waits::by_function(reader, *session).map_err(failed)?;
-            serde_json::to_writer(BufWriter::with_capacity(PART, sender), &functions)
+        Question::Waits(asked) => {
+            let report = waits::report(reader, asked).map_err(failed)?;
+            serde_json::to_writer(BufWriter::with_capacity(PART, sender), &report)
                 .map_err(|error| failed(StoreError::Output(error.into())))?;
-            (None, Scope::Session(*session))
+            (None, Scope::selected(reader, &asked.selection).map_err(failed)?)
         }
         Question::Export(selection) => {
             let options = gotrace::choose(reader, selection).map_err(failed)?;
@@ -130,10 +130,10 @@ fn respond(
                 gotrace::export(reader, &options, &mut out, &mut |_| ()).map_err(failed)?;
             let report = serde_json::to_value(&report)
                 .map_err(|error| Refusal::new(Reason::Failed, error.to_string()))?;
-            (Some(report), Scope::Session(options.session_id))
+            (Some(report), options.scope())
         }
     };
-    let warnings = warnings::warnings(reader, scope).map_err(failed)?;
+    let warnings = warnings::warnings(reader, &scope).map_err(failed)?;
     Ok(Answered { warnings, report })
 }
 

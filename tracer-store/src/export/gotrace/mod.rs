@@ -23,11 +23,13 @@ mod wire;
 
 use std::io::Write;
 
-pub use choose::{Moment, Selection, choose};
+pub use choose::choose;
 pub use report::{Inferred, LeftOut, Report};
 
 use crate::error::Result;
+pub use crate::query::selection::{Moment, Selection};
 use crate::query::session;
+use crate::query::warnings::Scope;
 use crate::reader::Reader;
 
 /// What is exported.
@@ -41,6 +43,20 @@ pub struct Options {
     pub from: Option<i64>,
     /// Until when, ns of `CLOCK_MONOTONIC`.
     pub to: Option<i64>,
+}
+
+impl Options {
+    /// What that is about.
+    pub fn scope(&self) -> Scope {
+        match self.session_id {
+            Some(session_id) => Scope::Part {
+                session_id,
+                range: (self.from.unwrap_or(i64::MIN), self.to.unwrap_or(i64::MAX)),
+                upids: Some(vec![self.upid]),
+            },
+            None => Scope::Session(None),
+        }
+    }
 }
 
 /// Writes what a process did as a Go execution trace (version 2, of Go 1.23) to `out`, which should have a buffer.
