@@ -149,8 +149,11 @@ pub struct Serve {
 /// `tracerd check-config`.
 #[derive(Debug, ClapArgs)]
 pub struct CheckConfig {
-    /// Config file [default: /etc/tracerd/config.toml]
-    #[arg(env = "TRACERD_CONFIG")]
+    /// Config file [env: TRACERD_CONFIG] [default: /etc/tracerd/config.toml]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The same, as for `tracerd serve`
+    #[arg(long, value_name = "FILE", env = "TRACERD_CONFIG")]
     pub config: Option<PathBuf>,
 }
 

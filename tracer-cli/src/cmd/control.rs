@@ -1,5 +1,6 @@
 //! `tracer ls`, `attach`, `detach` and `snapshot`: what the daemon does.
 
+use std::cmp::Reverse;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use anyhow::{Result, bail};
 use tracer_protocol::client::Client;
 use tracer_protocol::{AttachOptions, Control, Level, Reply, State, Target, Traced};
 
-use crate::args::{self, Attach, Detach, Ls, ShortOutput, Snapshot};
+use crate::args::{self, Attach, Detach, Ls, ShortOutput, Snapshot, SortKey};
 use crate::duration::human;
 use crate::render::{Table, out};
 use crate::source::{PROGRAM, note};
@@ -22,15 +23,52 @@ pub fn ls(args: &Ls) -> Result<()> {
     let Reply::List(all) = ask(&args.socket.socket, Control::List)? else {
         return unexpected();
     };
+    let nothing = all.is_empty();
+    let (shown, kernel, left_out) = choose(all, args);
     let mut out = out();
     match args.output {
-        ShortOutput::Json => writeln!(out, "{:#}", serde_json::to_value(&all)?)?,
-        ShortOutput::Table if all.is_empty() => {
+        ShortOutput::Json => writeln!(out, "{:#}", serde_json::to_value(&shown)?)?,
+        ShortOutput::Table if nothing => {
             note("nothing is traced: `tracer attach PID`, or rules in the config file");
         }
-        ShortOutput::Table => table(&all).write(&mut out)?,
+        ShortOutput::Table if shown.is_empty() => {}
+        ShortOutput::Table => table(&shown).write(&mut out)?,
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    if kernel > 0 {
+        let s = if kernel == 1 { "" } else { "s" };
+        note(&format!("note: {kernel} thread{s} of the kernel with --all"));
+    }
+    if left_out > 0 {
+        let es = if left_out == 1 { "" } else { "es" };
+        note(&format!("note: {left_out} process{es} more with a larger --limit"));
+    }
+    Ok(())
+}
+
+/// Those that are wanted in their order, how many threads of the kernel are not among them, and how many others.
+fn choose(mut all: Vec<Traced>, args: &Ls) -> (Vec<Traced>, usize, usize) {
+    let before = all.len();
+    if !args.all {
+        all.retain(|traced| !traced.exe.is_empty());
+    }
+    let kernel = before - all.len();
+    let most = |key: fn(&Traced) -> f64| {
+        move |a: &Traced, b: &Traced| key(b).total_cmp(&key(a)).then(a.pid.cmp(&b.pid))
+    };
+    match args.sort {
+        SortKey::Rate => all.sort_by(most(|traced| traced.events_per_s)),
+        SortKey::Cost => all.sort_by(most(|traced| traced.cost)),
+        SortKey::Events => all.sort_by_key(|traced| (Reverse(traced.events), traced.pid)),
+        SortKey::Lost => all.sort_by_key(|traced| (Reverse(traced.losses), traced.pid)),
+        // The one that began first has been traced longest.
+        SortKey::Since => all.sort_by_key(|traced| (traced.since, traced.pid)),
+        SortKey::Pid => all.sort_by_key(|traced| traced.pid),
+        SortKey::Name => all.sort_by(|a, b| (&a.name, a.pid).cmp(&(&b.name, b.pid))),
+    }
+    let left_out = args.limit.map_or(0, |limit| all.len().saturating_sub(limit));
+    all.truncate(all.len() - left_out);
+    (all, kernel, left_out)
 }
 
 fn table(all: &[Traced]) -> Table {
@@ -149,8 +187,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_traced_is_a_line_each() {
-        let traced = Traced {
+    fn the_busiest_come_first_and_threads_of_the_kernel_only_if_asked_for() {
+        use clap::Parser as _;
+        let all = |pid: u32, name: &str, exe: &str, rate: f64| Traced {
+            pid,
+            name: name.into(),
+            exe: exe.into(),
+            events_per_s: rate,
+            events: u64::from(pid),
+            since: i64::from(pid),
+            ..traced()
+        };
+        let all = vec![
+            all(2, "kworker/0:1", "", 9.0),
+            all(7, "idle", "/bin/idle", 0.0),
+            all(8, "busy", "/bin/busy", 5.5),
+            all(9, "busier", "/bin/busier", 7.0),
+        ];
+        let pids = |args: &[&str]| {
+            let args = ["tracer", "ls"].iter().chain(args);
+            let args::Command::Ls(args) = args::Args::parse_from(args).command else { panic!() };
+            let (shown, kernel, left_out) = choose(all.clone(), &args);
+            (shown.iter().map(|traced| traced.pid).collect::<Vec<_>>(), kernel, left_out)
+        };
+        assert_eq!(pids(&[]), (vec![9, 8, 7], 1, 0));
+        assert_eq!(pids(&["--all"]), (vec![2, 9, 8, 7], 0, 0));
+        assert_eq!(pids(&["--limit", "2"]), (vec![9, 8], 1, 1));
+        assert_eq!(pids(&["--sort", "pid"]), (vec![7, 8, 9], 1, 0));
+        assert_eq!(pids(&["--sort", "name"]), (vec![9, 8, 7], 1, 0));
+        assert_eq!(pids(&["--sort", "since", "--all"]), (vec![2, 7, 8, 9], 0, 0));
+        assert_eq!(pids(&["--sort", "events"]), (vec![9, 8, 7], 1, 0));
+    }
+
+    fn traced() -> Traced {
+        Traced {
             pid: 42,
             name: "serv\u{1b}er".into(),
             exe: "/usr/bin/server".into(),
@@ -163,7 +233,12 @@ mod tests {
             losses: 1,
             cost: 0.0123,
             state: State::Partly("goroutines are not: stripped".into()),
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_traced_is_a_line_each() {
+        let traced = traced();
         let mut text = Vec::new();
         let attached = Traced { rule: None, state: State::Tracing, ..traced.clone() };
         table(&[traced, attached]).write(&mut text).unwrap();

@@ -18,7 +18,7 @@ use super::{
     go,
     guard::Guard,
     kick, session,
-    status::{StatusLine, WITHOUT_GO, count, size, tell},
+    status::{StatusLine, WITHOUT_GO, count, size, tell, tell_next},
     store::Store,
 };
 use crate::{
@@ -77,6 +77,8 @@ pub struct Recorder {
     status: StatusLine,
     quiet: bool,
     options: go::Options,
+    /// Whether goroutines were traced.
+    goroutines: bool,
     pid: u32,
     name: String,
     ended: bool,
@@ -112,6 +114,7 @@ impl Recorder {
                 stacks: !args.no_stacks,
                 kernel_stacks: args.kernel_stacks,
             },
+            goroutines: false,
             pid: 0,
             name: String::new(),
             ended: false,
@@ -246,12 +249,8 @@ impl Recorder {
                 dropped(totals.dropped),
                 size(summary.bytes),
             ));
-            let db = if summary.path == Path::new(tracer_store::DEFAULT_DB) {
-                String::new()
-            } else {
-                format!(" --db {path}")
-            };
-            tell(&format!("next: tracer goroutines{db}"));
+            let is_usual = summary.path == Path::new(tracer_store::DEFAULT_DB);
+            tell_next((!is_usual).then_some(&summary.path), self.goroutines);
         }
         Ok(())
     }
@@ -351,6 +350,7 @@ impl Recorder {
             self.detach_go();
             return refused(&error);
         }
+        self.goroutines = true;
         let since = clock::monotonic();
         self.engine.pipeline.set_go(pid, attachable.runtime(), attachable.bias(), since);
         let missing = attachable.missing(self.options.level);

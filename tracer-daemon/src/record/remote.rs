@@ -15,7 +15,7 @@ use tracer_protocol::{
 use super::{
     Stop,
     signals::Signals,
-    status::{StatusLine, WITHOUT_GO, count, size, tell},
+    status::{StatusLine, WITHOUT_GO, count, size, tell, tell_next},
 };
 use crate::{args::Attach, inherited::Inherited, kernel::Level};
 
@@ -60,7 +60,7 @@ pub fn attach(mut client: Client, args: &Attach, inherited: &Inherited) -> Resul
         end.is_some_and(|end| Instant::now() >= end).then_some(Stop::Duration)
     });
     line.clear();
-    let Traced { name, pid, events, losses, .. } = followed?;
+    let Traced { name, pid, events, losses, level, state, .. } = followed?;
     if !quiet {
         let Reply::Status(status) = client.control(Control::Status)? else {
             return other_version();
@@ -73,7 +73,8 @@ pub fn attach(mut client: Client, args: &Attach, inherited: &Inherited) -> Resul
             status.database.display(),
             size(status.database_bytes),
         ));
-        tell("next: tracer goroutines");
+        let goroutines = level > tracer_protocol::Level::Sched && state != State::WithoutGo;
+        tell_next(None, goroutines);
     }
     Ok(ExitCode::SUCCESS)
 }

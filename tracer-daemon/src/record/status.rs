@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, Write, stderr},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -64,6 +65,17 @@ impl StatusLine {
 /// What is said of a program that was to be traced with its goroutines.
 pub const WITHOUT_GO: &str =
     "no Go runtime recognised: threads and system calls are traced, goroutines not";
+
+/// Says what to ask next of a database, which `--db` names unless it is the usual one.
+pub fn tell_next(db: Option<&Path>, goroutines: bool) {
+    let db = db.map_or_else(String::new, |path| format!(" --db {}", path.display()));
+    tell(&match goroutines {
+        true => format!("next: tracer goroutines{db}"),
+        false => format!(
+            "next: tracer sql 'select state, count(*), sum(dur) from thread_state group by 1'{db}"
+        ),
+    });
+}
 
 /// A line on stderr, or more; names in it may be what a traced process made up. That nobody reads it (a closed pipe) is no
 /// reason to fail.

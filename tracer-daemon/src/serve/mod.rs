@@ -44,7 +44,7 @@ pub fn serve(args: &Serve, inherited: &Inherited) -> Result<ExitCode> {
 
 /// `tracerd check-config`.
 pub fn check_config(args: &CheckConfig) -> Result<ExitCode> {
-    let (config, file) = Config::read(args.config.as_deref())?;
+    let (config, file) = Config::read(args.file.as_deref().or(args.config.as_deref()))?;
     let rules = match config.rules.as_deref() {
         None => "no rules: all processes are traced at level sched".to_owned(),
         Some([]) => "rules that name nothing: only what somebody attaches to is traced".to_owned(),

@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashMap;
 use tracer_protocol::State;
+use tracer_store::query::warnings::NOT_LOOKED_INTO;
 
 use super::rules::Subject;
 use crate::{kernel::Level, pipeline::ProcessFacts, record::Options};
@@ -74,9 +75,7 @@ impl Process {
             missing: match &self.state {
                 State::Tracing | State::WithoutGo => None,
                 // It stays so if it ends too soon.
-                State::Attaching => {
-                    Some("goroutines, if it has any: its program was not looked into".to_owned())
-                }
+                State::Attaching => Some(NOT_LOOKED_INTO.to_owned()),
                 State::Partly(what) | State::Refused(what) => Some(what.clone()),
             },
         }

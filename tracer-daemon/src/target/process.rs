@@ -132,7 +132,9 @@ impl ProcessInfo {
     pub fn of_any(pid: u32) -> Result<Self, ProcessError> {
         let process = open(pid)?;
         let status = process.status().map_err(|e| proc_error(pid, &e))?;
-        Ok(Self::of(pid, &process, owner_of(&status), status.name))
+        // The name in `status` ends for the parser at its first colon.
+        let stat = process.stat().map_err(|e| proc_error(pid, &e))?;
+        Ok(Self::of(pid, &process, owner_of(&status), stat.comm))
     }
 
     fn of(pid: u32, process: &Process, uid: u32, comm: String) -> Self {
@@ -323,6 +325,17 @@ mod tests {
         assert_eq!(parse_call("240 0x5581 0x0 0x0 0x0 0x0 0x0 0xffd1c6a0 0xf7f0b8c1\n"), None);
         assert_eq!(parse_call("running\n"), None);
         assert_eq!(parse_call("-1 0x7ffc6a70b1c0 0x7f0b8c\n"), None);
+    }
+
+    #[test]
+    fn a_name_has_its_colon() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("worker: 0:1");
+        std::fs::copy("/bin/sleep", &path).expect("it is there");
+        let mut child = std::process::Command::new(&path).arg("60").spawn().expect("it starts");
+        let info = ProcessInfo::of_any(child.id());
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+        assert_eq!(info.expect("it runs").comm, "worker: 0:1");
     }
 
     #[test]
