@@ -14,6 +14,7 @@ pub mod export;
 mod folder;
 mod functions;
 mod limits;
+mod lookup;
 pub mod query;
 mod reader;
 pub mod schema;

@@ -37,6 +37,7 @@ pub(crate) fn set(conn: &Connection) -> rusqlite::Result<()> {
 ///
 /// The limit, in bytes, is for SQLite alone: segments that are decoded are not in it.
 pub fn limit_memory(bytes: u64) {
+    crate::lookup::limit_memory(bytes);
     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
     // SAFETY: it may be called at any time; see sqlite3_hard_heap_limit64 in SQLite's documentation.
     unsafe { ffi::sqlite3_hard_heap_limit64(bytes) };

@@ -236,6 +236,7 @@ impl Reader {
         };
         on_all("BEGIN")?;
         let done = what();
+        self.shared.forget_rows();
         let ended = on_all("ROLLBACK");
         let done = done?;
         ended?;

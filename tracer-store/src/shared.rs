@@ -11,6 +11,8 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::access::{Own, Thing};
 
 use crate::error::{Result, StoreError};
+use crate::lookup::{self, Kept, Loaded};
+use crate::schema::TableDef;
 use crate::strings::StrId;
 
 /// How much of the segments was read; to see that queries read no more than they need.
@@ -20,6 +22,8 @@ pub struct ScanStats {
     pub segments: u64,
     /// Columns of segments that were decoded.
     pub columns: u64,
+    /// Rows of streams that were looked at.
+    pub rows: u64,
 }
 
 /// Pairs of CLOCK_MONOTONIC and CLOCK_REALTIME, sorted.
@@ -52,6 +56,8 @@ pub(crate) struct Shared {
     clocks: Mutex<HashMap<Option<i64>, Clocks>>,
     segments: AtomicU64,
     columns: AtomicU64,
+    rows: AtomicU64,
+    kept: Mutex<Kept>,
     asked: Mutex<Option<(i64, i64)>>,
 }
 
@@ -111,6 +117,32 @@ impl Shared {
         self.columns.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub fn count_rows(&self, rows: usize) {
+        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// What is kept until the next query.
+    pub fn kept(&self) -> MutexGuard<'_, Kept> {
+        lock(&self.kept)
+    }
+
+    /// A segment of a stream.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the time of the query is over.
+    pub fn load(&self, conn: &Connection, table: &TableDef, id: i64) -> Result<Arc<Loaded>> {
+        if let Some(kept) = self.kept().segment(id) {
+            return Ok(kept);
+        }
+        self.check_time()?;
+        let data: Option<Vec<u8>> = conn
+            .prepare_cached("SELECT data FROM segment WHERE segment_id = ?1")?
+            .query_row([id], |row| row.get(0))
+            .optional()?;
+        self.count_segment();
+        self.kept().add(id, table, data.ok_or_else(|| lookup::gone(id))?)
+    }
+
     /// A stream is read in this range of time, ns.
     pub fn ask(&self, (from, to): (i64, i64)) {
         if from <= to {
@@ -129,6 +161,7 @@ impl Shared {
         ScanStats {
             segments: self.segments.load(Ordering::Relaxed),
             columns: self.columns.load(Ordering::Relaxed),
+            rows: self.rows.load(Ordering::Relaxed),
         }
     }
 
@@ -163,9 +196,15 @@ impl Shared {
         Ok(clocks)
     }
 
+    /// To be called after a query: what it kept was of its moment.
+    pub fn forget_rows(&self) {
+        *self.kept() = Kept::default();
+    }
+
     /// To be called before a query: a recording that goes on gets more clock pairs, and processes.
     pub fn forget(&self) {
         lock(&self.clocks).clear();
+        self.forget_rows();
         if let Some(view) = &self.view {
             *lock(&view.own) = Arc::new(Own::new(view.uid));
         }

@@ -2,12 +2,10 @@
 //!
 //! A query reads only the segments whose times its conditions on `ts` allow, in those only the rows in
 //! the range, and of those only the columns that it asks for, each when it is first asked for. SQLite checks
-//! all conditions again, so that the pruning need only be cautious, not exact.
+//! all conditions again, so that the pruning need only be cautious, not exact. Rows with a value of a column of numbers
+//! are found by an index if they are asked for again and again ([`lookup`]).
 
-use std::cell::OnceCell;
-use std::collections::VecDeque;
 use std::ffi::c_int;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use rusqlite::ffi::{self, sqlite3};
@@ -16,18 +14,16 @@ use rusqlite::vtab::{
     Context, Filters, IndexConstraintOp, IndexInfo, VTab, VTabConfig, VTabConnection, VTabCursor,
     eponymous_only_module, sqlite3_vtab, sqlite3_vtab_cursor,
 };
-use rusqlite::{Connection, Error, OptionalExtension};
+use rusqlite::{Connection, Error};
 
 use crate::access::{Mask, Own, Owner, first_of};
 use crate::error::StoreError;
+use crate::lookup::{self, Index, Loaded};
 use crate::schema::streams::Streams;
 use crate::schema::{ColumnKind, TableDef};
-use crate::segment::{Column, MAX_ROWS, Segment, width};
+use crate::segment::{Column, MAX_ROWS};
 use crate::shared::Shared;
 use crate::strings::StrId;
-
-/// Decoded segments that a cursor keeps: a join asks for the same ones again and again.
-const KEPT: usize = 8;
 
 /// Makes the virtual tables known to a connection.
 pub(crate) fn register(conn: &Connection, shared: &Arc<Shared>) -> rusqlite::Result<()> {
@@ -78,19 +74,32 @@ unsafe impl<'vtab> VTab<'vtab> for StreamTable {
     }
 
     fn best_index(&self, info: &mut IndexInfo) -> rusqlite::Result<()> {
-        // One letter per argument of `filter`, saying how it limits `ts`.
+        // One letter per argument of `filter`, saying how it limits `ts`, or which column has its value.
         let mut plan = String::new();
+        let (mut arguments, mut has_key) = (0, false);
         for (constraint, mut usage) in info.constraints_and_usages() {
-            if !constraint.is_usable() || constraint.column() != 0 {
+            if !constraint.is_usable() {
                 continue;
             }
-            let Some(letter) = limit_letter(&constraint.operator()) else { continue };
+            let letter = match constraint.column() {
+                0 => limit_letter(&constraint.operator()),
+                at if !has_key
+                    && constraint.operator() == IndexConstraintOp::SQLITE_INDEX_CONSTRAINT_EQ =>
+                {
+                    self.key_letter(at)
+                }
+                _ => None,
+            };
+            let Some(letter) = letter else { continue };
+            has_key |= keyed(letter).is_some();
             plan.push(letter);
-            usage.set_argv_index(plan.len() as c_int);
+            arguments += 1;
+            usage.set_argv_index(arguments);
         }
         let rows = self.rows.max(1000) / one_in(&plan);
-        info.set_estimated_rows(rows);
-        // At least one segment is decoded.
+        info.set_estimated_rows(if has_key { (rows / 100).max(1) } else { rows });
+        // At least one segment is decoded. A value makes it no cheaper: there may be no index, so that a join should not look
+        // for many of them if it can be done in another way.
         info.set_estimated_cost(rows as f64 + MAX_ROWS as f64 / 4.0);
         info.set_idx_str(&plan);
         Ok(())
@@ -104,16 +113,37 @@ unsafe impl<'vtab> VTab<'vtab> for StreamTable {
             layout: layout(self.aux.table),
             aux: self.aux.clone(),
             range: (i64::MIN, i64::MAX),
-            found: Vec::new().into_iter(),
+            key: None,
+            found: Found::NONE(),
             current: None,
             row: 0,
             end: 0,
-            kept: VecDeque::new(),
+            picks: Vec::new(),
+            pick: 0,
             mask: Mask::of(self.aux.table),
             own: None,
             shown: 0,
         })
     }
+}
+
+impl StreamTable {
+    /// The letter of a plan for a column that has to have a value, if rows can be found by that.
+    fn key_letter(&self, column: c_int) -> Option<char> {
+        let at = usize::try_from(column).ok()?;
+        let kind = self.aux.table.own_columns.get(at)?.kind;
+        let is_number = matches!(kind, ColumnKind::Int | ColumnKind::OptInt);
+        is_number.then(|| char::from_u32(FIRST_KEY + u32::try_from(at).ok()?))?
+    }
+}
+
+/// Letters from this one on are for columns (a range for private use).
+const FIRST_KEY: u32 = 0xe000;
+
+/// The column that a letter of a plan stands for.
+fn keyed(letter: char) -> Option<usize> {
+    let at = u32::from(letter).checked_sub(FIRST_KEY)?;
+    usize::try_from(at).ok().filter(|at| *at < 1000)
 }
 
 /// For each column of the table, its kind and the first of its columns in a segment.
@@ -127,11 +157,16 @@ fn layout(table: &TableDef) -> Vec<(ColumnKind, usize)> {
     table.own_columns.iter().map(place).collect()
 }
 
-/// A segment with the columns that were decoded so far.
-struct Loaded {
-    id: i64,
-    segment: Segment<Vec<u8>>,
-    columns: Vec<OnceCell<Column>>,
+/// The segments that are still to be read.
+enum Found {
+    /// All of these ids.
+    All(std::vec::IntoIter<i64>),
+    /// Those with rows that have the value of [`Cursor::key`], from this place on.
+    Indexed(Arc<Index>, usize),
+}
+
+impl Found {
+    const NONE: fn() -> Self = || Self::All(Vec::new().into_iter());
 }
 
 #[repr(C)]
@@ -142,12 +177,15 @@ struct Cursor {
     aux: Aux,
     /// First and last `ts` that are wanted.
     range: (i64, i64),
-    /// Ids of the segments that are still to be read.
-    found: std::vec::IntoIter<i64>,
-    current: Option<Rc<Loaded>>,
+    /// The column of segments, and the value of it, that is wanted.
+    key: Option<(usize, i64)>,
+    found: Found,
+    current: Option<Arc<Loaded>>,
     row: usize,
     end: usize,
-    kept: VecDeque<Rc<Loaded>>,
+    /// The rows of the segment that have the value, if one is wanted, and which of them is the next.
+    picks: Vec<u16>,
+    pick: usize,
     mask: Mask,
     /// What is the user's, when only that is shown.
     own: Option<Arc<Own>>,
@@ -159,21 +197,63 @@ impl Cursor {
     /// Goes to the next segment that has a row in the range, or to the end.
     fn next_segment(&mut self) -> rusqlite::Result<()> {
         self.current = None;
-        while let Some(id) = self.found.next() {
-            let loaded = self.load(id)?;
+        loop {
+            self.picks.clear();
+            let (id, is_picked) = match (&mut self.found, self.key) {
+                (Found::All(ids), _) => match ids.next() {
+                    Some(id) => (id, false),
+                    None => return Ok(()),
+                },
+                (Found::Indexed(index, at), Some((_, value))) => {
+                    let Some((id, rows, next)) = index.next(value, self.range, *at) else {
+                        return Ok(());
+                    };
+                    self.picks.extend_from_slice(rows);
+                    *at = next;
+                    (id, true)
+                }
+                (Found::Indexed(..), None) => return Ok(()),
+            };
+            let shared = &self.aux.shared;
+            let loaded = shared.load(&self.conn, self.aux.table, id).map_err(module_error)?;
             let (from, to) = self.range;
             (self.row, self.end) = (0, loaded.segment.rows());
             if from > i64::MIN || to < i64::MAX {
-                let ts = self.decoded(&loaded, 0)?.values();
+                let ts = decoded(&self.aux, &loaded, 0)?.values();
                 self.row = ts.partition_point(|ts| *ts < from);
                 self.end = ts.partition_point(|ts| *ts <= to);
             }
+            if let Some((column, value)) = self.key {
+                let range = self.row..self.end;
+                if is_picked {
+                    self.picks.retain(|row| range.contains(&usize::from(*row)));
+                    shared.count_rows(self.picks.len());
+                } else {
+                    let values = decoded(&self.aux, &loaded, column)?;
+                    let picks = range.filter(|row| values.get(*row) == Some(value));
+                    self.picks.extend(picks.map(|row| row as u16));
+                    shared.count_rows(self.end.saturating_sub(self.row));
+                }
+                self.pick = 0;
+                self.row = self.picks.first().map_or(self.end, |row| usize::from(*row));
+            } else {
+                shared.count_rows(self.end.saturating_sub(self.row));
+            }
             if self.row < self.end {
                 self.current = Some(loaded);
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Goes to the next row of the segment, or behind its last one.
+    fn next_row(&mut self) {
+        self.row = if self.key.is_some() {
+            self.pick += 1;
+            self.picks.get(self.pick).map_or(self.end, |row| usize::from(*row))
+        } else {
+            self.row + 1
+        };
     }
 
     /// Goes on until the row is one that may be shown.
@@ -185,56 +265,29 @@ impl Cursor {
         };
         let at = first_of(self.aux.table, at);
         while let Some(loaded) = self.current.clone() {
-            let owners = self.decoded(&loaded, at)?.values();
+            let owners = decoded(&self.aux, &loaded, at)?.values();
             while self.row < self.end {
                 let since = own.since(&self.conn, &self.aux.shared, thing, owners[self.row]);
                 let is_shown = match since.map_err(module_error)? {
                     None => false,
                     // Of most processes everything is.
                     Some(i64::MIN) => true,
-                    Some(since) => self.decoded(&loaded, 0)?.values()[self.row] >= since,
+                    Some(since) => decoded(&self.aux, &loaded, 0)?.values()[self.row] >= since,
                 };
                 if is_shown {
                     return Ok(());
                 }
-                self.row += 1;
+                self.next_row();
             }
             self.next_segment()?;
         }
         Ok(())
     }
+}
 
-    fn load(&mut self, id: i64) -> rusqlite::Result<Rc<Loaded>> {
-        if let Some(kept) = self.kept.iter().find(|kept| kept.id == id) {
-            return Ok(Rc::clone(kept));
-        }
-        self.aux.shared.check_time().map_err(module_error)?;
-        let data: Option<Vec<u8>> = self
-            .conn
-            .prepare_cached("SELECT data FROM segment WHERE segment_id = ?1")?
-            .query_row([id], |row| row.get(0))
-            .optional()?;
-        let data = data.ok_or_else(|| Error::ModuleError(format!("segment {id} is gone")))?;
-        let segment = Segment::parse(self.aux.table, data).map_err(module_error)?;
-        self.aux.shared.count_segment();
-        let columns = vec![OnceCell::new(); width(self.aux.table)];
-        let loaded = Rc::new(Loaded { id, segment, columns });
-        if self.kept.len() == KEPT {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(Rc::clone(&loaded));
-        Ok(loaded)
-    }
-
-    fn decoded<'a>(&self, loaded: &'a Loaded, index: usize) -> rusqlite::Result<&'a Column> {
-        let cell = &loaded.columns[index];
-        if let Some(column) = cell.get() {
-            return Ok(column);
-        }
-        let column = loaded.segment.column(index).map_err(module_error)?;
-        self.aux.shared.count_column();
-        Ok(cell.get_or_init(|| column))
-    }
+/// A column of a segment.
+fn decoded<'a>(aux: &Aux, loaded: &'a Loaded, index: usize) -> rusqlite::Result<&'a Column> {
+    loaded.column(&aux.shared, index).map_err(module_error)
 }
 
 pub(crate) fn module_error(error: StoreError) -> Error {
@@ -257,10 +310,22 @@ unsafe impl VTabCursor for Cursor {
     ) -> rusqlite::Result<()> {
         self.range = (i64::MIN, i64::MAX);
         self.current = None;
-        self.found = Vec::new().into_iter();
+        self.found = Found::NONE();
+        self.key = None;
         self.own = self.aux.shared.own();
         self.shown = 0;
         for (how, value) in plan.unwrap_or_default().chars().zip(args.iter()) {
+            if let Some(column) = keyed(how) {
+                match value {
+                    ValueRef::Null => return Ok(()),
+                    ValueRef::Integer(wanted) => {
+                        self.key = self.layout.get(column).map(|(_, first)| (*first, wanted));
+                    }
+                    // Other types are for SQLite to compare.
+                    _ => {}
+                }
+                continue;
+            }
             let Some((from, to)) = limits(how, value) else {
                 return Ok(());
             };
@@ -275,13 +340,25 @@ unsafe impl VTabCursor for Cursor {
             )?
             .query_map((self.aux.table.name, self.range.0, self.range.1), |row| row.get(0))?
             .collect();
-        self.found = found?.into_iter();
+        let found = found?;
+        let index = match self.key {
+            Some((column, _)) => {
+                let Aux { table, shared } = &self.aux;
+                lookup::index(&self.conn, shared, table, column, found.len())
+                    .map_err(module_error)?
+            }
+            None => None,
+        };
+        self.found = match index {
+            Some(index) => Found::Indexed(index, 0),
+            None => Found::All(found.into_iter()),
+        };
         self.next_segment()?;
         self.skip_hidden()
     }
 
     fn next(&mut self) -> rusqlite::Result<()> {
-        self.row += 1;
+        self.next_row();
         self.shown += 1;
         if self.row >= self.end {
             self.next_segment()?;
@@ -301,7 +378,8 @@ unsafe impl VTabCursor for Cursor {
         if *kind == ColumnKind::Args {
             let mut text = String::with_capacity(64);
             for i in 0..kind.width() {
-                let value = self.decoded(loaded, first + i)?.get(self.row).unwrap_or_default();
+                let value =
+                    decoded(&self.aux, loaded, first + i)?.get(self.row).unwrap_or_default();
                 text.push(if i == 0 { '[' } else { ',' });
                 text.push_str(&value.cast_unsigned().to_string());
             }
@@ -309,12 +387,12 @@ unsafe impl VTabCursor for Cursor {
             return ctx.set_result(&text);
         }
         if *kind == ColumnKind::OptOwnText {
-            return match self.decoded(loaded, *first)?.text(self.row) {
+            return match decoded(&self.aux, loaded, *first)?.text(self.row) {
                 Some(text) => ctx.set_result(&&**text),
                 None => ctx.set_result(&Null),
             };
         }
-        let value = self.decoded(loaded, *first)?.get(self.row);
+        let value = decoded(&self.aux, loaded, *first)?.get(self.row);
         match (kind, value) {
             (_, None) => ctx.set_result(&Null),
             (ColumnKind::Text | ColumnKind::OptText, Some(id)) => {

@@ -128,7 +128,7 @@ async fn only_reading_is_allowed() {
     for (sql, answer) in [
         ("pragma integrity_check", "ok"),
         ("pragma quick_check", "ok"),
-        ("pragma user_version", "3"),
+        ("pragma user_version", "4"),
         ("pragma application_id", "1414677316"),
         ("select count(*) from pragma_table_info('heap')", "5"),
         (

@@ -5,7 +5,8 @@ mod common;
 use std::path::Path;
 
 use common::{Dir, batch, goroutine, process, session};
-use tracer_store::query::warnings::{Scope, warnings};
+use tracer_store::query::selection::Selection;
+use tracer_store::query::warnings::{NOT_LOOKED_INTO, Scope, warnings};
 use tracer_store::{
     Batch, Clock, GoroutineState, Interner, LastingWriter, Limits, Loss, NewSession, Process,
     Reader, Syscall,
@@ -169,4 +170,93 @@ async fn losses_are_told_of_whatever_table_the_time_is_asked_of() {
         assert_eq!(said(&narrow), NONE, "{table}");
         assert_eq!(said(&format!("{sum} where ugid = 1 and {}", without("ts"))), NONE, "{table}");
     }
+}
+
+#[tokio::test]
+async fn short_lives_are_told_in_one_line_and_only_of_goroutines() {
+    let dir = Dir::new();
+    let path = dir.file("a.db");
+    let at_go = |upid: i64, exe: &str, missing: Option<&str>| Process {
+        comm: exe.rsplit('/').next().map(Into::into),
+        exe: Some(exe.into()),
+        level: Some("go".into()),
+        missing: missing.map(Into::into),
+        runtime: None,
+        ..process(upid)
+    };
+    let mut processes: Vec<_> =
+        (1..=7).map(|upid| at_go(upid, "/bin/true", Some(NOT_LOOKED_INTO))).collect();
+    processes.push(at_go(8, "/bin/cat", Some(NOT_LOOKED_INTO)));
+    // It was looked into once, and is no Go program.
+    processes.push(at_go(9, "/bin/sh", None));
+    processes.push(at_go(10, "/bin/sh", Some(NOT_LOOKED_INTO)));
+    processes.push(at_go(11, "/srv/a", Some("goroutines cannot be traced: why")));
+    record(&path, 10, 20, Batch { processes, ..Batch::default() }).await;
+    let reader = Reader::open(&path).unwrap();
+    let short = "note: 8 processes ended before their program was looked into (cat, true), so that \
+                 goroutines are missing if it was Go (select pid, missing from process)";
+    let refused = "warning: a (4011): goroutines cannot be traced: why";
+    assert_eq!(warnings(&reader, &Scope::Session(None)).unwrap(), [refused, short]);
+    let said = |sql: &str| {
+        reader.query_all(sql, None).unwrap_or_else(|e| panic!("{sql}: {e}"));
+        warnings(&reader, &reader.scope()).unwrap()
+    };
+    assert_eq!(said("select * from goroutine_state"), [refused, short]);
+    assert_eq!(said("select count(*) from goroutine"), [refused, short]);
+    assert_eq!(said("select * from thread_state, syscall, process"), NONE);
+    // Of a process that is whole, nothing is said.
+    let of = |upid| {
+        let selection = Selection { upid: Some(upid), ..Selection::default() };
+        warnings(&reader, &Scope::selected(&reader, &selection).unwrap()).unwrap()
+    };
+    assert_eq!(of(9), NONE);
+    assert_eq!(of(11), [refused]);
+    assert_eq!(of(8).len(), 1);
+    assert!(of(8)[0].starts_with("note: 1 process ended before its program"), "{:?}", of(8));
+}
+
+#[tokio::test]
+async fn one_other_process_is_one() {
+    let dir = Dir::new();
+    let path = dir.file("a.db");
+    let missing = |upid| Process { missing: Some("why".into()), ..process(upid) };
+    let processes = (1..=4).map(missing).collect();
+    record(&path, 10, 20, Batch { processes, ..Batch::default() }).await;
+    let reader = Reader::open(&path).unwrap();
+    let said = warnings(&reader, &Scope::Session(None)).unwrap();
+    assert_eq!(
+        said[3],
+        "warning: 1 other process was recorded in part, too (select pid, missing from process)"
+    );
+}
+
+#[tokio::test]
+async fn intervals_that_are_left_out_matter_to_their_own_tables() {
+    let dir = Dir::new();
+    let path = dir.file("a.db");
+    let (ts, dur) = (15 * SECOND, SECOND / 2);
+    let loss =
+        |kind: &str, count| Loss { ts, dur, kind: kind.into(), stage: "state".into(), count };
+    let losses = vec![loss("sys_exit", 2), loss("go_user_task_end", 1)];
+    record(&path, 10, 20, Batch { losses, ..Batch::default() }).await;
+    let reader = Reader::open(&path).unwrap();
+    let said = |sql: &str| {
+        reader.query_all(sql, None).unwrap_or_else(|e| panic!("{sql}: {e}"));
+        warnings(&reader, &reader.scope()).unwrap()
+    };
+    let left_out = |n: i64| {
+        let are = if n == 1 { "interval is" } else { "intervals are" };
+        format!("note: {n} {are} left out, whose start or end is not known (select * from loss)")
+    };
+    assert_eq!(said("select count(*) from syscall"), [left_out(2)]);
+    assert_eq!(said("select count(*) from goroutine_wait"), [left_out(2)]);
+    assert_eq!(said("select count(*) from user_task"), [left_out(1)]);
+    assert_eq!(said("select * from syscall, user_task"), [left_out(3)]);
+    for table in ["thread_state", "migration", "process", "gc", "loss", "session"] {
+        assert_eq!(said(&format!("select count(*) from {table}")), NONE, "{table}");
+    }
+    assert_eq!(said("select 1"), NONE);
+    assert_eq!(said(&format!("select * from syscall where ts > {}", 16 * SECOND)), NONE);
+    let of_goroutines = Scope::selected(&reader, &Selection::default()).unwrap();
+    assert_eq!(warnings(&reader, &of_goroutines).unwrap(), [left_out(2)]);
 }
