@@ -6,12 +6,12 @@ use anyhow::Result;
 
 use crate::{
     command::{self, cargo, target_dir},
-    setup,
+    setup::{self, Purpose},
 };
 
-/// Sets up and builds; returns the folder of the two binaries.
-pub fn run(release: bool) -> Result<PathBuf> {
-    setup::run()?;
+/// Sets up what a build for `purpose` needs, and builds; returns the folder of the two binaries.
+pub fn run(release: bool, purpose: Purpose) -> Result<PathBuf> {
+    setup::run(&[Purpose::Build, purpose])?;
     let mut build = cargo();
     build.args(["build", "--package", "tracer-daemon", "--package", "tracer-cli"]);
     if release {

@@ -8,6 +8,7 @@ use tracer_tests::go::Go;
 use crate::{
     build,
     command::{self, is_here, is_root, show},
+    setup::Purpose,
 };
 
 /// What one would ask next: how often, and how long, threads waited in which syscalls.
@@ -16,7 +17,7 @@ const QUERY: &str = "select name, count(*) as calls, sum(dur) as total_ns \
 
 /// Sets up, builds, traces and prints.
 pub fn run() -> Result<()> {
-    let bin = build::run(true)?;
+    let bin = build::run(true, Purpose::Demo)?;
     let daisy = Go::find()?.build("daisy")?;
     let target = command::target_dir()?;
     let database = target.join("demo.db");

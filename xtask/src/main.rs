@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use setup::Purpose;
 
 mod bench;
 mod build;
@@ -24,7 +25,7 @@ struct Args {
 enum Task {
     /// Measure what tracing costs, after setup and release build; needs root
     Bench(bench::Args),
-    /// Install what builds and tests need: Debian packages, bpf-linker, Go
+    /// Install what all of these commands need: Debian packages, bpf-linker, Go; each installs its own needs, too
     Setup {
         /// Only say what is missing; exit with 1 if anything is
         #[arg(long)]
@@ -60,9 +61,9 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Args::parse().task {
         Task::Bench(args) => bench::run(&args),
-        Task::Setup { check: true } => setup::check(),
-        Task::Setup { check: false } => setup::run(),
-        Task::Build { release } => build::run(release).map(drop),
+        Task::Setup { check: true } => setup::check(Purpose::ALL),
+        Task::Setup { check: false } => setup::run(Purpose::ALL),
+        Task::Build { release } => build::run(release, Purpose::Build).map(drop),
         Task::Codegen => {
             command::run(command::cargo().args(["run", "--quiet", "--package", "codegen"]))
         }

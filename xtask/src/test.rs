@@ -8,7 +8,7 @@ use tracer_tests::toolchains::NEWEST;
 use crate::{
     build,
     command::{cargo, is_root, show},
-    setup,
+    setup::{self, Purpose},
 };
 
 /// The package that builds for BPF only.
@@ -37,14 +37,14 @@ pub fn run(filter: &[String], full: bool) -> Result<()> {
          xtask test`, or only what needs no root: `cargo test --lib --bins`"
     );
     let start = Instant::now();
-    setup::run()?;
+    setup::run(&[Purpose::Build, Purpose::Test])?;
     let go = NEWEST.root()?.join("bin/go");
     if filter.is_empty() {
         show(cargo().args(["fmt", "--all", "--check"]))?;
         show(cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
     }
     // The tests trace with an optimised tracerd: a slow one would lose events under their loads.
-    let bin = build::run(true)?;
+    let bin = build::run(true, Purpose::Test)?;
     let mut units = cargo();
     units
         .args(["test", "--workspace", "--exclude", KERNEL_PACKAGE])

@@ -13,6 +13,7 @@ use tracer_tests::go::Go;
 use crate::{
     build,
     command::{is_root, target_dir},
+    setup::Purpose,
 };
 use figures::{Figures, count};
 use load::Load;
@@ -67,7 +68,7 @@ impl Bench {
 /// Sets up, builds, measures, and prints to stdout.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(is_root(), "tracerd needs root: run `sudo -E env PATH=\"$PATH\" cargo xtask bench`");
-    let bin = build::run(true)?;
+    let bin = build::run(true, Purpose::Bench)?;
     let length = Duration::from_secs(args.seconds.into());
     let bench = Bench { bin, go: Go::find()?, target: target_dir()?, length };
     for load in Load::ALL {

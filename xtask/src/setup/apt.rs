@@ -58,10 +58,13 @@ fn is_installed(package: &str) -> bool {
         .is_ok_and(|status| status == "installed")
 }
 
+/// A new machine updates itself first, and holds apt's lock meanwhile.
+const WAIT: &str = "-oDPkg::Lock::Timeout=300";
+
 fn get(action: &str, packages: &[&str]) -> Result<()> {
     command::run(
         Command::new("apt-get")
-            .args(["-q", "-y", "--no-install-recommends", action])
+            .args(["-q", "-y", "--no-install-recommends", WAIT, action])
             .args(packages)
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )

@@ -9,14 +9,20 @@ use super::apt;
 use crate::command::{self, cargo};
 
 /// The LLVM major version of the compiler that is worth a linker: the best one whose LLVM is
-/// installed or can be. The nightly may be ahead of all packages.
-pub fn llvm_to_build_for() -> Result<u32> {
+/// installed or can be. The nightly may be ahead of all packages. With `may_update` the lists of packages are fetched anew if they
+/// name none of them.
+pub fn llvm_to_build_for(may_update: bool) -> Result<u32> {
     let compilers = compilers()?;
-    let possible = compilers
-        .iter()
-        .map(Compiler::llvm_major)
-        .find(|&llvm_major| has_llvm(llvm_major) || apt::is_known(&package(llvm_major)));
-    possible
+    let majors = || compilers.iter().map(Compiler::llvm_major);
+    let possible = || majors().find(|&major| has_llvm(major) || apt::is_known(&package(major)));
+    possible()
+        .or_else(|| {
+            // On a new machine apt knows of no package at all, or of those of its first day.
+            if may_update {
+                apt::update().ok()?;
+            }
+            possible()
+        })
         .or_else(|| compilers.first().map(Compiler::llvm_major))
         .context("no compiler builds for BPF")
 }
