@@ -4,6 +4,7 @@ mod access;
 mod attached;
 mod changes;
 mod containers;
+mod descriptors;
 mod flight;
 mod live;
 mod probes;

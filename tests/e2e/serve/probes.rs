@@ -1,13 +1,13 @@
 //! Probes in programs: one set a file, for all its processes, for as long as there are any.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tracer_tests::{
     daemon::{Daemon, open_dir},
     go::Go,
-    harness::{Process, SOON, wait_until},
+    harness::{Process, SOON, Tmpfs, run, wait_until},
 };
 
 /// File, number of probes and number of processes of the only file with probes; none if there is no such file.
@@ -60,4 +60,20 @@ fn serve_all_processes_of_a_file_and_go_with_the_last() -> Result<()> {
     wait_until("no probes", SOON, || file(&daemon).is_ok_and(|file| file.is_none()))?;
     daemon.end()?;
     Ok(())
+}
+
+/// Meanwhile nothing of the file system is in use any more.
+#[test]
+fn let_go_of_a_file_soon_after_its_last_process() -> Result<()> {
+    let mount = Tmpfs::mount("size=64m")?;
+    let service = mount.path().join("service");
+    fs::copy(Go::find()?.build("mutex")?, &service)?;
+    let daemon = Daemon::start("[[rule]]\ncomm = \"service\"\nlevel = \"go\"\n")?;
+    let process = Process::start(Command::new(&service).args(["-rounds", "100000000"]))?;
+    daemon.wait_for("select count(*) from goroutine_state", 100)?;
+    drop(process);
+    // The kernel needs its time to take probes away, a second or more on a machine that has a lot to do.
+    wait_until("umount", Duration::from_secs(8), || {
+        run(Command::new("umount").arg(mount.path()), SOON).is_ok_and(|ended| ended.code() == 0)
+    })
 }

@@ -69,6 +69,19 @@ pub enum KernelError {
         /// What the kernel said.
         reason: String,
     },
+    /// Too few file descriptors are left.
+    #[error(
+        "its probes need {needed} file descriptors, and {used} of {limit} are in use: raise the limit (`ulimit -n`, or \
+         LimitNOFILE= of the unit)"
+    )]
+    Descriptors {
+        /// How many are needed.
+        needed: u64,
+        /// How many are in use.
+        used: u64,
+        /// How many there may be.
+        limit: u64,
+    },
     /// A map could not be used.
     #[error("cannot use the kernel map {map}: {reason}")]
     Map {
@@ -204,6 +217,18 @@ impl Kernel {
     pub fn untrace(&mut self, tgid: u32) {
         // It is not there if it was never traced.
         let _ = self.traced.remove(&tgid);
+    }
+
+    /// Ends the tracing of all processes, and of those that they are creating.
+    pub fn untrace_all(&mut self) {
+        // One that is created meanwhile by one that comes later is found the second time.
+        for _ in 0..2 {
+            let traced: Vec<_> = self.traced.keys().filter_map(Result::ok).collect();
+            for tgid in traced {
+                self.remove_target(tgid);
+                self.untrace(tgid);
+            }
+        }
     }
 
     /// Entries of processes that are not there any more, by tgid and [`Traced::start`]: the program that takes them away

@@ -11,9 +11,15 @@ use aya::{
     },
     sys::{Stats, enable_stats},
 };
+use nix::sys::resource::{Resource, getrlimit};
 use tracing::warn;
 
 use super::{KernelError, attach_error, btf::has_tracepoint, programs, refused};
+
+/// A perf event and a link.
+const DESCRIPTORS_OF_A_PROBE: u64 = 2;
+/// How many are left for clients, the database and looks at processes.
+const OTHER_DESCRIPTORS: u64 = 100;
 
 /// For whom probes in a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +134,8 @@ impl Probes {
         executable: &Path,
         scope: Scope,
     ) -> Result<Uprobes, KernelError> {
+        let programs: Vec<_> = programs.into_iter().collect();
+        check_descriptors(programs.len())?;
         let mut attached = Uprobes::default();
         for (name, offset) in programs {
             match self.attach_one(name, offset, executable, scope) {
@@ -204,6 +212,21 @@ impl Probes {
     pub fn wakers_known(&self) -> bool {
         !self.interrupts.is_empty()
     }
+}
+
+/// Makes sure that this process may have enough file descriptors for as many more probes. To find it out from the kernel, probe
+/// by probe, takes seconds, and would leave none for anything else.
+fn check_descriptors(probes: usize) -> Result<(), KernelError> {
+    let (Ok((limit, _)), Ok(open)) =
+        (getrlimit(Resource::RLIMIT_NOFILE), std::fs::read_dir("/proc/self/fd"))
+    else {
+        return Ok(());
+    };
+    let (needed, used) = (probes as u64 * DESCRIPTORS_OF_A_PROBE, open.count() as u64);
+    if used + needed + OTHER_DESCRIPTORS > limit {
+        return Err(KernelError::Descriptors { needed, used, limit });
+    }
+    Ok(())
 }
 
 fn load_tracepoint(ebpf: &mut Ebpf, btf: &Btf, name: &'static str) -> Result<(), KernelError> {

@@ -3,6 +3,7 @@
 use std::{
     io::{IsTerminal, Write, stderr},
     path::Path,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
     time::{Duration, Instant},
 };
 
@@ -62,6 +63,37 @@ impl StatusLine {
     }
 }
 
+/// After what time of waiting it is said for what.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Says what is waited for if it takes long, until it is dropped.
+pub struct Patience {
+    _waits: Option<Sender<()>>,
+}
+
+impl Patience {
+    /// `enabled` says whether that is wanted.
+    pub fn new(what: &'static str, enabled: bool) -> Self {
+        if !enabled {
+            return Self { _waits: None };
+        }
+        Self::of(PATIENCE, move || tell(what))
+    }
+
+    /// Calls `say` after a time.
+    fn of(time: Duration, say: impl FnOnce() + Send + 'static) -> Self {
+        let (waits, over) = mpsc::channel();
+        let work = move || {
+            if over.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+                say();
+            }
+        };
+        // Without a thread it is silent.
+        let thread = std::thread::Builder::new().name("patience".to_owned()).spawn(work);
+        Self { _waits: thread.is_ok().then_some(waits) }
+    }
+}
+
 /// What is said of a program that was to be traced with its goroutines.
 pub const WITHOUT_GO: &str =
     "no Go runtime recognised: threads and system calls are traced, goroutines not";
@@ -112,6 +144,20 @@ pub fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_takes_long_is_told() {
+        let (said, heard) = mpsc::channel();
+        let waits = |time, what| {
+            let said = said.clone();
+            Patience::of(time, move || said.send(what).expect("somebody listens"))
+        };
+        drop(waits(Duration::from_secs(1), "short"));
+        let long = waits(Duration::from_millis(1), "long");
+        assert_eq!(heard.recv_timeout(Duration::from_secs(30)), Ok("long"));
+        drop(long);
+        assert_eq!(heard.recv_timeout(Duration::from_millis(1500)), Err(RecvTimeoutError::Timeout));
+    }
 
     #[test]
     fn numbers_are_readable() {

@@ -10,7 +10,7 @@ mod health;
 mod judge;
 mod memory;
 mod metrics;
-mod prober;
+pub(crate) mod prober;
 mod processes;
 mod rules;
 mod sink;

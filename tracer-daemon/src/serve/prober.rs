@@ -7,7 +7,8 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread::JoinHandle,
@@ -24,9 +25,9 @@ use crate::{
     target::{Debugger, Lease, ProcessInfo},
 };
 
-/// How long probes stay in a file that no traced process runs any more: a service that is started again finds
-/// them there.
-const LINGER: Duration = Duration::from_secs(10);
+/// How long probes stay in a file that no traced process runs any more: a service that is started again
+/// finds them there. Meanwhile its file system cannot be unmounted.
+const LINGER: Duration = Duration::from_millis(500);
 /// How often to look whether somebody waits to write into a file with probes.
 const WRITERS: Duration = Duration::from_millis(20);
 /// How often to look whether debuggers have left.
@@ -46,6 +47,10 @@ const RETRIES: [Duration; 4] = [
     Duration::from_millis(500),
     Duration::from_secs(2),
 ];
+
+/// When to try again to put probes into a program after the kernel has refused them, and how often that time is doubled.
+const REFUSED_AGAIN: Duration = Duration::from_secs(15);
+const REFUSED_DOUBLED: u32 = 6;
 
 /// A process at one time of its life: its pid, and when its present program or its tracing began (ns).
 pub type Life = (u32, u64);
@@ -79,9 +84,24 @@ pub struct Looked {
     pub withdrawn: bool,
 }
 
+/// Whether what a hit of a probe costs is to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// It is shown to somebody.
+    NowAndThen,
+    /// Nobody wants to know.
+    Never,
+}
+
+fn lock(probes: &Mutex<Probes>) -> MutexGuard<'_, Probes> {
+    probes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The thread.
 pub struct Prober {
     requests: Sender<Request>,
+    /// What it is still asked for is of no use any more.
+    stopping: Arc<AtomicBool>,
     /// What was found out.
     looked: Receiver<Looked>,
     shown: Arc<Mutex<Shown>>,
@@ -98,12 +118,17 @@ pub struct Shown {
 }
 
 impl Prober {
-    /// Starts it.
-    pub fn start(probes: Probes) -> io::Result<Self> {
+    /// Starts it. Whoever shares the probes must not keep them locked for long.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(probes: Arc<Mutex<Probes>>, measure: Measure) -> io::Result<Self> {
         let (requests, received) = mpsc::channel();
         let (results, looked) = mpsc::channel();
         let shown = Arc::default();
+        let stopping = Arc::new(AtomicBool::new(false));
         let work = Work {
+            stopping: Arc::clone(&stopping),
             probes,
             results,
             shown: Arc::clone(&shown),
@@ -114,11 +139,14 @@ impl Prober {
             kept: FxHashMap::default(),
             debuggers_looked: Instant::now(),
             later: Vec::new(),
-            measure_at: Instant::now() + FIRST_MEASURE,
+            measure_at: match measure {
+                Measure::NowAndThen => Some(Instant::now() + FIRST_MEASURE),
+                Measure::Never => None,
+            },
         };
         let builder = std::thread::Builder::new().name("prober".to_owned());
         let thread = Some(builder.spawn(move || work.run(&received))?);
-        Ok(Self { requests, looked, shown, thread })
+        Ok(Self { requests, stopping, looked, shown, thread })
     }
 
     /// Looks at a process, and puts the probes of a level into its program; [`Prober::take`] tells what came out.
@@ -155,6 +183,7 @@ impl Prober {
 
     /// Detaches everything, tracepoints included, and waits until that is done.
     pub fn stop(mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
         let _ = self.requests.send(Request::Stop);
         if let Some(thread) = self.thread.take() {
             // If it panicked, its probes are gone, too.
@@ -265,8 +294,34 @@ impl Users {
     }
 }
 
+impl Refusal {
+    fn text(self) -> String {
+        match self {
+            Self::Runtime(why) | Self::Probes(why) => why,
+        }
+    }
+}
+
+/// How often it was tried in vain to look at a process.
+#[derive(Clone, Copy)]
+enum Tried {
+    /// Its runtime was not as it should be: it has only just begun, maybe.
+    Young(usize),
+    /// The kernel has refused its probes, and that was told.
+    Refused(u32),
+}
+
+/// Why the goroutines of a process cannot be traced.
+enum Refusal {
+    /// Its runtime is not as it should be.
+    Runtime(String),
+    /// The kernel takes no probes, which may change.
+    Probes(String),
+}
+
 struct Work {
-    probes: Probes,
+    stopping: Arc<AtomicBool>,
+    probes: Arc<Mutex<Probes>>,
     results: Sender<Looked>,
     shown: Arc<Mutex<Shown>>,
     files: FxHashMap<FileId, KnownFile>,
@@ -280,16 +335,17 @@ struct Work {
     /// When it was last looked whether debuggers have left.
     debuggers_looked: Instant,
     /// What is to be tried again, when, and how often it was tried.
-    later: Vec<(Instant, Life, Level, usize)>,
-    /// When to measure what a hit costs.
-    measure_at: Instant,
+    later: Vec<(Instant, Life, Level, Tried)>,
+    /// When to measure what a hit costs, if that is to be known.
+    measure_at: Option<Instant>,
 }
 
 impl Work {
     fn run(mut self, requests: &Receiver<Request>) {
         loop {
             match requests.recv_timeout(self.until_next()) {
-                Ok(Request::Look(life, level)) => self.look(life, level, 0),
+                _ if self.stopping.load(Ordering::Relaxed) => break,
+                Ok(Request::Look(life, level)) => self.look(life, level, Tried::Young(0)),
                 Ok(Request::Release(life)) => self.release(life),
                 Ok(Request::Stopped(pid)) => self.stopped(pid),
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
@@ -305,7 +361,7 @@ impl Work {
             self.measure_if_due();
             self.show();
         }
-        self.probes.detach_tracepoints();
+        lock(&self.probes).detach_tracepoints();
         self.wait_for_debuggers();
         let (uprobes, leases): (Vec<_>, Vec<_>) =
             self.files.into_values().map(|file| (file.uprobes, file.lease)).unzip();
@@ -316,7 +372,7 @@ impl Work {
     fn until_next(&self) -> Duration {
         let now = Instant::now();
         let next = self.later.iter().map(|(at, ..)| *at).min();
-        let next = next.map_or(self.measure_at, |next| next.min(self.measure_at));
+        let next = next.into_iter().chain(self.measure_at).min();
         let leases = self.files.values().any(|file| file.lease.is_some());
         let debuggers = !self.withheld.is_empty() || !self.kept.is_empty();
         let most = match (leases, debuggers) {
@@ -324,43 +380,54 @@ impl Work {
             (_, true) => DEBUGGERS,
             _ => LINGER,
         };
-        next.saturating_duration_since(now).min(most)
+        next.map_or(most, |next| next.saturating_duration_since(now).min(most))
     }
 
-    fn look(&mut self, life: Life, level: Level, tried: usize) {
+    fn look(&mut self, life: Life, level: Level, tried: Tried) {
         let (pid, _) = life;
-        match self.find(life, level) {
-            Ok((file, go)) => {
-                let known = &self.files[&file];
-                let inspected = &known.inspected;
-                // It may begin in a moment: the runtime of a program that was just started is not yet as it
-                // will be.
-                if matches!(go, Some(Err(_)))
-                    && let Some(&delay) = RETRIES.get(tried)
-                    && ProcessInfo::alive(pid)
-                {
-                    self.later.push((Instant::now() + delay, life, level, tried + 1));
-                    return;
-                }
-                let missing = match &go {
-                    Some(Ok(go)) => go.missing(level).chain(go.note()).map(str::to_owned).collect(),
-                    _ => Vec::new(),
-                };
-                let looked = Looked {
-                    life,
-                    build_id: inspected.build_id.clone(),
-                    go_version: inspected.go_version.clone(),
-                    missing,
-                    go,
-                    withdrawn: false,
-                };
-                if matches!(looked.go, Some(Ok(_))) {
-                    self.uses(life, file, level);
-                }
-                let _ = self.results.send(looked);
+        let (file, go) = match self.find(life, level) {
+            Ok(found) => found,
+            Err(why) => return self.refuse(life, None, why),
+        };
+        let again = match (&go, tried) {
+            (Some(Err(Refusal::Runtime(_))), Tried::Young(tried)) => {
+                RETRIES.get(tried).map(|&delay| (delay, Tried::Young(tried + 1)))
             }
-            Err(why) => self.refuse(life, None, why),
+            (Some(Err(Refusal::Probes(_))), Tried::Young(_)) => {
+                Some((REFUSED_AGAIN, Tried::Refused(0)))
+            }
+            (Some(Err(_)), Tried::Refused(n)) => {
+                let delay = REFUSED_AGAIN * 2_u32.pow(n.min(REFUSED_DOUBLED));
+                Some((delay, Tried::Refused(n.saturating_add(1))))
+            }
+            _ => None,
+        };
+        let again = again.filter(|_| ProcessInfo::alive(pid));
+        if let Some((delay, next)) = again {
+            self.later.push((Instant::now() + delay, life, level, next));
+            // It is told once that the kernel refuses, and that a process is young is nothing to tell.
+            if matches!(tried, Tried::Refused(_)) || matches!(next, Tried::Young(_)) {
+                return;
+            }
         }
+        let mut missing = Vec::new();
+        if let Some(Ok(go)) = &go {
+            missing.extend(go.missing(level).chain(go.note()).map(str::to_owned));
+            if matches!(tried, Tried::Refused(_)) {
+                missing.push("goroutines until the kernel took the probes".to_owned());
+            }
+            self.uses(life, file, level);
+        }
+        let inspected = &self.files[&file].inspected;
+        let looked = Looked {
+            life,
+            build_id: inspected.build_id.clone(),
+            go_version: inspected.go_version.clone(),
+            missing,
+            go: go.map(|go| go.map_err(Refusal::text)),
+            withdrawn: false,
+        };
+        let _ = self.results.send(looked);
     }
 
     /// Goroutines of a process cannot be traced.
@@ -382,7 +449,7 @@ impl Work {
         &mut self,
         life: Life,
         level: Level,
-    ) -> Result<(FileId, Option<Result<Attachable, String>>), String> {
+    ) -> Result<(FileId, Option<Result<Attachable, Refusal>>), String> {
         let (pid, _) = life;
         let link = ProcessInfo::exe_link(pid);
         let meta = fs::metadata(&link).map_err(|e| format!("its executable: {e}"))?;
@@ -393,11 +460,17 @@ impl Work {
             // What cannot be understood because of one process may be understood in the next one.
             Some(Some(Err(_))) | None => self.inspect(pid, &link)?,
         };
-        let Some(Ok(go)) = go else { return Ok((id, go)) };
-        self.make_way(life, level, id)?;
-        go.verify_code(pid, level)?;
-        let probed = self.probe(id, &go, level);
-        Ok((id, Some(probed.map(|cookie| go.with_probes(cookie)))))
+        let go = match go {
+            None => None,
+            Some(Err(why)) => Some(Err(Refusal::Runtime(why))),
+            Some(Ok(go)) => {
+                self.make_way(life, level, id)?;
+                go.verify_code(pid, level)?;
+                let probed = self.probe(id, &go, level).map_err(Refusal::Probes);
+                Some(probed.map(|cookie| go.with_probes(cookie)))
+            }
+        };
+        Ok((id, go))
     }
 
     /// Looks at a program for the first time.
@@ -456,7 +529,7 @@ impl Work {
             (std::ops::Bound::Excluded(file.level), std::ops::Bound::Included(level));
         let more = file
             .inspected
-            .attach(go, &mut self.probes, Scope::File(file.cookie), (above, up_to))
+            .attach(go, &mut lock(&self.probes), Scope::File(file.cookie), (above, up_to))
             .map_err(|e| e.to_string())?;
         file.uprobes = std::mem::take(&mut file.uprobes).and(more);
         file.level = level;
@@ -553,7 +626,7 @@ impl Work {
         if self.kept.contains_key(&id) {
             // Those that are not debugged go on.
             for (life, level) in waiting {
-                self.look(life, level, 0);
+                self.look(life, level, Tried::Young(0));
             }
             return;
         }
@@ -580,7 +653,7 @@ impl Work {
         });
         let over: Vec<_> = over.flat_map(|(_, withheld)| withheld.waiting).collect();
         for (life, level) in over {
-            self.look(life, level, 0);
+            self.look(life, level, Tried::Young(0));
         }
     }
 
@@ -635,15 +708,15 @@ impl Work {
 
     /// Lets the kernel measure for a moment: it costs every program of the machine a little.
     fn measure_if_due(&mut self) {
-        if Instant::now() < self.measure_at {
+        if self.measure_at.is_none_or(|at| Instant::now() < at) {
             return;
         }
-        let new = self.probes.measure(MEASURE_FOR);
+        let new = lock(&self.probes).measure(MEASURE_FOR);
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let costs = &mut shown.costs;
         costs.tracepoint = new.tracepoint.or(costs.tracepoint);
         costs.uprobe = new.uprobe.or(costs.uprobe);
-        self.measure_at = Instant::now() + MEASURE_EVERY;
+        self.measure_at = Some(Instant::now() + MEASURE_EVERY);
     }
 
     fn show(&self) {
