@@ -14,6 +14,7 @@ mod dump;
 mod etcd;
 mod export;
 mod faults;
+mod follow;
 mod inherited;
 mod kernel_stacks;
 mod kill9;

@@ -55,6 +55,10 @@ pub struct Recording {
     /// How much to record
     #[arg(long, value_enum, default_value_t = Level::Go)]
     pub level: Level,
+    /// Trace the processes that it creates from now on as well, and those that these create; the recording ends with the
+    /// last of them
+    #[arg(long, short)]
+    pub follow: bool,
     /// Do not record stacks: about a tenth faster for a program that does nothing but block
     #[arg(long)]
     pub no_stacks: bool,

@@ -71,6 +71,8 @@ pub struct Totals {
     pub lost: u64,
     /// Intervals that were dropped, because their start or end is not known.
     pub dropped: u64,
+    /// Processes that traced processes have created.
+    pub children: u64,
 }
 
 /// Everything between the ring and the store.
@@ -356,6 +358,7 @@ impl Pipeline {
             recorded: self.received.iter().sum(),
             lost: self.losses.events(),
             dropped: self.losses.intervals(),
+            children: self.tracker.children(),
         }
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod clock;
 mod code;
 pub(crate) mod engine;
+mod follow;
 pub(crate) mod go;
 mod guard;
 mod horizon;
@@ -21,6 +22,7 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use tracer_common::target::ARM_ON_EXEC;
+use tracer_store::StoreError;
 
 use crate::{
     args::{Attach, Run},
@@ -60,14 +62,20 @@ pub fn attach(args: &Attach, inherited: &Inherited) -> Result<ExitCode> {
     // What would refuse it, before a database is made for it.
     ProcessInfo::read(args.pid)?;
     Program::of(args.pid)?.file.parse()?;
-    let mut recorder = Recorder::new(&args.recording)?;
+    let mut recorder = Recorder::new(&args.recording).map_err(|error| {
+        let is_locked = matches!(error.downcast_ref(), Some(StoreError::Locked { .. }));
+        match args.recording.follow && is_locked {
+            true => error.context("--follow records without the daemon"),
+            false => error,
+        }
+    })?;
     recorder.attach(args.pid)?;
     let end = args.duration.map(|duration| Instant::now() + duration);
     let stop = recorder.record(|recorder| {
         if let Some(signal) = signals.take().map(|s| s.signal) {
             return Some(Stop::Signal(signal));
         }
-        if recorder.process_ended() {
+        if recorder.process_ended() && recorder.others_running() == 0 {
             return Some(Stop::ProcessEnded);
         }
         end.is_some_and(|end| Instant::now() >= end).then_some(Stop::Duration)
@@ -89,10 +97,33 @@ pub fn run(args: &Run, inherited: &Inherited) -> Result<ExitCode> {
     launched.release()?;
 
     let mut exit = None;
-    let stop = recorder.record(|_| {
-        let over = forward(&signals, &launched);
-        exit = launched.try_wait();
-        exit.map(|_| Stop::ProcessEnded).or(over)
+    let mut told = args.recording.quiet;
+    let stop = recorder.record(|recorder| {
+        let over = match exit {
+            None => forward(&signals, &launched),
+            // Nobody is there any more to pass it on to.
+            Some(_) => signals.take().map(|received| Stop::Signal(received.signal)),
+        };
+        exit = exit.or_else(|| launched.try_wait());
+        if exit.is_none() {
+            return over;
+        }
+        if !args.recording.follow {
+            return Some(Stop::ProcessEnded);
+        }
+        // When its end is tracked it is known whom it has left behind.
+        if recorder.process_ended() {
+            let others = recorder.others_running();
+            if others == 0 {
+                return Some(Stop::ProcessEnded);
+            }
+            if !std::mem::replace(&mut told, true) {
+                recorder.warn(&format!(
+                    "the command has ended; {others} of the processes that it has left are traced until they end, or Ctrl-C"
+                ));
+            }
+        }
+        over
     });
     let result = recorder.finish(&stop, || signals.take().is_some());
     // A recording that ended early leaves the command alone, and waits for it.

@@ -4,21 +4,24 @@ mod debugged;
 
 use std::{
     path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::signal::Signal;
+use tracer_common::target::INHERIT;
 use tracer_store::FirstIds;
 
 use self::debugged::{Gap, Placed, debugged};
 use super::{
     clock,
     engine::Engine,
+    follow::Family,
     go,
     guard::Guard,
     kick, session,
-    status::{StatusLine, WITHOUT_GO, count, size, tell, tell_next},
+    status::{Patience, StatusLine, WITHOUT_GO, count, size, tell, tell_next},
     store::Store,
 };
 use crate::{
@@ -31,8 +34,12 @@ use crate::{
 /// How often to look at a process that replaces its program meanwhile.
 const ATTEMPTS: u32 = 5;
 
-/// Of the probes that all processes with the file of the target run into.
-const COOKIE: u64 = 1;
+/// What is waited for while another tracer or a loaded machine makes the kernel slow to change its code.
+const ATTACHING: &str = "waiting for the kernel to attach the probes...";
+const DETACHING: &str = "waiting for the kernel to take the probes away...";
+
+/// Of the probes that all processes with the file of the target run into: none that the prober of [`Family`] gives.
+const COOKIE: u64 = u64::MAX;
 
 /// Why a recording ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +69,10 @@ impl Stop {
 pub struct Recorder {
     engine: Engine,
     store: Store,
-    probes: Probes,
+    probes: Arc<Mutex<Probes>>,
+    /// The processes that it creates, if they are traced, too.
+    family: Option<Family>,
+    follow: bool,
     /// Those in the program that the process runs.
     uprobes: Uprobes,
     /// For whom they are.
@@ -82,6 +92,8 @@ pub struct Recorder {
     pid: u32,
     name: String,
     ended: bool,
+    /// It was not there when /proc was asked last.
+    gone: bool,
     exec_expected: bool,
     /// When tracing began (CLOCK_MONOTONIC, ns).
     begun: u64,
@@ -99,7 +111,9 @@ impl Recorder {
         let recorder = Self {
             engine: Engine::new(kernel, ring, FirstIds::default()),
             store,
-            probes,
+            probes: Arc::new(Mutex::new(probes)),
+            family: None,
+            follow: args.follow,
             uprobes: Uprobes::default(),
             scope: Scope::Process(0),
             placed: None,
@@ -118,12 +132,13 @@ impl Recorder {
             pid: 0,
             name: String::new(),
             ended: false,
+            gone: false,
             exec_expected: false,
             begun: 0,
             alive_checked: now,
             started: now,
         };
-        if !recorder.probes.wakers_known() {
+        if !recorder.probes().wakers_known() {
             recorder
                 .say("who wakes a thread is not recorded: this kernel does not tell interrupts");
         }
@@ -152,12 +167,24 @@ impl Recorder {
 
     /// Attaches the tracepoints for a process, which has these flags beside the usual ones in the beginning.
     pub fn begin(&mut self, pid: u32, flags: u32) -> Result<()> {
+        let _patience = Patience::new(ATTACHING, !self.quiet);
         self.pid = pid;
-        self.probes.attach_tracepoints()?;
+        self.probes().attach_tracepoints()?;
         self.begun = clock::monotonic();
         self.engine.begin(self.begun);
-        self.engine.kernel.trace(pid, flags | self.options.flags())?;
+        let mut flags = flags | self.options.flags();
+        if self.follow {
+            self.engine.pipeline.watch_beginnings();
+            let family = Family::new(pid, self.options, Arc::clone(&self.probes));
+            self.family = Some(family.context("cannot start a thread")?);
+            flags |= INHERIT;
+        }
+        self.engine.kernel.trace(pid, flags)?;
         Ok(())
+    }
+
+    fn probes(&self) -> MutexGuard<'_, Probes> {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The process to be traced has just mapped its program, and stands before its first
@@ -174,6 +201,9 @@ impl Recorder {
             // what it loses. Signals and the end of the process are still heard.
             let keeps_up = self.store.has_room();
             let more = keeps_up && self.engine.take();
+            if let Some(family) = &mut self.family {
+                family.before_tracking(&mut self.engine);
+            }
             if keeps_up {
                 self.engine.advance();
             }
@@ -203,12 +233,18 @@ impl Recorder {
 
     /// Whether the traced process has ended.
     pub fn process_ended(&mut self) -> bool {
-        // The event tells; /proc is asked in case the event was lost.
+        // The event tells; /proc is asked in case the event was lost, twice because it may still be in the ring.
         if !self.ended && self.alive_checked.elapsed() >= Duration::from_secs(1) {
             self.alive_checked = Instant::now();
-            self.ended = !ProcessInfo::alive(self.pid);
+            let gone = !ProcessInfo::alive(self.pid);
+            self.ended = gone && std::mem::replace(&mut self.gone, gone);
         }
         self.ended
+    }
+
+    /// How many of the processes that the traced one has created still run and are traced.
+    pub fn others_running(&mut self) -> usize {
+        self.family.as_mut().map_or(0, Family::running)
     }
 
     /// Detaches, stores what is left, and prints the summary. If a debugger may have kept the breakpoint of a probe, the
@@ -216,14 +252,23 @@ impl Recorder {
     pub fn finish(mut self, stop: &Stop, interrupted: impl FnMut() -> bool) -> Result<()> {
         // A thread that computes on without a pause shows how long it has been doing so.
         kick::every_cpu();
+        let patience = Patience::new(DETACHING, !self.quiet);
         // All kinds of events end at the same moment; detaching takes its time.
-        self.engine.kernel.remove_target(self.pid);
-        self.engine.kernel.untrace(self.pid);
+        self.engine.kernel.untrace_all();
         let ended = clock::pair();
         let seconds = self.started.elapsed().as_secs_f64();
         self.engine.take_all();
+        let (mut others, mut has_go) = (0, false);
+        if let Some(mut family) = self.family.take() {
+            // Those that have only just begun are known, too, before what they did is tracked.
+            family.before_tracking(&mut self.engine);
+            (others, has_go) = (family.count(), family.has_go());
+            self.engine.kernel.untrace_all();
+            family.stop(&mut self.engine, ended.ts.cast_unsigned());
+        }
         self.leave(interrupted);
-        self.probes.detach_tracepoints();
+        self.probes().detach_tracepoints();
+        drop(patience);
         self.engine.take_all();
         self.end_gap(ended.ts.cast_unsigned());
         self.engine.pipeline.advance(u64::MAX);
@@ -240,8 +285,13 @@ impl Recorder {
         let summary = written.summary?;
         if !self.quiet {
             let path = summary.path.display();
+            let others = match others {
+                0 => String::new(),
+                1 => " and 1 other process".to_owned(),
+                n => format!(" and {} other processes", count(n)),
+            };
             tell(&format!(
-                "{} ({}): {seconds:.1} s, {} events, {} lost{}; {path} has {}",
+                "{} ({}){others}: {seconds:.1} s, {} events, {} lost{}; {path} has {}",
                 self.name,
                 self.pid,
                 count(totals.recorded),
@@ -249,19 +299,32 @@ impl Recorder {
                 dropped(totals.dropped),
                 size(summary.bytes),
             ));
+            if !self.follow && totals.children > 0 {
+                tell(&match totals.children {
+                    1 => "1 child process was not traced: --follow traces it, too".to_owned(),
+                    n => format!(
+                        "{} child processes were not traced: --follow traces them, too",
+                        count(n)
+                    ),
+                });
+            }
             let is_usual = summary.path == Path::new(tracer_store::DEFAULT_DB);
-            tell_next((!is_usual).then_some(&summary.path), self.goroutines);
+            let goroutines = self.goroutines || has_go;
+            tell_next((!is_usual).then_some(&summary.path), goroutines);
         }
         Ok(())
     }
 
     fn notices(&mut self) {
         for notice in self.engine.pipeline.take_notices() {
-            match notice {
-                Notice::Ended { pid, .. } => self.ended |= pid == self.pid,
-                Notice::Exec { pid } => self.replaced(pid),
-                // Only the process itself is traced.
-                Notice::Adopted { .. } => {}
+            let Self { family, engine, .. } = self;
+            match (notice, family) {
+                (Notice::Ended { pid, .. }, _) if pid == self.pid => self.ended = true,
+                (Notice::Exec { pid }, _) if pid == self.pid => self.replaced(pid),
+                (Notice::Ended { pid, ts }, Some(family)) => family.ended(engine, pid, ts),
+                (Notice::Adopted { pid }, Some(family)) => family.adopted(engine, pid),
+                // What another program in another process means was decided when it came out of the ring.
+                _ => {}
             }
         }
     }
@@ -285,11 +348,15 @@ impl Recorder {
 
     /// Finds out what a process runs, and puts probes on its Go runtime.
     fn look_at_program(&mut self, pid: u32, begins: Option<u64>) -> Result<()> {
+        let _patience = Patience::new(ATTACHING, !self.quiet);
         for _ in 0..ATTEMPTS {
             let info = ProcessInfo::read(pid)?;
             let inspected = go::inspect(pid)?;
             self.facts = facts(&info, &inspected, self.options.level);
             self.engine.pipeline.add_process(&self.facts, begins);
+            if let Some(family) = &mut self.family {
+                family.root_is(self.facts.clone());
+            }
             let file = Path::new(&info.exe).file_name();
             self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let missing = self.trace_go(pid, &inspected, begins.is_none());
@@ -342,8 +409,11 @@ impl Recorder {
         };
         self.scope = scope;
         let target = attachable.clone().with_probes(probes).target(self.options);
-        let attached = inspected
-            .attach(attachable, &mut self.probes, scope, ..=self.options.level)
+        let attached = {
+            let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+            inspected.attach(attachable, &mut probes, scope, ..=self.options.level)
+        };
+        let attached = attached
             .map(|uprobes| self.uprobes = uprobes)
             .and_then(|()| self.engine.kernel.set_target(pid, target));
         if let Err(error) = attached {
@@ -382,7 +452,7 @@ impl Recorder {
     }
 
     /// Says what a quiet recording says, too: that something is missing in it.
-    fn warn(&mut self, message: &str) {
+    pub fn warn(&mut self, message: &str) {
         self.status.clear();
         tell(message);
     }

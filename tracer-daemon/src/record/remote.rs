@@ -24,7 +24,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 
 /// A connection to the daemon, if one runs and is meant.
 pub fn daemon(args: &Attach) -> Result<Option<Client>> {
-    if args.no_daemon || args.recording.db.is_some() {
+    if args.no_daemon || args.recording.db.is_some() || args.recording.follow {
         return Ok(None);
     }
     let path = args.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));

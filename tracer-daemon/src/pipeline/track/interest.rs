@@ -26,6 +26,11 @@ impl Tracker {
         self.entities.events_of(pid)
     }
 
+    /// How many processes traced ones have created.
+    pub fn children(&self) -> u64 {
+        self.children
+    }
+
     /// See [`crate::pipeline::Pipeline::refuse`].
     pub fn refuse(&mut self, pid: u32) {
         self.refused.insert(pid);
@@ -139,6 +144,7 @@ impl Tracker {
         let is_process = event.child_tgid != event.parent_tgid;
         self.entities.forked(event, creator);
         if is_process {
+            self.children += 1;
             self.begins(event.child_tgid, event.header.ts, true, losses);
         }
         let Self { entities, strings, stacks, closed, threads, doubts, on_thread, .. } = self;

@@ -171,6 +171,8 @@ pub struct Tracker {
     adopts: bool,
     /// Processes that are not traced although events of them may come.
     refused: FxHashSet<u32>,
+    /// Processes that traced processes have created.
+    children: u64,
 }
 
 impl Tracker {
@@ -194,6 +196,7 @@ impl Tracker {
             decided: FxHashMap::default(),
             adopts: false,
             refused: FxHashSet::default(),
+            children: 0,
         }
     }
 

@@ -80,7 +80,11 @@ impl Recorder {
 
     /// Sees to it that probes and the breakpoints of a debugger do not overwrite each other.
     pub(super) fn watch_code(&mut self) {
-        let stopped = self.engine.pipeline.take_ptrace_stopped().contains(&self.pid);
+        let stopped = self.engine.pipeline.take_ptrace_stopped();
+        if let Some(family) = &self.family {
+            family.stopped(&stopped);
+        }
+        let stopped = stopped.contains(&self.pid);
         if self.options.level == Level::Sched || self.ended {
             return;
         }
@@ -140,8 +144,10 @@ impl Recorder {
         // If they cannot be put back, it is as if they had never been there.
         if let Some(inspected) = inspected
             && let Some(Ok(go)) = &inspected.go
-            && let Ok(uprobes) =
-                inspected.attach(go, &mut self.probes, self.scope, ..=self.options.level)
+            && let Ok(uprobes) = {
+                let mut probes = self.probes();
+                inspected.attach(go, &mut probes, self.scope, ..=self.options.level)
+            }
         {
             self.uprobes = uprobes;
             self.tell_of_stay(&debugger);
