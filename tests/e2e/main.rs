@@ -4,6 +4,7 @@
 //! They need root, and share the machine's CPUs with what they trace: run them one at a time.
 
 mod anywhere;
+mod attach_states;
 mod bad_input;
 mod command_line;
 mod crowds;

@@ -16,10 +16,11 @@ const KERNEL_PACKAGE: &str = "tracer-ebpf";
 /// The package whose tests trace real processes.
 const TESTS_PACKAGE: &str = "tracer-tests";
 
-/// How long and how often tests do in a full run what is short otherwise: 500 attaches, 10,000 damaged files, a fuzzer for
+/// How long and how often tests do in a full run what is short otherwise: 500 attaches, 450 that are looked at closely, 10,000 damaged files, a fuzzer for
 /// ten minutes, processes for five, the daemon killed 50 times and stopped for 10 s, an hour of mixed load.
-const FULL: [(&str, &str); 7] = [
+const FULL: [(&str, &str); 8] = [
     ("TRACER_SOAK_CYCLES", "125"),
+    ("TRACER_ATTACH_CYCLES", "50"),
     ("TRACER_MUTATIONS", "2500"),
     ("TRACER_FUZZ_SECONDS", "600"),
     ("TRACER_STORM_SECONDS", "300"),

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::target::go::snapshot::{SnapGoroutine, SnapProc, SnapStack, Snapshot};
 
+/// runtime/runtime2.go, _Psyscall (before Go 1.26): a P that still belongs to a thread in a system call, but does not say to
+/// which one.
+const P_SYSCALL: u32 = 2;
 /// runtime/runtime2.go, _Pdead: a P that GOMAXPROCS does not allow any more.
 const P_DEAD: u32 = 4;
 
@@ -91,7 +94,13 @@ impl Existing {
         }
         // All goroutines of a process were read before its Ps.
         for found in self.procs.extract_if(.., |found| found.at < ts) {
-            for proc in found.procs.iter().filter(|proc| proc.status != P_DEAD) {
+            let known = |proc: &&SnapProc| match proc.status {
+                P_DEAD => false,
+                // The next event of it tells whose it was.
+                P_SYSCALL => proc.tid.is_some(),
+                _ => true,
+            };
+            for proc in found.procs.iter().filter(known) {
                 let holder = proc.tid.map(|tid| cx.entities.thread_of(found.pid, tid));
                 procs.existed(found.upid, proc.id, holder, found.at, cx);
             }
@@ -124,6 +133,7 @@ fn settle_goroutine(found: &Found, goroutines: &mut Goroutines, cx: &mut Context
         state,
         reason: one.wait_reason,
         preempted: one.status == PREEMPTED,
+        is_current: one.is_current,
         place,
         at: one.read_until,
         stack_id: found.stack_id,

@@ -29,6 +29,8 @@ impl Tracker {
         } = self;
         let cx = &mut Context { entities, strings, stacks, closed, losses, doubts, on_thread };
         let ts = event.header().ts;
+        goroutines.heard(upid, ts);
+        procs.heard(upid, ts);
         let (proc, tick) = match event {
             // In a call it has none that it could use.
             Event::GoStatus(e) if e.old != SYSCALL => (e.proc, e.tick),

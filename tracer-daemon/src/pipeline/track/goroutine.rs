@@ -73,6 +73,8 @@ pub struct Track {
     goes_on_with: Option<u32>,
     /// It was there before the recording, and this is its first interval.
     first: bool,
+    /// The open interval is what the memory of the process showed, and no event has told of it so far.
+    read: bool,
     /// Thread on which it took part in a switch of coroutines, until its next change.
     switched_by: Option<u32>,
 }
@@ -102,6 +104,7 @@ impl Track {
             left_syscall: None,
             goes_on_with: None,
             first: false,
+            read: false,
             switched_by: None,
         }
     }
@@ -123,6 +126,7 @@ impl Track {
             left_syscall: None,
             goes_on_with: None,
             first: true,
+            read: false,
             switched_by: None,
         }
     }
@@ -141,10 +145,22 @@ impl Track {
         }
     }
 
-    /// The stack at which it is in its open interval.
-    pub fn at_stack(&mut self, stack_id: Option<i64>) {
+    /// Its open interval was read from memory, with this stack.
+    pub fn was_read(&mut self, stack_id: Option<i64>) {
+        self.read = true;
         if let Some((_, row)) = &mut self.open {
             row.stack_id = stack_id;
+        }
+    }
+
+    /// A thread enters a system call for it. If its memory already showed it in one, that was on the way in: it ran.
+    pub fn enters_syscall(&mut self, cx: &mut Context<'_>) {
+        if self.read
+            && self.in_syscall()
+            && let Some((state, row)) = &mut self.open
+        {
+            (*state, row.state) = (State::Running, cx.strings.intern(word::RUNNING));
+            row.stack_id = None;
         }
     }
 
@@ -194,7 +210,8 @@ impl Track {
     }
 
     /// Before the first event of a goroutine that existed when the recording began, it was in the
-    /// state that this event ends, since `since`: any change would have been an event.
+    /// state that this event ends, since `since`: any change would have been an event. If its memory showed another one, that
+    /// was about to change: the hit of a probe came just before the recording, and the change itself just after the read.
     pub fn backfill(
         &mut self,
         since: Option<i64>,
@@ -203,10 +220,24 @@ impl Track {
         place: Place,
         cx: &mut Context<'_>,
     ) {
-        if !std::mem::take(&mut self.first) {
-            return;
+        let is_first = std::mem::take(&mut self.first);
+        if self.read && state != State::Syscall {
+            self.settle_syscall(cx);
         }
-        let Some(ts) = since else { return };
+        let ts = match self.open {
+            // On its way out of a system call without a P it looks as if it ran.
+            Some((read, row)) if self.read => {
+                if read == state || (read, state) == (State::Running, State::Syscall) {
+                    return;
+                }
+                self.was_on(row.utid, cx);
+                row.ts
+            }
+            _ => match since {
+                Some(ts) if is_first => ts,
+                _ => return,
+            },
+        };
         let on_thread = matches!(state, State::Running | State::Syscall);
         let row = GoroutineState {
             ts,
@@ -245,6 +276,7 @@ impl Track {
         self.left_syscall = None;
         self.goes_on_with = None;
         self.switched_by = None;
+        let was_read = std::mem::take(&mut self.read);
         self.was_on(self.open.and_then(|(_, row)| row.utid), cx);
         match self.open.take() {
             Some((_, row)) if cx.doubts(Subject::Goroutines, row.ts, change.ts.cast_signed()) => {
@@ -255,6 +287,9 @@ impl Track {
                 if state == change.from
                     || (state == State::Running && change.from == State::Syscall) =>
             {
+                // The P was read later than the goroutine.
+                let proc = row.proc.filter(|_| !was_read || change.place.proc.is_none());
+                let row = GoroutineState { proc, ..row };
                 self.close(state, row, change.ts, change.place, cx);
             }
             Some(other) => {

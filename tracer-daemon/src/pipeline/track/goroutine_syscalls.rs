@@ -89,6 +89,9 @@ impl Goroutines {
         let known_to_scheduler = event.gstatus == u32::from(SYSCALL) && !self.tells_of_calls(upid);
         let track = self.track(upid, event.goid)?;
         let ugid = track.row.ugid;
+        if known_to_scheduler {
+            track.enters_syscall(cx);
+        }
         if known_to_scheduler && track.goes_on(event.nr) {
             self.in_syscall.insert(utid, (upid, event.goid));
         } else if known_to_scheduler && !track.in_syscall() {

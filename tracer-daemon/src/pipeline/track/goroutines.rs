@@ -32,6 +32,8 @@ pub struct Met {
     pub reason: u8,
     /// It waits because the GC stopped it.
     pub preempted: bool,
+    /// Its thread has it as the one that it runs, whatever its status says: it is only marked as waiting, or about to be.
+    pub is_current: bool,
     /// Where it runs, if it does.
     pub place: Option<Place>,
     /// When that was read (ns).
@@ -44,7 +46,7 @@ struct Process {
     runtime: Arc<GoRuntime>,
     /// Load address minus address in the file.
     bias: u64,
-    /// All its goroutines are traced since (ns).
+    /// All its goroutines are traced since then at the latest (ns); see [`Goroutines::heard`].
     since: i64,
     goroutines: FxHashMap<u64, Track>,
     /// Those that ended while the ones that were there before are still being put in their place.
@@ -79,10 +81,11 @@ impl Process {
         }
     }
 
-    /// Since when all its goroutines are traced, if no event until `ts` (ns) is missing.
+    /// Since when all its goroutines are traced, if that was before `ts` (ns) and no event since then is missing.
     fn since_if_complete(&self, ts: u64, cx: &Context<'_>) -> Option<i64> {
-        let lost = cx.doubts(Subject::Goroutines, self.since, ts.cast_signed());
-        (!lost).then_some(self.since)
+        let ts = ts.cast_signed();
+        let lost = cx.doubts(Subject::Goroutines, self.since, ts);
+        (self.since < ts && !lost).then_some(self.since)
     }
 
     /// Begins to track a goroutine; the end of another one with its number was lost.
@@ -148,6 +151,14 @@ impl Goroutines {
         );
     }
 
+    /// An event of the process came at `ts` (ns). The first ones may be older than what is known of when its tracing
+    /// began: that is looked at only after the kernel programs have been told of the process.
+    pub fn heard(&mut self, upid: i64, ts: u64) {
+        if let Some(process) = self.processes.get_mut(&upid) {
+            process.since = process.since.min(ts.cast_signed());
+        }
+    }
+
     /// The runtime of a process, and its load address minus the address in its file.
     pub fn runtime(&self, upid: i64) -> Option<(&GoRuntime, u64)> {
         self.processes.get(&upid).map(|process| (&*process.runtime, process.bias))
@@ -174,7 +185,8 @@ impl Goroutines {
             return;
         }
         let mut state = met.state;
-        if state == State::Waiting && process.runtime.names.runs_nevertheless(met.reason) {
+        let runs = met.is_current || process.runtime.names.runs_nevertheless(met.reason);
+        if state == State::Waiting && runs {
             state = State::Running;
         }
         let reason = match state {
@@ -201,10 +213,19 @@ impl Goroutines {
         if met.place.is_some() || !on_thread {
             let since = self.ran_since(since, state, utid);
             track.backfill(since, state, reason, place, cx);
-            track.at_stack(met.stack_id);
+            track.was_read(met.stack_id);
         }
         if state == State::Syscall {
-            self.in_syscall.insert(utid, (upid, met.goid));
+            match self.left_unknown.get(&utid) {
+                // The kernel's part of the call is over; the status changes later.
+                Some(&left) => {
+                    track.leave_syscall(left.cast_unsigned(), None);
+                    self.left_syscall.insert(utid, met.goid);
+                }
+                None => {
+                    self.in_syscall.insert(utid, (upid, met.goid));
+                }
+            }
         }
         if let Some(process) = self.processes.get_mut(&upid) {
             process.goroutines.insert(met.goid, track);

@@ -347,6 +347,11 @@ impl Tracker {
                 let upid = cx.entities.process(e.tgid);
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 threads.enters_call(e, upid, utid, &mut cx);
+                // The goroutine is looked for only once the process is a target.
+                if e.goid != 0 {
+                    goroutines.heard(upid, header.ts);
+                    procs.heard(upid, header.ts);
+                }
                 let stack = cx.stack(upid, e.stack);
                 // Where the scheduler tells of its calls, those of the kernel are within them.
                 if !goroutines.tells_of_calls(upid)

@@ -13,10 +13,12 @@ use super::{Context, doubt::Subject, dur};
 const MAX_PROCS: i32 = 1 << 16;
 
 struct Process {
-    /// All its Ps are traced since (ns).
+    /// All its Ps are traced since then at the latest (ns); see [`Procs::heard`].
     since: u64,
     /// The open interval of every P that was heard of; none if what it does is not known.
     procs: FxHashMap<i32, Option<ProcState>>,
+    /// Those whose open interval is what the memory of the process showed: no event has told of them so far.
+    read: FxHashSet<i32>,
     /// Those that have been taken from the thread of their open interval, by one that is still to be
     /// heard of.
     taken: FxHashSet<i32>,
@@ -101,16 +103,17 @@ impl Process {
     /// Ends the interval of a P that is open, if one is.
     fn end(&mut self, proc: i32, ts: u64, cx: &mut Context<'_>) {
         self.taken.remove(&proc);
+        self.read.remove(&proc);
         if let Some(row) = self.procs.get_mut(&proc).and_then(Option::take) {
             let row = known(row, ts.cast_signed(), cx);
             cx.closed.proc_state.push(ProcState { dur: dur(row.ts, ts), ..row });
         }
     }
 
-    /// Since when all its Ps are traced, if no event until `ts` (ns) is missing.
+    /// Since when all its Ps are traced, if that was before `ts` (ns) and no event since then is missing.
     fn since_if_complete(&self, ts: u64, cx: &Context<'_>) -> Option<u64> {
         let lost = cx.doubts(Subject::Procs, self.since.cast_signed(), ts.cast_signed());
-        (!lost).then_some(self.since)
+        (self.since < ts && !lost).then_some(self.since)
     }
 
     /// The interval in which a P that is heard of for the first time was until `ts` (ns).
@@ -119,6 +122,18 @@ impl Process {
             && let Some(since) = self.since_if_complete(ts, cx)
         {
             self.change(upid, proc, holder, since, cx);
+        }
+    }
+
+    /// An event tells who had a P until now. If its memory showed something else, that was about to change: the hit of a probe
+    /// came just before the recording, and the change itself just after the read.
+    fn correct(&mut self, upid: i64, proc: i32, holder: Holder, cx: &mut Context<'_>) {
+        if self.read.remove(&proc)
+            && let Some(row) = self.open(proc)
+            && row.utid != holder
+        {
+            self.procs.remove(&proc);
+            self.change(upid, proc, holder, row.ts.cast_unsigned(), cx);
         }
     }
 
@@ -136,6 +151,7 @@ impl Process {
     /// What is known of a P is wrong: what it did since the beginning of its open interval is not known.
     fn forget(&mut self, proc: i32, kind: &'static str, ts: u64, cx: &mut Context<'_>) {
         self.taken.remove(&proc);
+        self.read.remove(&proc);
         if let Some(row) = self.procs.get_mut(&proc).and_then(Option::take) {
             cx.drop_interval(kind, ts, &row);
             if ts.cast_signed() > row.ts {
@@ -165,9 +181,22 @@ impl Procs {
 
     /// The Ps of a process, built with Go 1.`minor`, are traced since `since` (ns).
     pub fn add_process(&mut self, upid: i64, minor: u32, since: u64) {
-        let (procs, taken) = (FxHashMap::default(), FxHashSet::default());
-        let process = Process { since, procs, taken, count: None, reacquires: minor <= 25 };
+        let process = Process {
+            since,
+            procs: FxHashMap::default(),
+            read: FxHashSet::default(),
+            taken: FxHashSet::default(),
+            count: None,
+            reacquires: minor <= 25,
+        };
         self.processes.insert(upid, process);
+    }
+
+    /// As [`Goroutines::heard`](super::goroutines::Goroutines::heard).
+    pub fn heard(&mut self, upid: i64, ts: u64) {
+        if let Some(process) = self.processes.get_mut(&upid) {
+            process.since = process.since.min(ts);
+        }
     }
 
     pub fn events_were_lost(&mut self) {
@@ -188,8 +217,11 @@ impl Procs {
         };
         let Ok(proc) = i32::try_from(proc) else { return };
         // A thread has one P: an event since then has told of another one.
-        if holder.is_none_or(|utid| process.held_by(utid).is_none()) {
+        if holder.is_none_or(|utid| process.held_by(utid).is_none())
+            && !process.procs.contains_key(&proc)
+        {
             process.backfill(upid, proc, holder, read, cx);
+            process.read.insert(proc);
         }
     }
 
@@ -201,6 +233,13 @@ impl Procs {
             return;
         };
         let call = self.calls.get_mut(&utid).filter(|call| call.is_open);
+        // Nobody had it, and the thread had none.
+        process.correct(upid, event.proc, None, cx);
+        if let Some(other) = process.held_by(utid).filter(|other| process.read.contains(other))
+            && call.is_none()
+        {
+            process.correct(upid, other, None, cx);
+        }
         if let Some(other) = process.held_by(utid)
             && other != event.proc
         {
@@ -263,6 +302,9 @@ impl Procs {
         let Some(process) = self.processes.get_mut(&upid) else {
             return;
         };
+        if own {
+            process.correct(upid, event.proc, Some(utid), cx);
+        }
         match process.open(event.proc).map(|row| row.utid) {
             // It has been told already that the P lost its thread.
             Some(None) if !own => return,

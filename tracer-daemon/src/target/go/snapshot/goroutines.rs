@@ -222,6 +222,7 @@ impl Process<'_> {
             is_in_bubble: field(g, l.g_bubble) != 0,
             bubble_id: None,
             tid: None,
+            is_current: false,
             proc: None,
             stack: SnapStack::Unreadable,
             read_from: 0,
@@ -252,7 +253,8 @@ impl Process<'_> {
             let Some(thread) = threads.get(&read.m) else { continue };
             read.goroutine.tid = thread.tid;
             // The thread may have gone on to another goroutine since.
-            if read.goroutine.status == RUNNING && thread.curg == read.address {
+            read.goroutine.is_current = thread.curg == read.address;
+            if read.goroutine.status == RUNNING && read.goroutine.is_current {
                 let proc = procs.iter().find(|proc| proc.address == thread.p);
                 read.goroutine.proc = proc.map(|proc| proc.proc.id);
             }

@@ -91,6 +91,8 @@ pub struct SnapGoroutine {
     pub bubble_id: Option<u64>,
     /// Kernel's id of the thread that it is on.
     pub tid: Option<u32>,
+    /// Whether its thread had it as the one that it runs, some time after it was read.
+    pub is_current: bool,
     /// Number of the P that its thread holds, while it runs.
     pub proc: Option<u32>,
     /// Its frames.
