@@ -8,7 +8,8 @@ use tracer_tests::{
     oracle::{
         Event, State,
         census::{Family, census, compare, sums},
-        profile, stacks,
+        profile::{self, Allowed, Kind},
+        stacks,
         timeline::{Change, forks, lengths, timelines},
     },
 };
@@ -135,7 +136,8 @@ fn states(recorded: &Recorded, ours: &[Event], wrong: &mut Wrong) {
     }
     // In the older format a call that did not block has no length.
     let is_known = |change: &Change| change.to != State::Syscall && change.kind != "syscall end";
-    let lengths = lengths(&go, &ours, |change| !recorded.is_v1 || is_known(change));
+    let lengths =
+        lengths(&go, &ours, &recorded.skew(), |change| !recorded.is_v1 || is_known(change));
     if lengths.off.len() * 100 > lengths.compared {
         let (off, compared) = (lengths.off.len(), lengths.compared);
         let _ = writeln!(wrong.times, "{off} of {compared} intervals have other lengths:");
@@ -168,15 +170,28 @@ fn frames(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
 
 fn profiles(recorded: &Recorded, wrong: &mut String) -> Result<()> {
     let (go, ours) = (Go::find()?, recorded.export_of_trace()?);
-    for kind in profile::Kind::ALL {
+    let (timelines, skew) = (timelines(&recorded.rows_of_trace()?), recorded.skew());
+    for kind in Kind::ALL {
         // In the older format a call that did not block has no length, and some events that make goroutines
         // runnable have no stack.
-        if recorded.is_v1 && [profile::Kind::Syscall, profile::Kind::Sched].contains(&kind) {
+        if recorded.is_v1 && [Kind::Syscall, Kind::Sched].contains(&kind) {
             continue;
         }
         let [theirs, ours] = [&recorded.trace, &ours].map(|file| profile::read(&go, kind, file));
-        for difference in profile::compare(&theirs?, &ours?).iter().take(5) {
+        let is_of_kind = |begin: &Change, end: &Change| match kind {
+            Kind::Net => begin.kind == "block: network",
+            Kind::Sync => begin.to == State::Waiting && begin.kind != "block: network",
+            Kind::Syscall => begin.to == State::Syscall,
+            Kind::Sched => (begin.to, end.to) == (State::Runnable, State::Running),
+        };
+        let (interval, off) = skew.of_intervals(&timelines, is_of_kind);
+        let allowed = Allowed { interval, more: off + skew.costs.interrupt() };
+        let differences = profile::compare(&theirs?, &ours?, allowed);
+        for difference in differences.iter().take(5) {
             let _ = writeln!(wrong, "profile {}: {difference}", kind.name());
+        }
+        if !differences.is_empty() {
+            let _ = writeln!(wrong, "  allowed were {allowed:?}");
         }
     }
     Ok(())

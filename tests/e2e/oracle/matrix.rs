@@ -5,17 +5,20 @@
 use anyhow::{Result, ensure};
 use tracer_tests::go::Variant;
 
-use super::compare;
+use super::{By, compare};
 
 /// A module of tests: all of the programs, built with one version in one way.
 macro_rules! tests {
     ($module:ident: $minor:literal $variant:ident: $($program:ident)+) => {
+        tests! { $module: $minor $variant Run: $($program)+ }
+    };
+    ($module:ident: $minor:literal $variant:ident $by:ident: $($program:ident)+) => {
         mod $module {
             use super::*;
             $(
                 #[test]
                 fn $program() -> Result<()> {
-                    compare(stringify!($program), $minor, Variant::$variant)
+                    compare(stringify!($program), $minor, Variant::$variant, By::$by)
                 }
             )+
         }
@@ -25,19 +28,22 @@ macro_rules! tests {
 /// One test of all the programs, built with one version in one way.
 macro_rules! full {
     ($name:ident: $minor:literal $variant:ident: $($program:ident)+) => {
+        full! { $name: $minor $variant Run: $($program)+ }
+    };
+    ($name:ident: $minor:literal $variant:ident $by:ident: $($program:ident)+) => {
         #[test]
         #[ignore = "part of cargo xtask test --full"]
         fn $name() -> Result<()> {
-            all(&[$(stringify!($program)),+], $minor, Variant::$variant)
+            all(&[$(stringify!($program)),+], $minor, Variant::$variant, By::$by)
         }
     };
 }
 
 /// Compares all of the programs, and says of each what is wrong.
-fn all(programs: &[&str], minor: &str, variant: Variant) -> Result<()> {
+fn all(programs: &[&str], minor: &str, variant: Variant, by: By) -> Result<()> {
     let wrong: Vec<String> = programs
         .iter()
-        .filter_map(|program| compare(program, minor, variant).err())
+        .filter_map(|program| compare(program, minor, variant, by).err())
         .map(|error| format!("{error:#}"))
         .collect();
     ensure!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), programs.len(), wrong.join("\n"));
@@ -47,6 +53,23 @@ fn all(programs: &[&str], minor: &str, variant: Variant) -> Result<()> {
 tests! { go1_27: "1.27" Plain:
     daisy pingpong httpload mutex busy coroutine blocking selecttimer
     lockosthread cgo panicking usertrace sched signals
+}
+// Attached to while they run.
+tests! { go1_27_attached: "1.27" Plain Attach:
+    httpload mutex
+}
+full! { full_go1_27_attached: "1.27" Plain Attach:
+    daisy pingpong gcheavy busy coroutine blocking selecttimer tcpecho lockosthread cgo panicking usertrace
+    sched signals
+}
+tests! { go1_25_attached: "1.25" Plain Attach:
+    blocking
+}
+full! { full_go1_25_attached: "1.25" Plain Attach:
+    httpload mutex gcheavy tcpecho cgo signals
+}
+full! { full_go1_21_attached: "1.21" Plain Attach:
+    httpload mutex gcheavy blocking cgo
 }
 full! { full_go1_27: "1.27" Plain:
     gcheavy tcpecho

@@ -8,17 +8,18 @@ mod matrix;
 mod recorded;
 
 use checks::{SOURCES, check};
-use recorded::record;
+use recorded::{By, record};
 
-/// How often a program is run when nothing but times is wrong.
+/// How often a program is run when nothing but times is wrong: a hypervisor may take a CPU away between two readings of the
+/// clock, of which nothing tells.
 const RUNS: u32 = 3;
 
-/// Records a program that records itself, and compares the database and the export with that.
-fn compare(name: &str, minor: &str, variant: Variant) -> Result<()> {
+/// Records a program that records itself, by starting it or by attaching to it, and compares the database and the export with that.
+fn compare(name: &str, minor: &str, variant: Variant, by: By) -> Result<()> {
     let compare = || {
         let mut times = String::new();
         for _ in 0..RUNS {
-            let recorded = record(name, minor, variant)?;
+            let recorded = record(name, minor, variant, by)?;
             let wrong = SOURCES
                 .iter()
                 .map(|source| check(&recorded, *source))
@@ -33,5 +34,5 @@ fn compare(name: &str, minor: &str, variant: Variant) -> Result<()> {
         ensure!(times.is_empty(), "in {RUNS} runs:\n{times}");
         Ok(())
     };
-    compare().with_context(|| format!("{name}, Go {minor}, {variant:?}"))
+    compare().with_context(|| format!("{name}, Go {minor}, {variant:?}, {by:?}"))
 }

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fs,
     path::PathBuf,
+    process::Command,
     sync::Arc,
     thread::available_parallelism,
     time::Duration,
@@ -11,8 +13,17 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tracer_tests::{
     go::{Go, Variant},
-    harness::Database,
-    oracle::{Event, State, WINDOW, What, census::HEAP_LIVE, read, reasons::in_v1, rows, window},
+    harness::{Database, Process},
+    oracle::{
+        Event, State, WINDOW, What,
+        census::HEAP_LIVE,
+        read,
+        reasons::in_v1,
+        rows,
+        skew::{Costs, OffCpu},
+        timeline::Skew,
+        window,
+    },
 };
 
 /// A program of `tests/programs/go`, and how it is run.
@@ -109,15 +120,31 @@ pub struct Recorded {
     pub trace: PathBuf,
     /// How long before and after the window's beginning that trace begins and ends, in ns.
     around: (i64, i64),
+    /// What it cost the program to be watched.
+    costs: Costs,
+    /// When its threads had no CPU.
+    off: OffCpu,
 }
+
+/// How tracerd comes to a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// It starts it.
+    Run,
+    /// It attaches to it while it runs; the window begins after that.
+    Attach,
+}
+
+/// How long a program may take.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs a program under both.
 ///
 /// # Errors
 /// When something fails, or events were lost.
-pub fn record(name: &str, minor: &str, variant: Variant) -> Result<Recorded> {
+pub fn record(name: &str, minor: &str, variant: Variant, by: By) -> Result<Recorded> {
     let program = PROGRAMS.iter().find(|program| program.name == name).context("no program")?;
-    let label = format!("{name}, Go {minor}, {variant:?}");
+    let label = format!("{name}, Go {minor}, {variant:?}, {by:?}");
     let number: u32 = minor.trim_start_matches("1.").parse()?;
     ensure!(number >= program.since, "it needs Go 1.{}", program.since);
     let database = Database::new()?;
@@ -130,7 +157,19 @@ pub fn record(name: &str, minor: &str, variant: Variant) -> Result<Recorded> {
         command.extend(program.flags_v1);
     }
     command.extend(["-trace", file.to_str().context("an odd path")?]);
-    let ended = database.record(&["--level", "full"], &command, Duration::from_secs(300))?;
+    let ended = match by {
+        By::Run => database.record(&["--level", "full"], &command, LIMIT)?,
+        By::Attach => {
+            let begin = database.dir().join("begin");
+            let mut run = Command::new(command[0]);
+            let program = Process::start(run.args(&command[1..]).env("WINDOW_AFTER", &begin))?;
+            let tracerd = database.attach(program.pid(), &["--level", "full"])?;
+            fs::write(begin, "")?;
+            let ended = program.wait(LIMIT)?;
+            tracerd.wait(LIMIT)?.ok()?;
+            ended
+        }
+    };
     ensure!(ended.code() == program.exit_code, "{ended:#?}");
     database.is_complete()?;
     let mut whole = read(&Go::find()?, &file)?;
@@ -143,7 +182,9 @@ pub fn record(name: &str, minor: &str, variant: Variant) -> Result<Recorded> {
     let begin = go.first().context("no event")?.time;
     let around = (begin - first, last - begin);
     let tells_stops = number >= 21;
-    Ok(Recorded { label, database, go, is_v1, tells_stops, trace: file, around })
+    let (costs, off) = (Costs::read(&file)?, OffCpu::read(&database)?);
+    eprintln!("{label}: {costs:?} ns");
+    Ok(Recorded { label, database, go, is_v1, tells_stops, trace: file, around, costs, off })
 }
 
 /// The programs of the table, for what a test needs of it.
@@ -166,6 +207,22 @@ impl Recorded {
         events(rows::events(&self.database)?, self.is_v1).context("from the database")
     }
 
+    /// What the database holds of the time in which Go's trace was written.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn rows_of_trace(&self) -> Result<Vec<Event>> {
+        let (from, to) = self.time_of_trace()?;
+        let mut events = rows::events(&self.database)?;
+        events.retain(|event| (from..=to).contains(&event.time));
+        Ok(events)
+    }
+
+    /// What explains that lengths differ.
+    pub fn skew(&self) -> Skew<'_> {
+        Skew { costs: self.costs, off: &self.off, is_v1: self.is_v1 }
+    }
+
     /// Writes the export, a Go trace, and returns its path.
     ///
     /// # Errors
@@ -179,11 +236,17 @@ impl Recorded {
     /// # Errors
     /// When `tracer` fails.
     pub fn export_of_trace(&self) -> Result<PathBuf> {
+        let (from, to) = self.time_of_trace()?;
+        let [from, to] = [from, to].map(|ts| ts.to_string());
+        Ok(self.database.export(&["--from", &from, "--to", &to])?.0)
+    }
+
+    /// When Go's trace begins and ends, in ns.
+    fn time_of_trace(&self) -> Result<(i64, i64)> {
         let begin = format!("select created_ts from goroutine where start_func = '{}'", WINDOW[0]);
         let begin = self.database.number(&begin)?;
         let (before, after) = self.around;
-        let [from, to] = [begin - before, begin + after].map(|ts| ts.to_string());
-        Ok(self.database.export(&["--from", &from, "--to", &to])?.0)
+        Ok((begin - before, begin + after))
     }
 
     /// What the export holds of the window, as Go's own parser reads it.

@@ -15,6 +15,7 @@ mod parse;
 pub mod profile;
 pub mod reasons;
 pub mod rows;
+pub mod skew;
 pub mod stacks;
 pub mod timeline;
 

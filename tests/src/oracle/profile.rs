@@ -12,18 +12,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tempfile::NamedTempFile;
 
+use super::skew::Longer;
 use crate::go::Go;
-
-/// How much the mean length of the intervals may differ, in ns, beyond 2 %; of intervals of a few
-/// microseconds the two clocks' places differ by more than that. Go's tracer tells that a goroutine
-/// parks before its status changes, where the probe is, and that it is ready after that: measured
-/// with 611 to 10489 intervals a profile, its waits were 0.40 to 0.57 us longer (Go 1.27, 1.25), and its system
-/// calls up to 0.3 us shorter (1.25, 1.23). On a machine with more threads than CPUs the means of single runs
-/// were up to 1.8 us apart, which another run has to make up for.
-pub const SKEW: i64 = 1000;
-
-/// What an interrupt between the two may add, in ns.
-const INTERRUPT: i64 = 20_000;
 
 /// What the samples of a profile consist of.
 const COLUMNS: &str = "contentions/count delay/nanoseconds";
@@ -174,9 +164,18 @@ impl fmt::Display for Difference {
     }
 }
 
-/// The functions whose times differ by more than 2 %, [`SKEW`] an interval and one interrupt.
-/// Functions that have neither 1 % of the total nor 10 ms are left out.
-pub fn compare(go: &Profile, ours: &Profile) -> Vec<Difference> {
+/// By how much the times of a profile may differ, beyond 2 %.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Each interval.
+    pub interval: Longer,
+    /// All together, in ns: threads that had no CPU, and an interrupt.
+    pub more: i64,
+}
+
+/// The functions whose times differ by more than 2 % and what is allowed. Functions that have neither 1 % of the total nor
+/// 10 ms are left out.
+pub fn compare(go: &Profile, ours: &Profile, allowed: Allowed) -> Vec<Difference> {
     let least = (go.total.ns.max(ours.total.ns) / 100).min(10_000_000);
     let functions: BTreeSet<&Arc<str>> = go.functions.keys().chain(ours.functions.keys()).collect();
     let mut differences: Vec<Difference> = functions
@@ -187,8 +186,8 @@ pub fn compare(go: &Profile, ours: &Profile) -> Vec<Difference> {
         })
         .filter(|Difference { times: (go, ours), .. }| {
             let longer = go.ns.max(ours.ns);
-            let skew = go.intervals.max(ours.intervals) * SKEW;
-            longer >= least && (go.ns - ours.ns).abs() > longer / 50 + skew + INTERRUPT
+            let skew = allowed.interval.times(go.intervals.max(ours.intervals));
+            longer >= least && !skew.explains(go.ns, ours.ns, longer / 50 + allowed.more)
         })
         .collect();
     differences.sort_by_key(|Difference { times: (go, ours), .. }| -(go.ns - ours.ns).abs());
@@ -227,16 +226,33 @@ mod tests {
         assert!(parse(&text.replace("Loc", "          1          2: 7\nLoc")).is_err());
     }
 
+    /// Nothing but an interrupt.
+    const INTERRUPT: Allowed = Allowed { interval: Longer { go: 0, ours: 0 }, more: 20_000 };
+
     #[test]
     fn more_than_two_in_a_hundred_is_a_difference() {
         let of = |ns| profile(ns, 1);
         let (go, near, far) = (of(10_000_000), of(10_190_000), of(10_300_000));
-        assert_eq!(compare(&go, &near), []);
-        let differences = compare(&go, &far);
+        assert_eq!(compare(&go, &near, INTERRUPT), []);
+        let differences = compare(&go, &far, INTERRUPT);
         assert_eq!(differences.len(), 2, "main.b calls main.a");
         let text = "main.a: Go 10000 us in 1 intervals, ours 10300 us in 1";
         assert_eq!(differences[0].to_string(), text);
         // 7 times as long, but less than an interrupt.
-        assert_eq!(compare(&of(3000), &of(20_000)), []);
+        assert_eq!(compare(&of(3000), &of(20_000), INTERRUPT), []);
+    }
+
+    #[test]
+    fn what_is_allowed_is_allowed_for_each_interval_and_in_one_direction() {
+        // main.a has one interval, main.b that one and two more.
+        let (short, long) = (profile(1_000_000, 2_000_000), profile(1_004_900, 2_009_800));
+        let allowed = Allowed { interval: Longer { go: 5_000, ours: 100 }, more: 0 };
+        let two_percent = |ns: i64| ns - ns / 50;
+        let less = profile(two_percent(1_000_000) - 4_900, two_percent(2_000_000) - 9_800);
+        assert_eq!(compare(&long, &short, allowed), []);
+        assert_eq!(compare(&short, &less, allowed), []);
+        assert_eq!(compare(&less, &short, allowed).len(), 2);
+        let least = profile(two_percent(1_000_000) - 5_100, two_percent(2_000_000) - 10_200);
+        assert_eq!(compare(&short, &least, allowed).len(), 2);
     }
 }

@@ -89,7 +89,7 @@ impl Rows<'_> {
             .map(|row| Ok((integer(&row, "ugid")?, row)))
             .collect::<Result<_>>()?;
         let rows = self.database.sql(
-            "select ts, dur, ugid, state, reason, utid, proc, stack_id, waker_ugid
+            "select ts, dur, ugid, state, reason, utid, proc, stack_id, waker_ugid, waker_utid
              from goroutine_state where state != 'unknown' order by ugid, ts",
         )?;
         let mut before: Option<(i64, State, Place)> = None;
@@ -112,6 +112,15 @@ impl Rows<'_> {
             };
             let mut place = self.place(row);
             place.g = goid;
+            // The thread that changed it: one that makes it ready, or that on which it ran until now.
+            let changed_by = match to {
+                State::Runnable => {
+                    row["waker_utid"].as_i64().and_then(|utid| self.tids.get(&utid)).copied()
+                }
+                State::Waiting => last.map(|(_, _, place)| place.m),
+                _ => None,
+            };
+            place.m = changed_by.unwrap_or(place.m);
             let (stack, start) = if is_new {
                 (self.stack(life), start(life))
             } else {

@@ -1,10 +1,14 @@
 //! The states of each goroutine, one after another, and how long each lasted.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 use super::{
     census::transition,
     event::{Event, State, What},
+    skew::{Costs, Longer, OffCpu},
 };
 
 /// A change of a goroutine's state.
@@ -18,6 +22,18 @@ pub struct Change {
     pub to: State,
     /// What Go's tracer calls it.
     pub kind: String,
+    /// The thread that made it; -1 if it is not known.
+    pub tid: i64,
+    /// Of a goroutine that is made ready: how many the thread made ready one right after the other, this one included.
+    pub together: usize,
+}
+
+impl Change {
+    /// Whether the goroutine waits from now on for something that makes many ready at a time: the network, or the GC.
+    fn is_for_list(&self) -> bool {
+        let reason = self.kind.strip_prefix("block: ").unwrap_or_default();
+        reason == "network" || reason.starts_with("GC")
+    }
 }
 
 /// The changes of each goroutine, by goid. Statuses at the start of a trace are none.
@@ -26,6 +42,8 @@ pub type Timelines = BTreeMap<i64, Vec<Change>>;
 /// The changes of each goroutine.
 pub fn timelines(events: &[Event]) -> Timelines {
     let mut timelines = Timelines::new();
+    // Those that each thread has just made ready.
+    let mut ready: HashMap<i64, Vec<(i64, usize)>> = HashMap::new();
     for event in events {
         let What::Goroutine { goid, from, to, reason, .. } = &event.what else {
             continue;
@@ -34,10 +52,28 @@ pub fn timelines(events: &[Event]) -> Timelines {
             continue;
         }
         let kind = transition(*from, *to, reason);
-        let change = Change { time: event.time, from: *from, to: *to, kind };
-        timelines.entry(*goid).or_default().push(change);
+        let change =
+            Change { time: event.time, from: *from, to: *to, kind, tid: event.m, together: 1 };
+        let changes = timelines.entry(*goid).or_default();
+        changes.push(change);
+        let of_thread = ready.entry(event.m).or_default();
+        if (*from, *to) == (State::Waiting, State::Runnable) {
+            of_thread.push((*goid, changes.len() - 1));
+        } else {
+            are_together(&mut timelines, &std::mem::take(of_thread));
+        }
     }
+    ready.values().for_each(|ready| are_together(&mut timelines, ready));
     timelines
+}
+
+/// These were made ready by one thread, one right after the other.
+fn are_together(timelines: &mut Timelines, ready: &[(i64, usize)]) {
+    for (goid, index) in ready {
+        if let Some(change) = timelines.get_mut(goid).and_then(|changes| changes.get_mut(*index)) {
+            change.together = ready.len();
+        }
+    }
 }
 
 /// Where the two sides stop telling the same of a goroutine.
@@ -138,9 +174,56 @@ pub struct Lengths {
     pub off: Vec<Stretch>,
 }
 
-/// Compares the lengths of the intervals up to where a goroutine's sequences fork. They may differ
-/// by 20 us and 5 %. Intervals are left out if the filter refuses the change that began them.
-pub fn lengths(go: &Timelines, ours: &Timelines, filter: impl Fn(&Change) -> bool) -> Lengths {
+/// What explains that the two sides see other lengths.
+#[derive(Debug)]
+pub struct Skew<'a> {
+    /// What it costs to be watched.
+    pub costs: Costs,
+    /// When threads had no CPU.
+    pub off: &'a OffCpu,
+    /// Whether Go's trace has the format of Go 1.21 and older.
+    pub is_v1: bool,
+}
+
+impl Skew<'_> {
+    /// How much longer an interval between two changes can be on either side.
+    fn longer(&self, begin: &Change, end: &Change) -> Longer {
+        let apart = |change: &Change, together: usize| {
+            self.costs.apart((change.from, change.to), together, self.is_v1)
+        };
+        // All others are made ready one by one.
+        let ended_together = if begin.is_for_list() { end.together } else { 1 };
+        Longer::between(apart(begin, begin.together), apart(end, ended_together))
+    }
+
+    /// How long the thread of one of our changes was without a CPU around it, in ns.
+    fn off(&self, change: &Change) -> i64 {
+        self.off.around(change.tid, change.time, self.costs.reach())
+    }
+
+    /// How much longer any of our intervals of this kind can be on either side, and for how long their threads were without
+    /// a CPU at their ends altogether, in ns. `is_of_kind`: by the changes that begin and end it.
+    pub fn of_intervals(
+        &self,
+        ours: &Timelines,
+        is_of_kind: impl Fn(&Change, &Change) -> bool,
+    ) -> (Longer, i64) {
+        let pairs = ours.values().flat_map(|changes| changes.windows(2));
+        let ends = pairs.map(|pair| (&pair[0], &pair[1])).filter(|(a, b)| is_of_kind(a, b));
+        ends.fold((Longer::default(), 0), |(longer, off), (begin, end)| {
+            (longer.or(self.longer(begin, end)), off + self.off(begin) + self.off(end))
+        })
+    }
+}
+
+/// Compares the lengths of the intervals up to where a goroutine's sequences fork. They may differ by what [`Skew`] explains,
+/// an interrupt and 5 %. Intervals are left out if the filter refuses the change that began them.
+pub fn lengths(
+    go: &Timelines,
+    ours: &Timelines,
+    skew: &Skew<'_>,
+    filter: impl Fn(&Change) -> bool,
+) -> Lengths {
     let mut lengths = Lengths::default();
     for (goid, go) in go {
         let Some(ours) = ours.get(goid) else { continue };
@@ -154,7 +237,9 @@ pub fn lengths(go: &Timelines, ours: &Timelines, filter: impl Fn(&Change) -> boo
             }
             lengths.compared += 1;
             let (go, ours) = (a_end.time - a.time, b_end.time - b.time);
-            if (go - ours).abs() > 20_000 + go / 20 {
+            let off = skew.off(b) + skew.off(b_end);
+            let more = off + skew.costs.interrupt() + go / 20;
+            if !skew.longer(b, b_end).explains(go, ours, more) {
                 let (state, kind) = (a.to, a.kind.clone());
                 lengths.off.push(Stretch { goid: *goid, state, kind, lengths: (go, ours) });
             }
@@ -181,12 +266,18 @@ mod tests {
         timelines(&parse(&lines.join("\n")).expect("it is well formed"))
     }
 
+    /// On a machine where a hit takes 2 us.
+    fn compare(go: &Timelines, ours: &Timelines, filter: impl Fn(&Change) -> bool) -> Lengths {
+        let (costs, off) = (Costs { hit: 2000, event: 500 }, OffCpu::default());
+        lengths(go, ours, &Skew { costs, off: &off, is_v1: false }, filter)
+    }
+
     #[test]
     fn a_trace_equals_itself() {
         let life = life([0, 1000, 2000, 3000]);
         assert_eq!(life[&3].len(), 4);
         assert_eq!(forks(&life, &life), []);
-        assert_eq!(lengths(&life, &life, |_| true), Lengths { compared: 3, off: Vec::new() });
+        assert_eq!(compare(&life, &life, |_| true), Lengths { compared: 3, off: Vec::new() });
     }
 
     #[test]
@@ -200,7 +291,7 @@ mod tests {
         let text = forks[0].to_string();
         assert!(text.contains("unblock at 2 us, start at 3 us"), "{text}");
         // What follows the fork is not compared.
-        assert_eq!(lengths(&all, &fewer, |_| true).compared, 1);
+        assert_eq!(compare(&all, &fewer, |_| true).compared, 1);
     }
 
     #[test]
@@ -221,14 +312,49 @@ mod tests {
     }
 
     #[test]
-    fn lengths_may_differ_a_little() {
-        let go = life([0, 1_000_000, 1_001_000, 2_000_000]);
-        let near = life([5000, 1_074_000, 1_090_000, 2_080_000]);
-        let far = life([0, 1_000_000, 1_022_000, 2_022_000]);
-        assert_eq!(lengths(&go, &near, |_| true).off, []);
-        let off = lengths(&go, &far, |_| true).off;
-        assert_eq!(off.len(), 1);
-        assert_eq!((off[0].state, off[0].lengths), (State::Waiting, (1000, 22_000)));
-        assert_eq!(lengths(&go, &far, |change| change.to == State::Running).compared, 1);
+    fn lengths_may_differ_by_what_being_watched_costs() {
+        // A wait of 1 us, which the unblocking thread's hit and event make longer for Go.
+        let go = life([0, 1_000_000, 1_025_000, 2_000_000]);
+        let near = life([0, 1_002_000, 1_004_000, 1_997_000]);
+        let (shorter, longer) = (
+            life([0, 1_000_000, 1_001_000, 2_000_000]),
+            life([0, 1_000_000, 1_042_500, 2_000_000]),
+        );
+        assert_eq!(compare(&go, &near, |_| true).off, []);
+        for far in [shorter, longer] {
+            let off = compare(&go, &far, |_| true).off;
+            let waits: Vec<_> = off.iter().filter(|s| s.state == State::Waiting).collect();
+            assert_eq!(waits.len(), 1, "{off:?}");
+            assert_eq!(waits[0].lengths.0, 25_000);
+        }
+        assert_eq!(compare(&go, &near, |change| change.to == State::Running).compared, 1);
+    }
+
+    #[test]
+    fn a_thread_without_a_cpu_between_the_readings_explains_it() {
+        let go = life([0, 1_000_000, 4_000_000, 5_000_000]);
+        let ours = life([0, 1_000_000, 1_100_000, 5_000_000]);
+        assert!(!compare(&go, &ours, |_| true).off.is_empty());
+        let off = OffCpu::from([(1, 1_101_000, 2_890_000)]);
+        let skew = Skew { costs: Costs { hit: 2000, event: 500 }, off: &off, is_v1: false };
+        assert_eq!(lengths(&go, &ours, &skew, |_| true).off, []);
+    }
+
+    #[test]
+    fn goroutines_that_one_thread_makes_ready_are_together() {
+        let line = |m: i64, goid: i64, change: &str| {
+            format!("M={m} P=0 G=-1 StateTransition Time=1 GoID={goid} {change} Reason=\"\"")
+        };
+        let unblock = "Waiting->Runnable";
+        let lines = [
+            line(1, 3, unblock),
+            line(2, 4, unblock),
+            line(1, 5, unblock),
+            line(1, 5, "Runnable->Running"),
+            line(1, 6, unblock),
+        ];
+        let timelines = timelines(&parse(&lines.join("\n")).expect("it is well formed"));
+        let together = |goid: i64| timelines[&goid][0].together;
+        assert_eq!([3, 4, 5, 6].map(together), [2, 1, 2, 1]);
     }
 }
