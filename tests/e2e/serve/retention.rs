@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use tracer_tests::{
     cc,
     daemon::{Daemon, User, as_user, open_dir},
@@ -75,7 +75,9 @@ fn while_others_ask_without_end() -> Result<()> {
     let ask = || -> Result<usize> {
         let all = "select count(*) from thread_state a, thread_state b where a.ts + b.ts < 0";
         let mut too_long = 0;
-        while begun.elapsed() < Duration::from_secs(40) {
+        // On a slow machine fewer of them begin.
+        while begun.elapsed() < Duration::from_secs(40) || too_long <= 5 {
+            ensure!(begun.elapsed() < 5 * SOON, "only {too_long} of his questions took their time");
             let ended = daemon.tracer_as(OTHER, &["sql", all])?;
             too_long += usize::from(ended.stderr.contains("stopped after"));
         }
@@ -84,8 +86,7 @@ fn while_others_ask_without_end() -> Result<()> {
     thread::scope(|scope| -> Result<()> {
         let both = [scope.spawn(ask), scope.spawn(ask)];
         for asked in both {
-            let too_long = asked.join().map_err(|_| anyhow!("a panic"))??;
-            assert!(too_long > 5, "{too_long} of his questions took their time");
+            asked.join().map_err(|_| anyhow!("a panic"))??;
         }
         Ok(())
     })?;

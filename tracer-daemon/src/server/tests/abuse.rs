@@ -8,12 +8,13 @@ use tracer_protocol::{Question, Request};
 const ENDLESS: &str = "with recursive n(i) as (select 1 union all select i + 1 from n)
                        select i, 'a text that is sent again and again' from n";
 
+/// A question that may take an hour, unless the server says otherwise: longer than any test waits.
 fn ask(sql: &str) -> Frame {
     let question = Question::Sql { sql: sql.into() };
-    Frame::message(Kind::Request, &Request::Ask { question, timeout_ms: 60_000 }).unwrap()
+    Frame::message(Kind::Request, &Request::Ask { question, timeout_ms: 3_600_000 }).unwrap()
 }
 
-/// Reads until the server closes the connection; returns what it said.
+/// Reads until the server closes the connection, within [`SOON`]; returns what it said.
 fn until_closed(mut stream: UnixStream) -> Vec<u8> {
     let mut said = Vec::new();
     let begin = Instant::now();
@@ -33,18 +34,14 @@ fn half_a_frame_is_waited_for_only_so_long() {
     for cut in [1, 4, 5, 6, request.len() - 1] {
         let mut stream = served.greeted();
         stream.write_all(&request[..cut]).unwrap();
-        let begin = Instant::now();
         served.is_well();
         let said = until_closed(stream);
-        assert!(begin.elapsed() < Duration::from_secs(3));
         let refusal: Refusal =
             Frame::read(&mut said.as_slice()).unwrap().parse(Kind::Error).unwrap();
         assert_eq!(refusal.reason, Reason::Protocol, "{cut}");
     }
     // Nor for a hello.
-    let begin = Instant::now();
     assert!(until_closed(served.raw()).is_empty());
-    assert!(begin.elapsed() < Duration::from_secs(3));
 }
 
 #[test]
@@ -97,41 +94,40 @@ fn a_client_that_never_reads_is_let_go() {
 #[test]
 fn of_others_no_question_stays_open_much_longer_than_it_may_take() {
     let served = Served::with(|config| config.query_timeout = Duration::from_secs(3));
-    let slowly = |uid| {
+    // Reads slowly until the question ends, at most for so long; returns whether it did, and how long that took.
+    let slowly = |uid, most: Duration| {
         let mut stream = access::as_user(uid, &[], || served.greeted());
         ask(ENDLESS).write(&mut stream).unwrap();
         wait_until("it does not begin", || served.server().counts().queries == 1);
         let begin = Instant::now();
-        while served.server().counts().queries == 1 && begin.elapsed() < SOON {
+        while served.server().counts().queries == 1 && begin.elapsed() < most {
             stream.read_exact(&mut [0; 4 << 10]).unwrap();
             std::thread::sleep(Duration::from_millis(100));
         }
-        begin.elapsed()
+        (served.server().counts().queries == 0, begin.elapsed())
     };
-    let elapsed = slowly(OTHER_UID);
-    assert!(elapsed < Duration::from_secs(12), "{elapsed:?}");
+    let (ended, took) = slowly(OTHER_UID, SOON);
+    assert!(ended, "it is open after {took:?}");
     // Who may do everything may be slow.
-    let elapsed = slowly(0);
-    assert!(elapsed > Duration::from_secs(12), "{elapsed:?}");
+    let (ended, took) = slowly(0, 2 * took);
+    assert!(!ended, "it ended after {took:?}");
     served.is_well();
 }
 
 #[test]
 fn a_question_ends_with_its_client() {
-    let served = Served::new();
+    let served = Served::with(|config| config.query_timeout = Duration::from_secs(3600));
     let quiet =
         "with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n";
     for end in ["close", "speak"] {
         let mut stream = served.greeted();
         ask(quiet).write(&mut stream).unwrap();
         wait_until("it does not begin", || served.server().counts().queries == 1);
-        let begin = Instant::now();
         match end {
             "close" => drop(stream),
             _ => ask("select 1").write(&mut stream).unwrap(),
         }
-        wait_until("it goes on", || served.server().counts().queries == 0);
-        assert!(begin.elapsed() < Duration::from_secs(2), "{end}: {:?}", begin.elapsed());
+        wait_until(end, || served.server().counts().queries == 0);
     }
     served.is_well();
 }
