@@ -24,10 +24,16 @@ pub enum Variant {
     NoInline,
     /// Without the paths of the machine that it was built on.
     TrimPath,
+    /// With a CPU profile of itself, which has the compiler inline what is called often, in the runtime, too.
+    Pgo,
+    /// Both without symbol table and DWARF, and with a profile.
+    PgoStripped,
+    /// Both for any address and with a profile.
+    PgoPie,
 }
 
 impl Variant {
-    /// All of them.
+    /// All that need no profile.
     pub const ALL: [Self; 5] =
         [Self::Plain, Self::Stripped, Self::Pie, Self::NoInline, Self::TrimPath];
 
@@ -39,19 +45,32 @@ impl Variant {
             Self::Pie => "-pie",
             Self::NoInline => "-noinline",
             Self::TrimPath => "-trimpath",
+            Self::Pgo => "-pgo",
+            Self::PgoStripped => "-pgo-stripped",
+            Self::PgoPie => "-pgo-pie",
         }
+    }
+
+    /// Whether it is built with a profile.
+    pub fn is_profiled(self) -> bool {
+        matches!(self, Self::Pgo | Self::PgoStripped | Self::PgoPie)
     }
 
     fn flags(self) -> &'static [&'static str] {
         match self {
-            Self::Plain => &[],
-            Self::Stripped => &["-ldflags=-s -w"],
-            Self::Pie => &["-buildmode=pie"],
+            Self::Plain | Self::Pgo => &[],
+            Self::Stripped | Self::PgoStripped => &["-ldflags=-s -w"],
+            Self::Pie | Self::PgoPie => &["-buildmode=pie"],
             Self::NoInline => &["-gcflags=all=-l"],
             Self::TrimPath => &["-trimpath"],
         }
     }
 }
+
+/// How many profiles are made of a program before giving up.
+const PROFILES: u32 = 4;
+/// What the compiler says when it inlines the function that all changes of goroutines go through.
+const INLINED: &str = "inlining call to casgstatus";
 
 /// A Go toolchain that never goes to the network.
 #[derive(Debug, Clone)]
@@ -141,17 +160,74 @@ impl Go {
     /// # Errors
     /// As for [`Go::build`].
     pub fn build_variant(&self, name: &str, variant: Variant) -> Result<PathBuf> {
-        self.build_as(name, &format!("{name}{}", variant.suffix()), variant.flags())
+        let file = format!("{name}{}", variant.suffix());
+        if variant.is_profiled() {
+            return self.build_profiled(name, &file, variant.flags());
+        }
+        Ok(self.build_as(name, &file, variant.flags())?.0)
     }
 
-    fn build_as(&self, name: &str, file: &str, flags: &[&str]) -> Result<PathBuf> {
+    /// Builds a program with a CPU profile of itself, in which the runtime's busiest functions are inlined.
+    fn build_profiled(&self, name: &str, file: &str, flags: &[&str]) -> Result<PathBuf> {
+        let profile = self.out.join(format!("{name}.profile"));
+        for _ in 0..PROFILES {
+            if newest(&profile) <= self.changed(name) {
+                self.profile(name, &profile)?;
+            }
+            let with = format!("-pgo={}", profile.display());
+            // The compiler says what it inlines, and says it again when it takes what it has compiled before.
+            let flags = [flags, &[&*with, "-gcflags=runtime=-m"]].concat();
+            let (binary, said) = self.build_as(name, file, &flags)?;
+            if said.is_none_or(|said| said.contains(INLINED)) {
+                return Ok(binary);
+            }
+            // Too little was seen of it: on a busy machine, say.
+            fs::remove_file(&binary)?;
+            fs::remove_file(&profile)?;
+        }
+        bail!("the profiles of {name} have the compiler inline nothing that matters")
+    }
+
+    /// Runs a program that writes a CPU profile of itself.
+    fn profile(&self, name: &str, profile: &Path) -> Result<()> {
+        let (args, one_processor) = match name {
+            "pingpong" => (&["-d", "2s"][..], true),
+            "mutex" => (&["-rounds", "10000"][..], false),
+            "httpload" => (&["-d", "3s"][..], false),
+            "daisy" => (&["-n", "1000000"][..], true),
+            _ => bail!("nobody has said how long {name} must run for a profile"),
+        };
+        let (program, _) = self.build_as(name, &format!("{name}-profile"), &["-tags=profile"])?;
+        let work = tempfile::NamedTempFile::new_in(&self.out)?;
+        let mut command = Command::new(program);
+        command.args(args).env("CPU_PROFILE", work.path()).stdin(Stdio::null());
+        if one_processor {
+            command.env("GOMAXPROCS", "1");
+        }
+        let output = command.output()?;
+        ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        work.persist(profile)?;
+        Ok(())
+    }
+
+    /// When the sources of a program were changed last.
+    fn changed(&self, name: &str) -> Option<SystemTime> {
+        let sources = programs_dir();
+        ["go.mod", "window", name].iter().filter_map(|part| newest(&sources.join(part))).max()
+    }
+
+    /// The path of the executable, and what the compiler said if it was built just now.
+    fn build_as(
+        &self,
+        name: &str,
+        file: &str,
+        flags: &[&str],
+    ) -> Result<(PathBuf, Option<String>)> {
         let sources = programs_dir();
         let binary = self.out.join(file);
         ensure!(sources.join(name).is_dir(), "no Go program {name} in {}", sources.display());
-        let changed =
-            ["go.mod", "window", name].iter().filter_map(|part| newest(&sources.join(part))).max();
-        if newest(&binary) > changed {
-            return Ok(binary);
+        if newest(&binary) > self.changed(name) {
+            return Ok((binary, None));
         }
         fs::create_dir_all(&self.out)?;
         // Tests run side by side: each builds a file of its own and moves it in place.
@@ -171,7 +247,7 @@ impl Go {
             bail!("go build {name} failed:\n{}", String::from_utf8_lossy(&output.stderr));
         }
         fs::rename(built, &binary)?;
-        Ok(binary)
+        Ok((binary, Some(String::from_utf8_lossy(&output.stderr).into_owned())))
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod calls;
 pub mod events;
 pub mod goroutine_status;
+pub mod inlined;
 mod numbers;
 mod record;
 mod sched;

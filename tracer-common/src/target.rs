@@ -60,6 +60,11 @@ pub const STOP_HIDES_ONE: u32 = 64;
 pub const FRAMELESS_SYSTEMSTACK: u32 = 128;
 /// Bit of [`Target::flags`]: runtime.ready keeps its second argument where functions spill their arguments.
 pub const READY_SPILLS: u32 = 256;
+/// Bit of [`Target::flags`]: runtime.ready was inlined into the closure of runtime.goready, which
+/// [`Target::ready_start`] is.
+pub const READY_IN_CLOSURE: u32 = 512;
+/// Bit of [`Target::flags`]: runtime.goschedImpl was inlined into functions that call it.
+pub const GOSCHED_INLINED: u32 = 1024;
 
 /// How many processes can have a [`Traced`] at once.
 pub const MAX_TRACED: usize = 65_536;
@@ -74,7 +79,7 @@ pub struct Target {
     pub flags: u32,
     /// Number of the wait reason `GC worker (idle)`, with which workers of the GC wait for work.
     pub gc_worker_reason: u32,
-    /// Cookie of the probes that count in this process. Two files of an overlay may be one to the kernel, which
+    /// Number of the probes that count in this process, as in their cookie ([`crate::inlined`]). Two files of an overlay may be one to the kernel, which
     /// then runs the probes of both.
     pub probes: u64,
     /// Another number each time that the process begins to be traced or runs another program: what numbers of stacks
@@ -125,12 +130,15 @@ pub struct Framed {
     pub size: u64,
 }
 
+/// Into how many functions runtime.deductSweepCredit can have been inlined: more than call it.
+pub const DEDUCT_HOLDERS: usize = 3;
+
 /// Start and end of functions of the Go runtime, as addresses in the process.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sweepers {
-    /// runtime.deductSweepCredit
-    pub deduct: [u64; 2],
+    /// runtime.deductSweepCredit, and functions into which it was inlined.
+    pub deduct: [[u64; 2]; 1 + DEDUCT_HOLDERS],
     /// runtime.(*mcentral).cacheSpan
     pub cache_span: [u64; 2],
     /// runtime.(*mheap).reclaimChunk

@@ -13,13 +13,41 @@ use aya_ebpf::{
 use tracer_common::{
     events::{CUT_OF_MAIN, GoStack, MAX_FRAMES, STOP_PREEMPTED, STOP_YIELDS},
     goroutine_status::PREEMPTED,
+    inlined::Inlined,
     target::{
-        ABSENT, FRAMELESS_SYSTEMSTACK, Framed, GoOffsets, READY_SPILLS, STACKS, STOP_HIDES_ONE,
-        Target,
+        ABSENT, FRAMELESS_SYSTEMSTACK, Framed, GOSCHED_INLINED, GoOffsets, READY_IN_CLOSURE,
+        READY_SPILLS, STACKS, STOP_HIDES_ONE, Target,
     },
 };
 
 use crate::{emit::emit_tail, go, maps::STACKS_SEEN};
+
+/// Where in a function a probe sits.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Whether the function was inlined. A program that knows it is verified for one of both only.
+    inlined: bool,
+    /// Where its caller goes on, if it was inlined; else that is on top of the stack.
+    caller: u64,
+}
+
+impl Place {
+    /// At the `push %rbp` behind the stack check.
+    pub const ENTRY: Self = Self { inlined: false, caller: 0 };
+
+    /// In a copy of the function in another one.
+    #[inline(always)]
+    pub fn inlined(regs: &pt_regs, inlined: Inlined) -> Self {
+        let caller = regs.rip.wrapping_add(inlined.call().cast_unsigned());
+        Self { inlined: true, caller }
+    }
+
+    /// The address to which the function returns, or would.
+    #[inline(always)]
+    pub fn caller(self, regs: &pt_regs) -> Option<u64> {
+        if self.inlined { Some(self.caller) } else { read(regs.rsp) }
+    }
+}
 
 /// Goroutine id of the main goroutine.
 const MAIN: u64 = 1;
@@ -83,6 +111,12 @@ fn all_if(word: u64) -> u64 {
     (word.cast_signed() >> 63).cast_unsigned()
 }
 
+/// All bits if a number that is less than half of all is 0, else none.
+#[inline(always)]
+pub fn all_if_zero(number: u64) -> u64 {
+    all_if(number.wrapping_sub(1))
+}
+
 /// All bits if a function, which is shorter than half of all memory, holds an address, else none.
 #[inline(always)]
 fn all_if_in(function: &Framed, pc: u64) -> u64 {
@@ -92,7 +126,7 @@ fn all_if_in(function: &Framed, pc: u64) -> u64 {
 
 /// `yes` if `all` has all bits, `no` if it has none.
 #[inline(always)]
-fn choose(all: u64, yes: u64, no: u64) -> u64 {
+pub fn choose(all: u64, yes: u64, no: u64) -> u64 {
     no ^ ((no ^ yes) & all)
 }
 
@@ -211,7 +245,7 @@ pub fn stopped(target: &Target, regs: &pt_regs, g: u64, new: u8) -> Option<Start
 #[inline(always)]
 fn is_by_newstack(target: &Target, regs: &pt_regs, new: u8) -> bool {
     let caller = if new == PREEMPTED {
-        caller(regs)
+        Place::ENTRY.caller(regs)
     } else {
         read::<u64>(regs.rbp).and_then(|frame| read(frame.wrapping_add(8)))
     };
@@ -219,11 +253,11 @@ fn is_by_newstack(target: &Target, regs: &pt_regs, new: u8) -> bool {
     caller.is_some_and(|pc| (start..end).contains(&pc))
 }
 
-/// The stack at a probe on the `push %rbp` of a function that runs on the goroutine's own stack,
-/// without that function.
+/// The stack at a probe in a function that runs on the goroutine's own stack, without that function. The
+/// frame pointer is its caller's, or that of the function that it was inlined into.
 #[inline(always)]
-pub fn here(regs: &pt_regs, skip: u16) -> Option<Start> {
-    Some(Start { pc: read(regs.rsp)?, caller: 0, frame: regs.rbp, skip, g: regs.r14 })
+pub fn here(regs: &pt_regs, place: Place, skip: u16) -> Option<Start> {
+    Some(Start { pc: place.caller(regs)?, caller: 0, frame: regs.rbp, skip, g: regs.r14 })
 }
 
 /// The stack of a goroutine in a system call that its scheduler knows of; `frame` is the frame pointer
@@ -236,10 +270,9 @@ pub fn in_syscall(go: &GoOffsets, g: u64, frame: u64) -> Option<Start> {
     Some(Start { pc, caller: 0, frame, skip: 1, g })
 }
 
-/// The stack of a goroutine that enters a system call, at a probe on `reentersyscall(pc, sp, bp)`.
+/// The stack of a goroutine that enters a system call, with the arguments of `reentersyscall(pc, sp, bp)`.
 #[inline(always)]
-pub fn entering(go: &GoOffsets, regs: &pt_regs) -> Option<Start> {
-    let (pc, sp, bp) = (regs.rax, regs.rbx, regs.rcx);
+pub fn entering(go: &GoOffsets, regs: &pt_regs, pc: u64, sp: u64, bp: u64) -> Option<Start> {
     let frame = if go.g_syscallbp == ABSENT { frame_above(regs.rbp, sp) } else { bp };
     Some(Start { pc, caller: 0, frame, skip: 1, g: regs.r14 })
 }
@@ -256,23 +289,19 @@ fn frame_above(mut frame: u64, sp: u64) -> u64 {
     frame
 }
 
-/// The return address of the function at whose `push %rbp` a probe sits.
-#[inline(always)]
-fn caller(regs: &pt_regs) -> Option<u64> {
-    read(regs.rsp)
-}
-
 /// Why a goroutine stops, at a probe in casgstatus (`STOP_YIELDS` and the others): runtime.goschedImpl does
 /// it for several functions, of which it depends who called it; the other ones all preempt.
 #[inline(always)]
-pub fn why_stopped(target: &Target, regs: &pt_regs) -> u8 {
+pub fn why_stopped(target: &Target, regs: &pt_regs, place: Place) -> u8 {
     if target.yields[0][0] == 0 {
         return 0;
     }
+    let yields = |pc: u64| target.yields.iter().any(|[start, end]| (*start..*end).contains(&pc));
+    if target.flags & GOSCHED_INLINED != 0 && place.caller(regs).is_some_and(yields) {
+        return STOP_YIELDS;
+    }
     match read::<u64>(regs.rbp.wrapping_add(8)) {
-        Some(pc) if target.yields.iter().any(|[start, end]| (*start..*end).contains(&pc)) => {
-            STOP_YIELDS
-        }
+        Some(pc) if yields(pc) => STOP_YIELDS,
         Some(_) => STOP_PREEMPTED,
         None => 0,
     }
@@ -281,14 +310,19 @@ pub fn why_stopped(target: &Target, regs: &pt_regs) -> u8 {
 /// How many frames Go does not show of the stack of a goroutine (`curg`) that ends the wait of another one
 /// (`gp`): at a probe in casgstatus, the argument `traceskip` of runtime.ready(gp, traceskip, next).
 #[inline(always)]
-pub fn skip_of_ready(target: &Target, regs: &pt_regs, curg: u64, gp: u64) -> u16 {
-    match caller(regs) {
+pub fn skip_of_ready(target: &Target, regs: &pt_regs, place: Place, curg: u64, gp: u64) -> u16 {
+    match place.caller(regs) {
         Some(pc) if (target.ready_start..target.ready_end).contains(&pc) => {
             let skip = if target.flags & READY_SPILLS != 0 {
                 // Among the spilled arguments: above the return address, behind `gp`.
                 read(regs.rbp.wrapping_add(24))
+            } else if target.flags & READY_IN_CLOSURE != 0 {
+                skip_of_goready(target, curg, gp, |code| code == target.ready_start)
             } else {
-                skip_of_goready(target, regs, curg, gp)
+                let caller: Option<u64> = read(regs.rbp.wrapping_add(8));
+                let is_caller =
+                    |code| caller.is_some_and(|caller| caller.wrapping_sub(code) < CLOSURE_SIZE);
+                skip_of_goready(target, curg, gp, is_caller)
             };
             skip.unwrap_or(0) as u16
         }
@@ -296,17 +330,22 @@ pub fn skip_of_ready(target: &Target, regs: &pt_regs, curg: u64, gp: u64) -> u16
     }
 }
 
+/// More bytes than the code of the closure of runtime.goready has, if nothing is inlined into it.
+const CLOSURE_SIZE: u64 = 64;
+
 /// All calls of ready that skip frames are in a closure of runtime.goready, which holds both arguments. It is
-/// the argument of systemstack, on the goroutine's stack above the return address.
+/// the argument of systemstack, on the goroutine's stack above the return address. `is_it`: whether its code is there.
 #[inline(always)]
-fn skip_of_goready(target: &Target, regs: &pt_regs, curg: u64, gp: u64) -> Option<u64> {
-    /// More bytes than that closure's code has.
-    const MOST: u64 = 64;
-    let caller: u64 = read(regs.rbp.wrapping_add(8))?;
+fn skip_of_goready(
+    target: &Target,
+    curg: u64,
+    gp: u64,
+    is_it: impl FnOnce(u64) -> bool,
+) -> Option<u64> {
     let sp: u64 = read(curg + u64::from(target.go.g_sched_sp))?;
     let closure: u64 = read(sp.wrapping_add(target.switch_size + 8))?;
     let [code, first, second]: [u64; 3] = read(closure)?;
-    (first == gp && caller.wrapping_sub(code) < MOST).then_some(second)
+    (first == gp && is_it(code)).then_some(second)
 }
 
 #[inline(always)]

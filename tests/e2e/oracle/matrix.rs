@@ -102,6 +102,18 @@ full! { full_go1_27_trimpath: "1.27" TrimPath:
     pingpong httpload mutex gcheavy busy coroutine blocking selecttimer tcpecho lockosthread
     cgo panicking usertrace sched signals
 }
+tests! { go1_27_pgo: "1.27" Pgo:
+    pingpong httpload
+}
+full! { full_go1_27_pgo: "1.27" Pgo:
+    mutex
+}
+full! { full_go1_27_pgo_stripped: "1.27" PgoStripped:
+    pingpong mutex httpload
+}
+full! { full_go1_27_pgo_pie: "1.27" PgoPie:
+    pingpong mutex httpload
+}
 tests! { go1_25: "1.25" Plain:
     blocking cgo
 }
@@ -121,6 +133,15 @@ full! { full_go1_25_pie: "1.25" Pie:
 }
 full! { full_go1_25_noinline: "1.25" NoInline:
     mutex httpload
+}
+tests! { go1_25_pgo_stripped: "1.25" PgoStripped:
+    httpload
+}
+full! { full_go1_25_pgo: "1.25" Pgo:
+    pingpong mutex httpload
+}
+full! { full_go1_25_pgo_pie: "1.25" PgoPie:
+    pingpong mutex httpload
 }
 full! { full_go1_25_trimpath: "1.25" TrimPath:
     daisy
@@ -142,6 +163,9 @@ full! { full_go1_23_pie: "1.23" Pie:
 full! { full_go1_23_noinline: "1.23" NoInline:
     mutex httpload
 }
+full! { full_go1_23_pgo: "1.23" Pgo:
+    pingpong mutex httpload
+}
 full! { full_go1_23_trimpath: "1.23" TrimPath:
     daisy
 }
@@ -160,6 +184,15 @@ full! { full_go1_21_pie: "1.21" Pie:
 }
 full! { full_go1_21_noinline: "1.21" NoInline:
     mutex httpload
+}
+tests! { go1_21_pgo_pie: "1.21" PgoPie:
+    mutex
+}
+full! { full_go1_21_pgo: "1.21" Pgo:
+    pingpong mutex httpload
+}
+full! { full_go1_21_pgo_stripped: "1.21" PgoStripped:
+    pingpong mutex httpload
 }
 full! { full_go1_21_trimpath: "1.21" TrimPath:
     daisy

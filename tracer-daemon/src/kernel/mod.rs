@@ -23,7 +23,7 @@ use crate::{
     counts::{Arrivals, Counts},
     target::ProcessInfo,
 };
-pub use probes::{HitCosts, Probes, Scope, Uprobes};
+pub use probes::{HitCosts, Probes, Scope, UprobeSite, Uprobes};
 pub use programs::{GoProbe, Level, Place, Site};
 pub use ring::Ring;
 pub use stacks::{KernelFrame, KernelStacks};

@@ -12,6 +12,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use nix::sys::resource::{Resource, getrlimit};
+use tracer_common::inlined::{FILE_MASK, Inlined};
 use tracing::warn;
 
 use super::{KernelError, attach_error, btf::has_tracepoint, programs, refused};
@@ -21,12 +22,23 @@ const DESCRIPTORS_OF_A_PROBE: u64 = 2;
 /// How many are left for clients, the database and looks at processes.
 const OTHER_DESCRIPTORS: u64 = 100;
 
+/// A place in a file where a program of the kernel's side belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UprobeSite {
+    /// Name of the program.
+    pub program: &'static str,
+    /// Offset in the file at which an instruction begins.
+    pub offset: u64,
+    /// Where that is, if not in the function itself but in a copy of it that was inlined.
+    pub inlined: Option<Inlined>,
+}
+
 /// For whom probes in a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// One process, whose [`Target::probes`](tracer_common::target::Target::probes) is 0.
     Process(u32),
-    /// All that run the file, now and later, and have this as their
+    /// All that run the file, now and later, and have this, of 32 bits, as their
     /// [`Target::probes`](tracer_common::target::Target::probes).
     File(u64),
 }
@@ -123,22 +135,22 @@ impl Probes {
         self.tracepoints.clear();
     }
 
-    /// Attaches each of the uprobe programs at its offset in `executable`. The caller has verified that an
+    /// Attaches each of the uprobe programs at its place in `executable`. The caller has verified that an
     /// instruction begins there.
     ///
     /// # Errors
     /// When the kernel refuses one; none is left then.
     pub fn attach(
         &mut self,
-        programs: impl IntoIterator<Item = (&'static str, u64)>,
+        sites: impl IntoIterator<Item = UprobeSite>,
         executable: &Path,
         scope: Scope,
     ) -> Result<Uprobes, KernelError> {
-        let programs: Vec<_> = programs.into_iter().collect();
-        check_descriptors(programs.len())?;
+        let sites: Vec<_> = sites.into_iter().collect();
+        check_descriptors(sites.len())?;
         let mut attached = Uprobes::default();
-        for (name, offset) in programs {
-            match self.attach_one(name, offset, executable, scope) {
+        for site in sites {
+            match self.attach_one(site, executable, scope) {
                 Ok(link) => attached.0.push(link),
                 Err(error) => {
                     attached.detach();
@@ -151,8 +163,7 @@ impl Probes {
 
     fn attach_one(
         &mut self,
-        name: &'static str,
-        offset: u64,
+        UprobeSite { program: name, offset, inlined }: UprobeSite,
         executable: &Path,
         scope: Scope,
     ) -> Result<UProbeLink, KernelError> {
@@ -162,12 +173,15 @@ impl Probes {
             other => other,
         };
         let (scope, cookie) = match scope {
-            Scope::File(cookie) => (UProbeScope::AllProcesses, Some(cookie)),
+            Scope::File(file) => (
+                UProbeScope::AllProcesses,
+                Some(inlined.map_or(file & FILE_MASK, |inlined| inlined.cookie(file))),
+            ),
             Scope::Process(tgid) => {
                 let reason = || "0 is not a process".to_owned();
                 let pid = NonZeroU32::new(tgid)
                     .ok_or_else(|| KernelError::Attach { program: name, reason: reason() })?;
-                (UProbeScope::OneProcess(pid), None)
+                (UProbeScope::OneProcess(pid), inlined.map(|inlined| inlined.cookie(0)))
             }
         };
         let program = loaded_uprobe(&mut self.ebpf, name)?;

@@ -9,13 +9,14 @@ use std::{
 };
 
 use tracer_common::target::{
-    FRAMELESS_SYSTEMSTACK, FULL, Framed, GO, GOID_LATE, KERNEL_STACKS, MAYBE_GO, READY_SPILLS,
-    STACKS, STOP_HIDES_ONE, SYSCALLS, Sweepers, TRACED, Target,
+    DEDUCT_HOLDERS, FRAMELESS_SYSTEMSTACK, FULL, Framed, GO, GOID_LATE, GOSCHED_INLINED,
+    KERNEL_STACKS, MAYBE_GO, READY_IN_CLOSURE, READY_SPILLS, STACKS, STOP_HIDES_ONE, SYSCALLS,
+    Sweepers, TRACED, Target,
 };
 
 use super::{
     code::{Code, Place},
-    sites::Sites,
+    sites::{CLOSURE_OF_GOREADY, Sites},
 };
 use crate::{
     kernel::{KernelError, Level, Probes, Scope, Uprobes},
@@ -65,8 +66,8 @@ impl Inspected {
         // Not /proc/PID/exe: if the process has replaced its program meanwhile, that is another file,
         // in which nothing was verified.
         let executable = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let wanted = go.sites.found.iter().filter(|(from, ..)| levels.contains(from));
-        let wanted = wanted.map(|&(_, program, offset)| (program, offset));
+        let wanted = go.sites.found.iter().filter(|(from, _)| levels.contains(from));
+        let wanted = wanted.map(|&(_, site)| site);
         probes.attach(wanted, Path::new(&executable), scope)
     }
 }
@@ -146,11 +147,18 @@ fn attachable(
         )
     });
     let sites = Sites::find(&runtime, elf)?;
-    let flags = if runtime.ready_spills(elf) { READY_SPILLS } else { 0 };
-    let code = sites.found.iter().filter_map(|&(level, _, offset)| {
-        let address = elf.code_at(offset)?;
+    let code = sites.found.iter().filter_map(|&(level, site)| {
+        let address = elf.code_at(site.offset)?;
         Some((level, Place { address, in_file: *elf.bytes_at(address, 1)?.first()? }))
     });
+    let ready = if sites.ready_in_closure {
+        READY_IN_CLOSURE
+    } else if runtime.ready_spills(elf) {
+        READY_SPILLS
+    } else {
+        0
+    };
+    let flags = ready | if sites.gosched_inlined { GOSCHED_INLINED } else { 0 };
     let (code, runtime, sites) = (code.collect(), Arc::new(runtime), Arc::new(sites));
     Ok(Attachable { runtime, flags, sites, code, note, bias, probes: 0 })
 }
@@ -211,7 +219,11 @@ impl Attachable {
         };
         let functions = &self.runtime.functions;
         let function = |name| in_process(functions.range(name));
-        let (ready_start, ready_end) = function("runtime.ready");
+        let (ready_start, ready_end) = function(if self.sites.ready_in_closure {
+            CLOSURE_OF_GOREADY
+        } else {
+            "runtime.ready"
+        });
         let (park_start, park_end) = in_process(self.runtime.park());
         let (text_start, text_end) = in_process(functions.extent());
         let (from_c, to_c) = self.calls_of_c().unwrap_or_default();
@@ -247,8 +259,13 @@ impl Attachable {
             let range = self.runtime.functions.range(function);
             range.map_or([0; 2], |(start, end)| [start, end].map(|at| at.wrapping_add(self.bias)))
         };
+        let mut deduct = [[0; 2]; 1 + DEDUCT_HOLDERS];
+        deduct[0] = range("runtime.deductSweepCredit");
+        for (place, &(start, end)) in deduct[1..].iter_mut().zip(&self.sites.deduct_holders) {
+            *place = [start, end].map(|at| at.wrapping_add(self.bias));
+        }
         Sweepers {
-            deduct: range("runtime.deductSweepCredit"),
+            deduct,
             cache_span: range("runtime.(*mcentral).cacheSpan"),
             reclaim_chunk: range("runtime.(*mheap).reclaimChunk"),
         }

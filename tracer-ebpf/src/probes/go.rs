@@ -3,7 +3,10 @@
 //! ABI (AX, BX, CX) and g (R14) are still as the caller left them.
 
 use aya_ebpf::{
-    EbpfContext as _, bindings::pt_regs, helpers::bpf_get_attach_cookie, macros::uprobe,
+    EbpfContext as _,
+    bindings::pt_regs,
+    helpers::{bpf_get_attach_cookie, bpf_probe_read_kernel},
+    macros::uprobe,
     programs::ProbeContext,
 };
 use aya_log_ebpf::warn;
@@ -12,20 +15,49 @@ use tracer_common::{
     goroutine_status::{
         COPYSTACK, DEAD, IDLE, MASK, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING,
     },
+    inlined::{FILE_MASK, Inlined},
     target::{GOID_LATE, GoOffsets, Target},
 };
 
 use super::process::current_tgid;
 use crate::{
     emit::{emit, emit_at, now, unreadable},
-    go, maps, stack,
+    go, maps,
+    stack::{self, Place},
 };
+
+/// The zero flag of the processor.
+const ZERO_FLAG: u64 = 1 << 6;
+
+#[inline(always)]
+fn cookie(ctx: &ProbeContext) -> u64 {
+    // SAFETY: the context of this program.
+    unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }
+}
 
 #[inline(always)]
 pub(super) fn go_target(ctx: &ProbeContext) -> Option<&'static Target> {
-    // SAFETY: the context of this program.
-    let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
-    maps::go_target(current_tgid()).filter(|target| target.probes == cookie)
+    let file = cookie(ctx) & FILE_MASK;
+    maps::go_target(current_tgid()).filter(|target| target.probes == file)
+}
+
+/// As [`go_target`], for a program whose probe may sit in a copy of its function, too, and the place in it.
+#[inline(always)]
+pub(super) fn go_target_or_copy(ctx: &ProbeContext) -> Option<(&'static Target, Place)> {
+    let target = go_target(ctx)?;
+    let place = match Inlined::of_cookie(cookie(ctx)) {
+        Some(inlined) => Place::inlined(regs(ctx), inlined),
+        None => Place::ENTRY,
+    };
+    Some((target, place))
+}
+
+/// A word of `pt_regs`.
+#[inline(always)]
+fn register(ctx: &ProbeContext, word: u32) -> Result<u64, i32> {
+    let at = ctx.regs as u64 + 8 * u64::from(word);
+    // SAFETY: within the context, which the verifier lets nobody read at an offset that it does not know.
+    unsafe { bpf_probe_read_kernel(at as *const u64) }
 }
 
 #[inline(always)]
@@ -49,11 +81,56 @@ pub(super) fn finish<R: Record>(ctx: &ProbeContext, result: Result<(), i32>) -> 
     0
 }
 
+/// The argument of a function in which the probe sits: `at_entry`, where it begins.
+#[inline(always)]
+pub(super) fn argument(ctx: &ProbeContext, at_entry: u64) -> Result<u64, i32> {
+    match Inlined::of_cookie(cookie(ctx)) {
+        Some(inlined) => register(ctx, inlined.argument()),
+        None => Ok(at_entry),
+    }
+}
+
 /// runtime.casgstatus(gp *g, oldval, newval uint32)
 #[uprobe]
 pub fn go_casgstatus(ctx: ProbeContext) -> u32 {
     let Some(target) = go_target(&ctx) else { return 0 };
+    let gp = regs(&ctx).rax;
     let (old, new) = (status_of(regs(&ctx).rbx), status_of(regs(&ctx).rcx));
+    changes(&ctx, target, Place::ENTRY, &Change { gp, old, new, done: false })
+}
+
+/// A copy of casgstatus in another function, behind the compare-and-swap by which it changes the status.
+#[uprobe]
+pub fn go_casgstatus_inlined(ctx: ProbeContext) -> u32 {
+    let Some(target) = go_target(&ctx) else { return 0 };
+    let Some(inlined) = Inlined::of_cookie(cookie(&ctx)) else { return 0 };
+    // Otherwise the GC looks at the goroutine just now, and it will be tried again.
+    if (regs(&ctx).eflags & ZERO_FLAG != 0) != inlined.swapped_if_zero() {
+        return 0;
+    }
+    let read = |word| register(&ctx, word);
+    let (Ok(gp), Ok(new)) = (read(inlined.argument()), read(inlined.new_value())) else {
+        return 0;
+    };
+    // The instruction leaves in RAX what it has found.
+    let (old, new) = (status_of(regs(&ctx).rax), status_of(new));
+    let place = Place::inlined(regs(&ctx), inlined);
+    changes(&ctx, target, place, &Change { gp, old, new, done: true })
+}
+
+/// A change of a goroutine's status.
+struct Change {
+    /// Address of its g.
+    gp: u64,
+    old: u8,
+    new: u8,
+    /// Whether the status has been changed already.
+    done: bool,
+}
+
+#[inline(always)]
+fn changes(ctx: &ProbeContext, target: &Target, place: Place, change: &Change) -> u32 {
+    let &Change { gp, old, new, .. } = change;
     if old == COPYSTACK || new == COPYSTACK || old == IDLE {
         return 0;
     }
@@ -61,8 +138,7 @@ pub fn go_casgstatus(ctx: ProbeContext) -> u32 {
     if (old == RUNNING && new == SYSCALL) || (old == SYSCALL && new == RUNNING) {
         return 0;
     }
-    let gp = regs(&ctx).rax;
-    if old == RUNNING && new == WAITING && !parks(target, regs(&ctx)) {
+    if old == RUNNING && new == WAITING && !parks(target, regs(ctx), place) {
         return 0;
     }
     // A thread of C that calls Go borrows a goroutine, which is dead until then (up to Go 1.25).
@@ -71,22 +147,22 @@ pub fn go_casgstatus(ctx: ProbeContext) -> u32 {
             return 0;
         }
         let start = |curg| parent(target, curg);
-        return finish::<GoCreate>(&ctx, created(target, regs(&ctx).r14, gp, new, start));
+        return finish::<GoCreate>(ctx, created(target, regs(ctx).r14, gp, new, start));
     }
-    finish::<GoStatus>(&ctx, status(target, regs(&ctx), gp, old, new))
+    finish::<GoStatus>(ctx, status(target, regs(ctx), place, change))
 }
 
 /// Whether a goroutine that is marked as waiting does wait, as far as the caller of casgstatus tells: in
 /// versions that set no reason before it, only runtime.park_m means it.
 #[inline(always)]
-fn parks(target: &Target, regs: &pt_regs) -> bool {
+fn parks(target: &Target, regs: &pt_regs, place: Place) -> bool {
     if target.park_start == target.park_end {
         return true;
     }
-    match go::word(regs.rsp) {
-        Ok(caller) => (target.park_start..target.park_end).contains(&caller),
+    match place.caller(regs) {
+        Some(caller) => (target.park_start..target.park_end).contains(&caller),
         // Its status is looked at again with every other event.
-        Err(_) => true,
+        None => true,
     }
 }
 
@@ -95,7 +171,8 @@ fn parks(target: &Target, regs: &pt_regs) -> bool {
 pub fn go_preempt_park(ctx: ProbeContext) -> u32 {
     let Some(target) = go_target(&ctx) else { return 0 };
     let gp = regs(&ctx).rax;
-    finish::<GoStatus>(&ctx, status(target, regs(&ctx), gp, RUNNING, PREEMPTED))
+    let change = Change { gp, old: RUNNING, new: PREEMPTED, done: false };
+    finish::<GoStatus>(&ctx, status(target, regs(&ctx), Place::ENTRY, &change))
 }
 
 /// Where runtime.newproc, on the system stack, calls runtime.runqput(pp *p, gp *g, next bool).
@@ -104,7 +181,8 @@ pub fn go_newproc(ctx: ProbeContext) -> u32 {
     let Some(target) = go_target(&ctx) else { return 0 };
     let start = |curg| parent(target, curg);
     let regs = regs(&ctx);
-    finish::<GoCreate>(&ctx, created(target, regs.r14, regs.rbx, RUNNABLE, start))
+    let gp = argument(&ctx, regs.rbx);
+    finish::<GoCreate>(&ctx, gp.and_then(|gp| created(target, regs.r14, gp, RUNNABLE, start)))
 }
 
 /// The return of runtime.newcoro(func(*coro)) *coro; coro.gp is its first field.
@@ -112,7 +190,7 @@ pub fn go_newproc(ctx: ProbeContext) -> u32 {
 pub fn go_newcoro(ctx: ProbeContext) -> u32 {
     let Some(target) = go_target(&ctx) else { return 0 };
     let regs = regs(&ctx);
-    let start = |_| stack::here(regs, 0);
+    let start = |_| stack::here(regs, Place::ENTRY, 0);
     let result = go::word(regs.rax).and_then(|gp| created(target, regs.r14, gp, WAITING, start));
     finish::<GoCreate>(&ctx, result)
 }
@@ -153,9 +231,11 @@ fn created(
 }
 
 #[inline(always)]
-fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<(), i32> {
+fn status(target: &Target, regs: &pt_regs, place: Place, change: &Change) -> Result<(), i32> {
+    let &Change { gp, old, new, done } = change;
     // Go's tracer, too, writes that a goroutine stops before this function, and that one can run after it.
-    let began = (old == RUNNING).then(now);
+    // 0: of no interest. An Option without a value would be a register that nothing was ever written to.
+    let began = if old == RUNNING { now() } else { 0 };
     let go = &target.go;
     let m = go::m_of(go, regs.r14)?;
     let machine = go::machine(go, m)?;
@@ -164,9 +244,9 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
     let woken = old == WAITING && new == RUNNABLE && machine.curg != gp;
     let doer_goid = if woken { go::goid(go, machine.curg)? } else { 0 };
     let start = match (old, new) {
-        (WAITING, RUNNABLE) if machine.curg == regs.r14 => stack::here(regs, 0),
+        (WAITING, RUNNABLE) if machine.curg == regs.r14 => stack::here(regs, place, 0),
         (WAITING, RUNNABLE) => {
-            let skip = stack::skip_of_ready(target, regs, machine.curg, gp);
+            let skip = stack::skip_of_ready(target, regs, place, machine.curg, gp);
             stack::on_system_stack(target, machine.curg, skip)
         }
         (RUNNING, WAITING) => stack::parked(go, gp, go::wait_skip(go, m)?),
@@ -177,9 +257,17 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
         _ => None,
     };
     let stack = stack::number(target, start);
+    // Nobody else changes it again before the one who did goes on.
+    let found = if done {
+        // Without a branch: the verifier would follow each way along the stack.
+        let as_set = stack::all_if_zero(u64::from(g.status ^ new));
+        stack::choose(as_set, u64::from(old), u64::from(g.status)) as u8
+    } else {
+        g.status
+    };
     let stops = old == RUNNING && new == RUNNABLE;
-    let reason = if stops { stack::why_stopped(target, regs) } else { g.reason };
-    emit_at(began, |header| GoStatus {
+    let reason = if stops { stack::why_stopped(target, regs, place) } else { g.reason };
+    emit_at((began != 0).then_some(began), |header| GoStatus {
         header,
         goid: g.goid,
         startpc: g.startpc,
@@ -187,7 +275,7 @@ fn status(target: &Target, regs: &pt_regs, gp: u64, old: u8, new: u8) -> Result<
         old,
         new,
         reason,
-        found: g.status,
+        found,
         proc: machine.proc,
         tick: machine.tick,
         reserved: 0,

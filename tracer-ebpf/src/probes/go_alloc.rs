@@ -13,7 +13,7 @@ use crate::{
     emit::emit,
     go,
     maps::{SWEEPS, Sweep},
-    stack,
+    stack::{self, Place},
 };
 
 #[inline(always)]
@@ -39,7 +39,7 @@ pub fn go_alloc_without_m(ctx: ProbeContext) -> u32 {
 fn sampled(ctx: &ProbeContext, address: u64, size: u64) -> u32 {
     let Some(target) = full_target(ctx) else { return 0 };
     let result = current_goid(ctx, &target.go).map(|goid| {
-        let stack = stack::number(target, stack::here(regs(ctx), 0));
+        let stack = stack::number(target, stack::here(regs(ctx), Place::ENTRY, 0));
         emit(|header| GoAlloc { header, goid, size, address, stack });
     });
     finish::<GoAlloc>(ctx, result)
@@ -82,6 +82,10 @@ fn sweep_span(target: &Target, regs: &pt_regs) -> Result<(), i32> {
 fn sweeper(target: &Target, regs: &pt_regs) -> Result<u64, i32> {
     let within = |[start, end]: [u64; 2], pc| (start..end).contains(&pc);
     let caller = go::word(regs.rsp)?;
+    // sweepone, if it was inlined there.
+    if within(target.sweepers.deduct[0], caller) {
+        return Ok(DEDUCT);
+    }
     if within(target.sweepers.cache_span, caller) {
         return Ok(CACHE_SPAN);
     }
@@ -90,7 +94,8 @@ fn sweeper(target: &Target, regs: &pt_regs) -> Result<u64, i32> {
     }
     // Or else it is sweepone that calls: for whom?
     let caller = go::word(regs.rbp + 8)?;
-    Ok(if within(target.sweepers.deduct, caller) { DEDUCT } else { 0 })
+    let deducts = target.sweepers.deduct.iter().any(|range| within(*range, caller));
+    Ok(if deducts { DEDUCT } else { 0 })
 }
 
 #[inline(always)]
@@ -107,7 +112,7 @@ fn sweeps(target: &Target, regs: &pt_regs, sweeper: u64, bytes: u64) -> Result<(
         sweep_ends();
     }
     let proc = go::machine(&target.go, go::m_of(&target.go, regs.r14)?)?.proc;
-    let stack = stack::number(target, stack::here(regs, 0));
+    let stack = stack::number(target, stack::here(regs, Place::ENTRY, 0));
     if SWEEPS.insert(thread, Sweep { sweeper, swept: bytes }, 0).is_ok() {
         emit(|header| GoSweepBegin { header, proc, reserved: 0, stack });
     }

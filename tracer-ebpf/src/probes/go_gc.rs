@@ -10,7 +10,7 @@ use tracer_common::{
     target::{FULL, GoOffsets, Target},
 };
 
-use super::go::{current_goid, finish, go_target, regs};
+use super::go::{argument, current_goid, finish, go_target, go_target_or_copy, regs};
 use super::go_alloc;
 use crate::{emit::emit, go, stack};
 
@@ -58,10 +58,10 @@ pub fn go_stw_end(ctx: ProbeContext) -> u32 {
 /// runtime.gcBgMarkStartWorkers(): the first thing that a GC cycle does.
 #[uprobe]
 pub fn go_gc_begin(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target(&ctx) else { return 0 };
+    let Some((target, place)) = go_target_or_copy(&ctx) else { return 0 };
     let result = current_goid(&ctx, &target.go).map(|goid| {
         // Go does not show gcStart.
-        let stack = stack::number(target, stack::here(regs(&ctx), 1));
+        let stack = stack::number(target, stack::here(regs(&ctx), place, 1));
         emit(|header| GoGcBegin { header, goid, stack });
     });
     finish::<GoGcBegin>(&ctx, result)
@@ -131,6 +131,20 @@ pub fn go_heap(ctx: ProbeContext) -> u32 {
         let live = live.wrapping_add(delta);
         emit(|header| GoHeap { header, live, percent_goal });
     });
+    finish::<GoHeap>(&ctx, result)
+}
+
+/// A copy of that in another function, behind the addition to gcController.heapLive, whose address is the argument.
+#[uprobe]
+pub fn go_heap_inlined(ctx: ProbeContext) -> u32 {
+    let Some(Target { go, flags, .. }) = go_target(&ctx) else { return 0 };
+    if flags & FULL != 0 {
+        go_alloc::sweep_ends();
+    }
+    let controller = argument(&ctx, 0).map(|at| at.wrapping_sub(u64::from(go.gc_heap_live)));
+    let result = controller.and_then(|controller| go::heap(go, controller));
+    let result =
+        result.map(|(live, percent_goal)| emit(|header| GoHeap { header, live, percent_goal }));
     finish::<GoHeap>(&ctx, result)
 }
 

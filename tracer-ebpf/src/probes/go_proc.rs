@@ -6,7 +6,7 @@ use tracer_common::{
     target::{GoOffsets, Target},
 };
 
-use super::go::{finish, go_target, regs};
+use super::go::{argument, finish, go_target, regs};
 use crate::{emit::emit, go, stack};
 
 /// runtime.wirep(pp *p), or up to Go 1.25 runtime.acquirep(pp *p): there wirep is also called at the
@@ -14,7 +14,8 @@ use crate::{emit::emit, go, stack};
 #[uprobe]
 pub fn go_wirep(ctx: ProbeContext) -> u32 {
     let Some(Target { go, .. }) = go_target(&ctx) else { return 0 };
-    finish::<GoProc>(&ctx, got_proc(go, regs(&ctx).r14, regs(&ctx).rax))
+    let p = argument(&ctx, regs(&ctx).rax);
+    finish::<GoProc>(&ctx, p.and_then(|p| got_proc(go, regs(&ctx).r14, p)))
 }
 
 #[inline(always)]
@@ -48,19 +49,22 @@ pub fn go_releasep(ctx: ProbeContext) -> u32 {
 /// being taken while that one is in a system call.
 #[uprobe]
 pub fn go_handoffp(ctx: ProbeContext) -> u32 {
-    taken(&ctx, regs(&ctx).rax)
+    taken(&ctx, Ok(regs(&ctx).rax))
 }
 
 /// runtime.syscallingThread.releaseP(state uint32), with syscallingThread{gp *g, mp *m, pp *p, ...}
 #[uprobe]
 pub fn go_steal_p(ctx: ProbeContext) -> u32 {
-    taken(&ctx, regs(&ctx).rcx)
+    let p = argument(&ctx, regs(&ctx).rcx);
+    taken(&ctx, p)
 }
 
 #[inline(always)]
-fn taken(ctx: &ProbeContext, p: u64) -> u32 {
+fn taken(ctx: &ProbeContext, p: Result<u64, i32>) -> u32 {
     let Some(Target { go, .. }) = go_target(&ctx) else { return 0 };
-    let result = go::p_id(go, p).map(|proc| emit(|header| GoProcStop { header, proc, taken: 1 }));
+    let result = p
+        .and_then(|p| go::p_id(go, p))
+        .map(|proc| emit(|header| GoProcStop { header, proc, taken: 1 }));
     finish::<GoProcStop>(ctx, result)
 }
 

@@ -7,14 +7,30 @@ use tracer_common::{
     target::{ABSENT, FRAMELESS_SYSTEMSTACK, Target},
 };
 
-use super::go::{finish, go_target, regs};
-use crate::{emit::emit, go, stack};
+use super::go::{finish, go_target, go_target_or_copy, regs};
+use crate::{
+    emit::emit,
+    go,
+    stack::{self, Place},
+};
 
 /// runtime.reentersyscall(pc, sp, bp uintptr), until Go 1.22 without bp: where the caller goes on.
 #[uprobe]
 pub fn go_entersyscall(ctx: ProbeContext) -> u32 {
     let Some(target) = go_target(&ctx) else { return 0 };
-    let start = stack::entering(&target.go, regs(&ctx));
+    let r = regs(&ctx);
+    let start = stack::entering(&target.go, r, r.rax, r.rbx, r.rcx);
+    finish::<GoSyscall>(&ctx, submit(&ctx, target, CALL_ENTERED, stack::number(target, start)))
+}
+
+/// runtime.entersyscall(), into which reentersyscall was inlined: there it would get the return address, the stack
+/// pointer behind it and the frame pointer.
+#[uprobe]
+pub fn go_entersyscall_outer(ctx: ProbeContext) -> u32 {
+    let Some(target) = go_target(&ctx) else { return 0 };
+    let r = regs(&ctx);
+    let pc = Place::ENTRY.caller(r).unwrap_or(0);
+    let start = stack::entering(&target.go, r, pc, r.rsp.wrapping_add(8), r.rbp);
     finish::<GoSyscall>(&ctx, submit(&ctx, target, CALL_ENTERED, stack::number(target, start)))
 }
 
@@ -22,12 +38,12 @@ pub fn go_entersyscall(ctx: ProbeContext) -> u32 {
 /// is seen without a probe on the way out, because the goroutine then needs another P.
 #[uprobe]
 pub fn go_entersyscallblock(ctx: ProbeContext) -> u32 {
-    let Some(target) = go_target(&ctx) else { return 0 };
+    let Some((target, place)) = go_target_or_copy(&ctx) else { return 0 };
     // In Go 1.21 and 1.22, which walk along frame pointers and have none for system calls, one frame less
     // is shown.
     let walks_from_here =
         target.flags & FRAMELESS_SYSTEMSTACK == 0 && target.go.g_syscallbp == ABSENT;
-    let start = stack::here(regs(&ctx), if walks_from_here { 2 } else { 1 });
+    let start = stack::here(regs(&ctx), place, if walks_from_here { 2 } else { 1 });
     let stack = stack::number(target, start);
     finish::<GoSyscall>(&ctx, submit(&ctx, target, CALL_ENTERED_WITHOUT_P, stack))
 }

@@ -7,7 +7,12 @@ use tracer_common::{
 };
 
 use super::go::{current_goid, finish, go_target, regs};
-use crate::{emit::emit, go, stack, text};
+use crate::{
+    emit::emit,
+    go,
+    stack::{self, Place},
+    text,
+};
 
 /// The task of a region is not known.
 const UNKNOWN: i64 = -1;
@@ -124,5 +129,5 @@ fn log(target: &Target, ctx: &ProbeContext) -> Result<(), i32> {
 
 #[inline(always)]
 fn marked_at(target: &Target, regs: &pt_regs, skip: u16) -> u64 {
-    stack::number(target, stack::here(regs, skip))
+    stack::number(target, stack::here(regs, Place::ENTRY, skip))
 }

@@ -84,7 +84,7 @@ fn sites(path: &Path) -> Option<Vec<u64>> {
     let sites = Sites::find(&runtime, &elf).ok()?;
     // What else is read of a program.
     let _ = (elf.build_id(), runtime.ready_spills(&elf), runtime.park());
-    Some(sites.found.into_iter().map(|(.., at)| at).collect())
+    Some(sites.found.into_iter().map(|(_, site)| site.offset).collect())
 }
 
 /// Functions of a program as offsets in its file.
@@ -231,4 +231,10 @@ fn damage_is_refused_or_harmless_in_go_1_27() {
 #[test]
 fn damage_is_refused_or_harmless_where_there_is_dwarf() {
     fuzz(&Go::of("1.25").and_then(|go| go.build("daisy")).expect("it compiles"), 25);
+}
+
+#[test]
+fn damage_is_refused_or_harmless_where_functions_are_inlined() {
+    let go = Go::of("1.27").expect("setup has run");
+    fuzz(&go.build_variant("pingpong", Variant::Pgo).expect("it compiles"), 271);
 }

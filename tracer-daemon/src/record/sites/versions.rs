@@ -33,10 +33,42 @@ fn every_probe_has_a_place_however_a_program_was_built() {
             assert_eq!(runtime.tls_g, 8, "{minor} {variant:?}");
             assert_eq!(sites.missing, [], "{minor} {variant:?}");
             let programs = |sites: &Sites| {
-                let found = sites.found.iter().map(|(_, program, _)| *program);
+                let found = sites.found.iter().map(|(_, site)| site.program);
                 found.collect::<BTreeSet<_>>()
             };
             assert_eq!(programs(&sites), programs(&all), "{minor} {variant:?}");
         }
+    }
+}
+
+/// Programs with profiles that the end-to-end tests build, too.
+const PROFILED: [(&str, &str, Variant); 4] = [
+    ("1.21", "mutex", Variant::PgoPie),
+    ("1.25", "httpload", Variant::PgoStripped),
+    ("1.27", "pingpong", Variant::Pgo),
+    ("1.27", "httpload", Variant::Pgo),
+];
+
+#[test]
+fn what_a_profile_has_inlined_has_places_for_probes() {
+    for (minor, name, variant) in PROFILED {
+        let go = Go::of(minor).expect("setup has run");
+        let path = go.build_variant(name, variant).expect("it compiles");
+        let what = format!("{name}, Go {minor}, {variant:?}");
+        let (runtime, sites) = look(&path);
+        assert_eq!(sites.missing, [], "{what}");
+        let copies =
+            runtime.functions.copies_of(&[("runtime.casgstatus", None)]).expect("not too many");
+        assert!(!copies.is_empty(), "{what}: the profile changes nothing");
+        let in_copies = sites.found.iter().filter(|(_, site)| site.inlined.is_some());
+        let of_status = in_copies.filter(|(_, site)| site.program == "go_casgstatus_inlined");
+        assert!(of_status.count() > 0, "{what}");
+        let (_, plain) = look(&go.build(name).expect("it compiles"));
+        let programs = |sites: &Sites| {
+            let found = sites.found.iter().filter(|(_, site)| site.inlined.is_none());
+            found.map(|(_, site)| site.program).collect::<BTreeSet<_>>()
+        };
+        assert!(programs(&sites).is_superset(&programs(&plain)), "{what}");
+        assert!(plain.found.iter().all(|(_, site)| site.inlined.is_none()), "{what}");
     }
 }

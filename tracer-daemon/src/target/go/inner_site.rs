@@ -34,6 +34,18 @@ pub fn last_call(
     find_last_call(code(elf, start, end)?, start, callees)
 }
 
+/// All instructions of the function from `start` to `end`.
+///
+/// # Errors
+/// When the function cannot be decoded.
+pub fn instructions(
+    elf: &Executable<'_>,
+    start: u64,
+    end: u64,
+) -> Result<Vec<Instruction>, SiteError> {
+    decode(code(elf, start, end)?, start)
+}
+
 fn code<'a>(elf: &Executable<'a>, start: u64, end: u64) -> Result<&'a [u8], SiteError> {
     let size = end.saturating_sub(start);
     if size == 0 || size > MAX_BYTES {

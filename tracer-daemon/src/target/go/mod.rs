@@ -3,6 +3,7 @@
 mod build_version;
 mod buildinfo;
 pub mod check;
+mod copy_site;
 mod globals;
 mod inner_site;
 pub mod layout;
@@ -21,9 +22,10 @@ use self::{
     layout::{Distance, Layout},
 };
 use super::Executable;
+pub use copy_site::{CopySite, Holder};
 pub use globals::Globals;
 pub use go_layout::{NO_NAMES, Names};
-pub use pclntab::{Frame, Functions, Kind, Step, TableError};
+pub use pclntab::{Frame, Functions, InlinedCopy, Kind, Step, TableError};
 pub use site::SiteError;
 
 /// Why goroutines cannot be traced in a program.
@@ -203,11 +205,15 @@ impl GoRuntime {
 
     /// Whether `runtime.ready` keeps in its frame how many frames of a waker's stack are the runtime's.
     pub fn ready_spills(&self, elf: &Executable<'_>) -> bool {
-        let code = || {
+        let kept = || {
             let (start, end) = self.functions.range("runtime.ready")?;
-            Some((elf.bytes_at(start, end.checked_sub(start)?)?, start))
+            let code = elf.bytes_at(start, end.checked_sub(start)?)?;
+            let store = spill::keeps_second_argument(code, start)?;
+            let casgstatus = self.functions.range("runtime.casgstatus").map(|(start, _)| start);
+            let ready = Holder::of(elf, (start, end)).ok()?;
+            Some(ready.is_passed_before(store, casgstatus))
         };
-        code().is_some_and(|(code, start)| spill::keeps_second_argument(code, start))
+        kept().unwrap_or(false)
     }
 
     /// Offset in the file of the `push %rbp` of `function`, where a probe may sit.
@@ -248,12 +254,24 @@ impl GoRuntime {
         function: &'static str,
         callees: &[&str],
     ) -> Result<u64, GoError> {
+        let address = self.call_address(elf, function, callees)?;
+        offset(elf, address).map_err(|reason| GoError::Function { function, reason })
+    }
+
+    /// Address of that call.
+    ///
+    /// # Errors
+    /// As for [`GoRuntime::call_site`].
+    pub fn call_address(
+        &self,
+        elf: &Executable<'_>,
+        function: &'static str,
+        callees: &[&str],
+    ) -> Result<u64, GoError> {
         let (start, end) = self.range(function)?;
         let known = |callee: &&str| Some(self.functions.range(callee)?.0);
         let callees: Vec<u64> = callees.iter().filter_map(known).collect();
-        let address = inner_site::last_call(elf, start, end, &callees);
-        address
-            .and_then(|at| offset(elf, at))
+        inner_site::last_call(elf, start, end, &callees)
             .map_err(|reason| GoError::Function { function, reason })
     }
 

@@ -47,6 +47,9 @@ pub enum SiteError {
     /// It does not call the function that it is known to call.
     #[error("it does not call what it is known to call")]
     NoCall,
+    /// It was inlined into another function, in which there is no place for a probe.
+    #[error("it is inlined, and has no place for a probe there")]
+    NoPlace,
 }
 
 impl SiteError {

@@ -6,14 +6,14 @@ use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Reg
 /// above the saved frame pointer, the return address and the first argument.
 const SECOND_ARGUMENT: i64 = 24;
 
-/// Whether the function whose code this is stores its second argument (BX) in its spill space before its
-/// first call: then it can be read there from any function that it calls.
-pub fn keeps_second_argument(code: &[u8], start: u64) -> bool {
+/// Address of the instruction by which the function whose code this is stores its second argument (BX) in its spill
+/// space before its first call: behind it, it can be read there from any function that it calls.
+pub fn keeps_second_argument(code: &[u8], start: u64) -> Option<u64> {
     let mut frame: Option<i64> = None;
     let decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
     for instruction in decoder {
         match instruction.mnemonic() {
-            Mnemonic::Call | Mnemonic::Ret | Mnemonic::INVALID => return false,
+            Mnemonic::Call | Mnemonic::Ret | Mnemonic::INVALID => return None,
             Mnemonic::Sub if instruction.op0_register() == Register::RSP => {
                 frame = Some(instruction.immediate(1).cast_signed());
             }
@@ -29,12 +29,13 @@ pub fn keeps_second_argument(code: &[u8], start: u64) -> bool {
             }
             Mnemonic::Mov if stores_bx(&instruction) => {
                 let offset = instruction.memory_displacement64().cast_signed();
-                return frame.is_some_and(|size| offset - size == SECOND_ARGUMENT);
+                let size = frame?;
+                return (offset - size == SECOND_ARGUMENT).then(|| instruction.ip());
             }
             _ => {}
         }
     }
-    false
+    None
 }
 
 fn stores_bx(instruction: &Instruction) -> bool {
@@ -57,7 +58,7 @@ mod tests {
 
     #[test]
     fn the_spill_is_found() {
-        assert!(keeps_second_argument(READY, 0x1000));
+        assert_eq!(keeps_second_argument(READY, 0x1000), Some(0x100d));
     }
 
     #[test]
@@ -67,20 +68,21 @@ mod tests {
             0x48, 0x83, 0xec, 0x50, 0x48, 0x89, 0x6c, 0x24, 0x48, 0x48, 0x8d, 0x6c, 0x24, 0x48,
             0x48, 0x89, 0x5c, 0x24, 0x60,
         ];
-        assert!(keeps_second_argument(&code, 0x1000));
+        assert_eq!(keeps_second_argument(&code, 0x1000), Some(0x100e));
     }
 
     #[test]
     fn another_place_or_none_is_refused() {
         let mut other = READY.to_vec();
         other[17] = 0x70;
-        assert!(!keeps_second_argument(&other, 0x1000));
-        assert!(!keeps_second_argument(&READY[..13], 0x1000));
+        assert_eq!(keeps_second_argument(&other, 0x1000), None);
+        assert_eq!(keeps_second_argument(&READY[..13], 0x1000), None);
         let mut called = READY[..13].to_vec();
         called.extend([0xe8, 0, 0, 0, 0]);
         called.extend(&READY[13..]);
-        assert!(
-            !keeps_second_argument(&called, 0x1000),
+        assert_eq!(
+            keeps_second_argument(&called, 0x1000),
+            None,
             "what is spilled later may be another value"
         );
     }

@@ -5,6 +5,7 @@
 //! as it was written, and decoded where it is asked for.
 
 mod frames;
+mod inlined;
 mod name;
 mod table;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use self::{
 };
 pub use self::{
     frames::{Frame, Kind},
+    inlined::InlinedCopy,
     unwind::Step,
 };
 use super::{Executable, layout::Layout, module::Module};

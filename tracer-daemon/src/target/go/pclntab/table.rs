@@ -2,6 +2,8 @@
 //! pcvalue; runtime/symtabinl.go: inlinedCall). The same from Go 1.18 on, but for `_func` and the
 //! inline tree, which changed with Go 1.20 and its magic number.
 
+use rustc_hash::FxHashMap;
+
 use super::TableError;
 
 /// Magic number of Go 1.18 and 1.19 (cmd/link/internal/ld/pcln.go).
@@ -249,15 +251,25 @@ impl Table {
 
     /// The innermost inlined call that an instruction of a function belongs to.
     pub fn inlined(&self, func: &Func, at: u32) -> Option<Inlined> {
-        let tree = self.funcdata(func, FUNCDATA_INL_TREE)? as usize;
+        self.funcdata(func, FUNCDATA_INL_TREE)?;
+        let index = u32::try_from(self.value(self.inlined_values(func)?, at)?).ok()?;
+        self.inlined_call(func, index)
+    }
+
+    /// Number of the table that says which inlined call an instruction of a function belongs to.
+    fn inlined_values(&self, func: &Func) -> Option<u32> {
         if PCDATA_INL_TREE_INDEX >= func.pcdata as usize {
             return None;
         }
         let arrays = func.at + self.format.func_size();
-        let values = u32_at(&self.bytes, arrays + 4 * PCDATA_INL_TREE_INDEX)?;
-        let index = usize::try_from(self.value(values, at)?).ok()?;
+        u32_at(&self.bytes, arrays + 4 * PCDATA_INL_TREE_INDEX)
+    }
+
+    /// An inlined call of a function by its number.
+    pub fn inlined_call(&self, func: &Func, index: u32) -> Option<Inlined> {
+        let tree = self.funcdata(func, FUNCDATA_INL_TREE)? as usize;
         let size = self.format.call_size();
-        let call = tree.checked_add(index.checked_mul(size)?)?;
+        let call = tree.checked_add((index as usize).checked_mul(size)?)?;
         let call = self.data.get(call..call.checked_add(size)?)?;
         let word = |i: usize| u32_at(call, 4 * i);
         Some(match self.format {
@@ -268,6 +280,62 @@ impl Table {
                 Inlined { name: word(1)?, start_line: word(3)?, id: call[0], parent: word(2)? }
             }
         })
+    }
+
+    /// The instructions of a function that belong to inlined calls, in order: start and end, from the start of the
+    /// function, and the number of the innermost call. `Some(None)` if it has no such calls; `None` if there are more
+    /// than `budget`, from which they are taken.
+    #[expect(clippy::option_option, reason = "to have none is not the same as to have too many")]
+    pub fn inlined_ranges(
+        &self,
+        func: &Func,
+        budget: &mut usize,
+    ) -> Option<Option<Vec<(u32, u32, u32)>>> {
+        if self.funcdata(func, FUNCDATA_INL_TREE).is_none() {
+            return Some(None);
+        }
+        let Some(values) = self.inlined_values(func) else { return Some(None) };
+        let mut ranges = Vec::new();
+        let mut start = 0;
+        self.find_value(values, |value, end| {
+            if let Ok(index) = u32::try_from(value)
+                && start < end
+            {
+                ranges.push((start, end, index));
+            }
+            start = start.max(end);
+            *budget = budget.saturating_sub(1);
+            *budget == 0
+        });
+        if *budget == 0 { None } else { Some(Some(ranges)) }
+    }
+
+    /// The numbers of these names, where the program has them.
+    pub fn name_numbers<'n>(&self, names: &[&'n str]) -> FxHashMap<u32, &'n str> {
+        let end = [self.units, self.files, self.values, self.funcs, self.bytes.len()];
+        let end = end.into_iter().filter(|&end| end > self.names).min().unwrap_or(self.names);
+        let wanted: FxHashMap<&[u8], &str> =
+            names.iter().map(|&name| (name.as_bytes(), name)).collect();
+        let mut numbers = FxHashMap::default();
+        let mut number = 0u32;
+        for name in self.bytes[self.names..end].split(|&byte| byte == 0) {
+            if let Some(&known) = wanted.get(name)
+                && number != 0
+            {
+                numbers.insert(number, known);
+            }
+            let Some(next) = u32::try_from(name.len() + 1).ok().and_then(|n| number.checked_add(n))
+            else {
+                break;
+            };
+            number = next;
+        }
+        numbers
+    }
+
+    /// Its size in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Start of the function that this one wraps, from the start of the code.

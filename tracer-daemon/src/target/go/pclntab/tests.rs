@@ -304,6 +304,34 @@ fn calls_that_are_inlined_into_themselves_end() {
 }
 
 #[test]
+fn copies_of_inlined_functions_are_found_with_what_is_inlined_into_them() {
+    for magic in [MAGIC_1_18, MAGIC_1_20] {
+        let functions = parse(magic, &program(), END);
+        let copies = |wanted: &[(&str, Option<&str>)]| {
+            let copies = functions.copies_of(wanted).expect("not too many");
+            copies
+                .into_iter()
+                .map(|copy| (copy.function, copy.call, copy.ranges))
+                .collect::<Vec<_>>()
+        };
+        let mid = ("main.mid".to_owned(), at(0x31), vec![(at(0x34), at(0x50))]);
+        let leaf = ("main.leaf[go.shape.int]".to_owned(), at(0x38), vec![(at(0x3c), at(0x50))]);
+        assert_eq!(
+            copies(&[("main.mid", None), ("main.leaf[go.shape.int]", None)]),
+            [mid.clone(), leaf]
+        );
+        assert_eq!(copies(&[("main.mid", Some("main.outer"))]), [mid]);
+        assert_eq!(copies(&[("main.mid", Some("main.main"))]), []);
+        assert_eq!(copies(&[("main.main", None), ("main.tulip", None)]), []);
+    }
+    let functions = parse(MAGIC_1_20, &program(), END);
+    let copy = &functions.copies_of(&[("main.mid", None)]).expect("not too many")[0];
+    assert_eq!((copy.holder.as_str(), copy.within), ("main.outer", (at(0x20), at(0x50))));
+    assert!(copy.contains(at(0x34)) && copy.contains(at(0x4f)));
+    assert!(!copy.contains(at(0x33)) && !copy.contains(at(0x50)));
+}
+
+#[test]
 fn damage_is_an_error_and_never_a_panic() {
     let (good, data) = write(MAGIC_1_20, &program(), END);
     let error = |bytes: &[u8]| Table::parse(bytes).err();
@@ -314,6 +342,7 @@ fn damage_is_an_error_and_never_a_panic() {
         let _ = table.last_data();
         table.set_data(data);
         let functions = Functions::new(table, TEXT, 27);
+        let _ = functions.copies_of(&[("main.mid", None), ("main.leaf[go.shape.int]", None)]);
         for offset in 0..u64::from(END) {
             let _ = functions.start_name(at(offset));
             let _ = functions.expand(&[at(offset), at(1), at(0x61)], 0);
