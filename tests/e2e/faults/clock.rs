@@ -90,7 +90,8 @@ fn rows_before_and_after_it_is_set_have_the_right_time_of_day() -> Result<()> {
     }
     let until = monotonic_ns();
     spans.push((until, 0));
-    assert!((offset()? - right).abs() < 10_000_000, "the clock is not as it was");
+    // Between a look at one clock and setting the other a thread may wait for a CPU.
+    assert!((offset()? - right).abs() < HOUR / 1000, "the clock is not as it was");
     stop(daemon)?;
 
     let of_ticks = format!(
