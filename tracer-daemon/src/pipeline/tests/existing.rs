@@ -253,3 +253,23 @@ fn a_change_that_was_under_way_at_the_beginning_is_none_of_the_recording() {
     assert_eq!(proc_states(&bench, 1), [("idle", 1_000, Some(800)), ("running", 1_800, None)]);
     assert!(bench.losses().is_empty());
 }
+
+#[test]
+fn one_that_is_named_before_it_was_read_is_known() {
+    let mut bench = bench(vec![waiting(5, 1_500)], vec![]);
+    bench.push(GoAssistBegin {
+        header: header::<GoAssistBegin>(1_300, PID),
+        goid: 5,
+        depth: 100,
+        stack: 0,
+    });
+    bench.push(GoAssistEnd { header: header::<GoAssistEnd>(1_350, PID), goid: 5, depth: 50 });
+    bench.run(2_000);
+    let row = bench.rows.goroutines.iter().find(|row| row.goid == 5).expect("known");
+    assert_eq!(row.start_func.as_deref(), Some("main.work"));
+    let assists: Vec<_> = bench.rows.closed.gc_assist.iter().map(|a| (a.ugid, a.dur)).collect();
+    assert_eq!(assists, [(row.ugid, Some(50))]);
+    // What it does was read later.
+    assert_eq!(bench.goroutine(5), [("waiting", Some("chan receive"), 1_000, None)]);
+    assert!(bench.losses().is_empty());
+}

@@ -76,6 +76,23 @@ impl Existing {
         self.procs.push(FoundProcs { pid, upid, procs, at });
     }
 
+    /// An event of `ts` (ns) names a goroutine: makes it known, if it was read, but has not taken its place yet.
+    pub fn introduce(
+        &self,
+        (upid, goid): (i64, u64),
+        ts: u64,
+        goroutines: &mut Goroutines,
+        cx: &mut Context<'_>,
+    ) {
+        if self.goroutines.is_empty() || goid == 0 || goroutines.ugid(upid, goid).is_some() {
+            return;
+        }
+        let is_it = |found: &&Found| found.upid == upid && found.goroutine.goid == goid;
+        if let Some(found) = self.goroutines.iter().find(is_it) {
+            goroutines.is_met(upid, goid, found.goroutine.start_pc, ts, cx);
+        }
+    }
+
     /// Lets everything that was read before `ts` take its place.
     pub fn settle(
         &mut self,

@@ -10,6 +10,24 @@ use tracer_store::Alloc;
 use super::{Context, Tracker, goroutines, procs::Held};
 use crate::pipeline::losses::Losses;
 
+/// The goroutine that an event names beside the one whose state it tells; 0 is none.
+fn named(event: &Event) -> u64 {
+    match event {
+        Event::GoStatus(e) => e.doer_goid,
+        Event::GoCreate(e) => e.parent_goid,
+        Event::GoMaxProcs(e) => e.goid,
+        Event::GoStwBegin(e) => e.goid,
+        Event::GoGcBegin(e) => e.goid,
+        Event::GoAssistBegin(e) => e.goid,
+        Event::GoUserTask(e) => e.goid,
+        Event::GoUserTaskEnd(e) => e.goid,
+        Event::GoUserRegion(e) => e.goid,
+        Event::GoUserLog(e) => e.goid,
+        Event::GoAlloc(e) => e.goid,
+        _ => 0,
+    }
+}
+
 impl Tracker {
     /// An event of the Go runtime, on a thread that is known.
     pub(super) fn track_go(&mut self, event: &Event, upid: i64, utid: i64, losses: &mut Losses) {
@@ -18,6 +36,7 @@ impl Tracker {
             entities,
             strings,
             stacks,
+            existing,
             closed,
             goroutines,
             procs,
@@ -31,6 +50,7 @@ impl Tracker {
         let ts = event.header().ts;
         goroutines.heard(upid, ts);
         procs.heard(upid, ts);
+        existing.introduce((upid, named(event)), ts, goroutines, cx);
         let (proc, tick) = match event {
             // In a call it has none that it could use.
             Event::GoStatus(e) if e.old != SYSCALL => (e.proc, e.tick),

@@ -131,6 +131,11 @@ impl Track {
         }
     }
 
+    /// Whether no event has told what it does, and its memory has not either.
+    pub fn is_unheard(&self) -> bool {
+        self.first && self.open.is_none()
+    }
+
     /// What is found out about its creation later than about itself.
     pub fn was_created_by(
         &mut self,

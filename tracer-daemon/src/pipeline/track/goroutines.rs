@@ -176,10 +176,16 @@ impl Goroutines {
         let Some(process) = self.processes.get_mut(&upid) else {
             return;
         };
-        if let Some(track) = process.goroutines.get_mut(&met.goid) {
-            track.was_created_by(parent_ugid, met.create_stack, cx);
-            return;
-        }
+        let known = match process.goroutines.get_mut(&met.goid) {
+            Some(track) => {
+                track.was_created_by(parent_ugid, met.create_stack, cx);
+                if !track.is_unheard() {
+                    return;
+                }
+                process.goroutines.remove(&met.goid)
+            }
+            None => None,
+        };
         // It ended while it was read.
         if process.ended.as_ref().is_some_and(|ended| ended.contains(&met.goid)) {
             return;
@@ -194,18 +200,12 @@ impl Goroutines {
             State::Waiting => process.reason(met.reason, cx.strings),
             _ => None,
         };
-        let row = Goroutine {
-            parent_ugid,
-            create_stack: met.create_stack,
-            ..process.new_row(
-                &mut self.last_ugid,
-                upid,
-                met.goid,
-                met.start.wrapping_add(process.bias),
-                cx,
-            )
-        };
-        let mut track = Track::existed(row, cx);
+        let mut track = known.unwrap_or_else(|| {
+            let start = met.start.wrapping_add(process.bias);
+            let new = process.new_row(&mut self.last_ugid, upid, met.goid, start, cx);
+            let create_stack = met.create_stack;
+            Track::existed(Goroutine { parent_ugid, create_stack, ..new }, cx)
+        });
         let since = process.since_if_complete(met.at, cx);
         let place = met.place.unwrap_or(Place { utid: 0, proc: None });
         let on_thread = matches!(state, State::Running | State::Syscall);
@@ -229,6 +229,14 @@ impl Goroutines {
         }
         if let Some(process) = self.processes.get_mut(&upid) {
             process.goroutines.insert(met.goid, track);
+        }
+    }
+
+    /// An event of `ts` (ns) names a goroutine that was there before, with this start function (address in the file), and does
+    /// not tell its state.
+    pub fn is_met(&mut self, upid: i64, goid: u64, start: u64, ts: u64, cx: &mut Context<'_>) {
+        if let Some(bias) = self.processes.get(&upid).map(|process| process.bias) {
+            self.ensure(upid, goid, start.wrapping_add(bias), ts, cx);
         }
     }
 
