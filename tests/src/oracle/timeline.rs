@@ -313,9 +313,9 @@ mod tests {
 
     #[test]
     fn lengths_may_differ_by_what_being_watched_costs() {
-        // A wait of 1 us, which the unblocking thread's hit and event make longer for Go.
+        // A hit and an event at each end, and an interrupt.
         let go = life([0, 1_000_000, 1_025_000, 2_000_000]);
-        let near = life([0, 1_002_000, 1_004_000, 1_997_000]);
+        let near = life([0, 1_002_000, 1_005_000, 1_997_000]);
         let (shorter, longer) = (
             life([0, 1_000_000, 1_001_000, 2_000_000]),
             life([0, 1_000_000, 1_042_500, 2_000_000]),
