@@ -60,6 +60,8 @@ pub struct ProcessFacts {
     pub missing: Option<String>,
     /// Its system calls are not recorded, although events of them may come.
     pub without_syscalls: bool,
+    /// Since when it is traced (CLOCK_MONOTONIC, ns), if that is known.
+    pub traced_since: Option<u64>,
 }
 
 /// Sums over a recording.

@@ -52,7 +52,7 @@ impl Inspected {
         program::is_same(&self.file, &self.link)
     }
 
-    /// Puts the probes of these levels in place. They record nothing before [`Kernel::set_target`](crate::kernel::Kernel::set_target).
+    /// Puts the probes of these levels in place; `progress` is told how many are, and of how many. They record nothing before [`Kernel::set_target`](crate::kernel::Kernel::set_target).
     ///
     /// # Errors
     /// When the kernel refuses a probe; none is left then.
@@ -62,12 +62,19 @@ impl Inspected {
         probes: &mut Probes,
         scope: Scope,
         levels: impl RangeBounds<Level>,
+        mut progress: impl FnMut(usize, usize),
     ) -> Result<Uprobes, KernelError> {
         // Not /proc/PID/exe: if the process has replaced its program meanwhile, that is another file,
         // in which nothing was verified.
         let executable = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let wanted = go.sites.found.iter().filter(|(from, _)| levels.contains(from));
-        let wanted = wanted.map(|&(_, site)| site);
+        let wanted: Vec<_> = wanted.map(|&(_, site)| site).collect();
+        let all = wanted.len();
+        // Each is taken when the one before is in place.
+        let wanted = wanted.into_iter().enumerate().map(|(done, probe)| {
+            progress(done, all);
+            probe
+        });
         probes.attach(wanted, Path::new(&executable), scope)
     }
 }

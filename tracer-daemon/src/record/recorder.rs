@@ -105,10 +105,12 @@ impl Recorder {
     /// Loads the kernel programs and creates the database.
     pub fn new(args: &Recording) -> Result<Self> {
         ProcessInfo::check_namespace()?;
+        let mut status = StatusLine::new(!args.quiet);
+        status.beginning("loading the kernel programs");
         let Loaded { kernel, probes, ring } = kernel::load(args.ring_size)?;
         let store = Store::create(args.db.as_deref(), session::begin())?;
         let now = Instant::now();
-        let recorder = Self {
+        let mut recorder = Self {
             engine: Engine::new(kernel, ring, FirstIds::default()),
             store,
             probes: Arc::new(Mutex::new(probes)),
@@ -120,7 +122,7 @@ impl Recorder {
             guard: Guard::new(),
             gap: None,
             facts: ProcessFacts::default(),
-            status: StatusLine::new(!args.quiet),
+            status,
             quiet: args.quiet,
             options: go::Options {
                 level: args.level,
@@ -142,8 +144,9 @@ impl Recorder {
             recorder
                 .say("who wakes a thread is not recorded: this kernel does not tell interrupts");
         }
-        if let Some(former) = &recorder.store.former {
-            recorder.say(&format!("the former trace is kept as {}", former.display()));
+        if let Some(former) = recorder.store.former.as_ref().map(|path| path.display().to_string())
+        {
+            recorder.say(&format!("the former trace is kept as {former}"));
         }
         Ok(recorder)
     }
@@ -352,7 +355,10 @@ impl Recorder {
         for _ in 0..ATTEMPTS {
             let info = ProcessInfo::read(pid)?;
             let inspected = go::inspect(pid)?;
-            self.facts = facts(&info, &inspected, self.options.level);
+            self.facts = ProcessFacts {
+                traced_since: Some(self.begun),
+                ..facts(&info, &inspected, self.options.level)
+            };
             self.engine.pipeline.add_process(&self.facts, begins);
             if let Some(family) = &mut self.family {
                 family.root_is(self.facts.clone());
@@ -411,7 +417,10 @@ impl Recorder {
         let target = attachable.clone().with_probes(probes).target(self.options);
         let attached = {
             let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
-            inspected.attach(attachable, &mut probes, scope, ..=self.options.level)
+            let status = &mut self.status;
+            inspected.attach(attachable, &mut probes, scope, ..=self.options.level, |done, all| {
+                status.beginning(&format!("attaching: {done} of {all} probes"));
+            })
         };
         let attached = attached
             .map(|uprobes| self.uprobes = uprobes)
@@ -445,8 +454,9 @@ impl Recorder {
         std::mem::take(&mut self.uprobes).detach();
     }
 
-    fn say(&self, message: &str) {
+    fn say(&mut self, message: &str) {
         if !self.quiet {
+            self.status.clear();
             tell(message);
         }
     }
@@ -481,5 +491,6 @@ fn facts(info: &ProcessInfo, inspected: &go::Inspected, level: Level) -> Process
         uid_at: clock::monotonic(),
         cgroup: info.cgroup.clone(),
         go_version: inspected.go_version.clone(),
+        traced_since: None,
     }
 }

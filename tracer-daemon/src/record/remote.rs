@@ -53,7 +53,10 @@ pub fn attach(mut client: Client, args: &Attach, inherited: &Inherited) -> Resul
     let mut line = StatusLine::new(!quiet);
     let begun = Instant::now();
     let followed = follow(&mut client, args.pid, options, |so_far| {
-        line.update(so_far.events, so_far.losses);
+        match so_far.state {
+            State::Attaching => line.beginning("attaching"),
+            _ => line.update(so_far.events, so_far.losses),
+        }
         if let Some(signal) = signals.take() {
             return Some(Stop::Signal(signal.signal));
         }

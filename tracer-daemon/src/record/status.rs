@@ -27,6 +27,15 @@ impl StatusLine {
         Self { shown: false, enabled, last: None, started: Instant::now() }
     }
 
+    /// Says what is done before events come, and for how long by now.
+    pub fn beginning(&mut self, what: &str) {
+        if self.enabled {
+            let seconds = self.started.elapsed().as_secs_f64();
+            let _ = write!(stderr(), "\r\x1b[Ktracerd: {what}, {seconds:.1} s");
+            self.shown = true;
+        }
+    }
+
     /// Time for a new line has come: shows events so far, their rate, and losses.
     pub fn update(&mut self, events: u64, lost: u64) {
         if !self.enabled {
@@ -60,6 +69,12 @@ impl StatusLine {
         if std::mem::take(&mut self.shown) {
             let _ = write!(stderr(), "\r\x1b[K");
         }
+    }
+}
+
+impl Drop for StatusLine {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -529,7 +529,13 @@ impl Work {
             (std::ops::Bound::Excluded(file.level), std::ops::Bound::Included(level));
         let more = file
             .inspected
-            .attach(go, &mut lock(&self.probes), Scope::File(file.cookie), (above, up_to))
+            .attach(
+                go,
+                &mut lock(&self.probes),
+                Scope::File(file.cookie),
+                (above, up_to),
+                |_, _| (),
+            )
             .map_err(|e| e.to_string())?;
         file.uprobes = std::mem::take(&mut file.uprobes).and(more);
         file.level = level;

@@ -70,6 +70,7 @@ impl Process {
             uid_at: self.uid_at,
             cgroup: self.cgroup.clone(),
             go_version: None,
+            traced_since: Some(self.since),
             without_syscalls: self.options.is_some_and(|options| !options.syscalls),
             level: self.options.map_or("", |options| options.level.word()),
             missing: match &self.state {

@@ -11,7 +11,7 @@ entities! {
     /// A recording. A database that `tracerd serve` writes holds one for each time that it was started since the
     /// machine was.
     Entity Session session key ["session_id"] session 0 {
-        /// When recording began.
+        /// When recording began. Of each process that is later: see `process.traced_since` and `process.runtime_since`.
         started_ts: i64, unit "ns";
         /// Up to when events are stored.
         last_ts: i64, unit "ns";
@@ -77,6 +77,11 @@ entities! {
         level: Option<Arc<str>>;
         /// What of that is not recorded, and why; NULL if nothing is missing.
         missing: Option<Arc<str>>;
+        /// Since when its threads and system calls are recorded; NULL if they are not, or it is not known.
+        traced_since: Option<i64>, unit "ns";
+        /// Since when what its runtime does is recorded, goroutines among it: later than `traced_since`, because probes have to
+        /// be put in place. NULL if that is not recorded. Rates of events are over the time since then.
+        runtime_since: Option<i64>, unit "ns";
         /// The process that started it, see `process`.
         parent_upid: Option<i64>;
         /// Its exit code; 128 + signal number when a signal ended it.

@@ -123,6 +123,9 @@ impl Entities {
                 its.map(|(&tid, _)| tid).collect()
             };
             self.alive.insert(upid, Alive { here: tids.clone(), tids, ..Alive::default() });
+            if let Some(row) = self.processes.get_mut(&upid) {
+                row.traced_since = facts.traced_since.map(u64::cast_signed);
+            }
         }
         if let Some(alive) = self.alive.get_mut(&upid) {
             alive.without_syscalls = facts.without_syscalls;
@@ -135,11 +138,20 @@ impl Entities {
         row.cgroup = text(&facts.cgroup);
         row.runtime = facts.go_version.as_ref().map(|_| Arc::from("go"));
         row.runtime_version = facts.go_version.as_deref().and_then(text);
+        row.runtime_since = row.runtime_since.filter(|_| row.runtime.is_some());
         row.level = text(facts.level);
         row.missing = facts.missing.as_deref().and_then(text);
         row.start_ts = row.start_ts.or(begins.map(u64::cast_signed));
         self.changed_processes.insert(upid);
         self.is_of_user(upid, facts.uid, facts.uid_at);
+    }
+
+    /// What the runtime of a process does is recorded since `since` (ns).
+    pub fn runtime_traced(&mut self, upid: i64, since: u64) {
+        if let Some(row) = self.processes.get_mut(&upid) {
+            row.runtime_since = Some(since.cast_signed());
+            self.changed_processes.insert(upid);
+        }
     }
 
     /// A traced process was this user's at `at` (ns). If it was another's before, what it did until then is not

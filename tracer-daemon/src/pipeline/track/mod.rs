@@ -221,6 +221,7 @@ impl Tracker {
 
     pub fn set_go(&mut self, pid: u32, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
         let upid = self.entities.process(pid);
+        self.entities.runtime_traced(upid, since);
         self.procs.add_process(upid, runtime.minor, since);
         self.runtime.add_process(upid, Arc::clone(&runtime), bias);
         self.user.add_process(upid, Arc::clone(&runtime), bias);

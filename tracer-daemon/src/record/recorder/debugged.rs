@@ -146,7 +146,8 @@ impl Recorder {
             && let Some(Ok(go)) = &inspected.go
             && let Ok(uprobes) = {
                 let mut probes = self.probes();
-                inspected.attach(go, &mut probes, self.scope, ..=self.options.level)
+                let levels = ..=self.options.level;
+                inspected.attach(go, &mut probes, self.scope, levels, |_, _| ())
             }
         {
             self.uprobes = uprobes;
