@@ -1,6 +1,8 @@
 //! How `tracerd run` treats its command, and the command lines themselves.
 
 use std::{
+    fs,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -76,7 +78,7 @@ fn a_program_that_replaces_itself_is_looked_at_again() -> Result<()> {
 fn attach_ends_after_its_duration_or_with_the_process() -> Result<()> {
     let database = Database::new()?;
     let program = Go::find()?.build("pingpong")?;
-    let target = Process::start(std::process::Command::new(program).args(["-d", "8s"]))?;
+    let target = Process::start(Command::new(program).args(["-d", "8s"]))?;
     let attach = |duration: &str| -> Result<_> {
         let mut tracerd = tracerd(&["attach", &target.pid().to_string()])?;
         tracerd.args(["--duration", duration, "--db"]).arg(database.path());
@@ -95,7 +97,7 @@ fn attach_ends_after_its_duration_or_with_the_process() -> Result<()> {
 fn times_have_a_wall_clock() -> Result<()> {
     let database = Database::new()?;
     let date = || -> Result<String> {
-        let mut date = std::process::Command::new("date");
+        let mut date = Command::new("date");
         Ok(run(date.args(["-u", "+%Y-%m-%d %H:%M:%S"]), SOON)?.ok()?.stdout.trim().to_owned())
     };
     let before = date()?;
@@ -111,8 +113,11 @@ fn times_have_a_wall_clock() -> Result<()> {
 fn wrong_usage_is_2() -> Result<()> {
     for args in [
         &["attach"][..],
-        &["attach", "one"],
         &["attach", "0"],
+        &["attach", "-p", "one"],
+        &["attach", "1", "-p", "1"],
+        &["dump"],
+        &["run", "--duration", "soon", "--", "true"],
         &["attach", "1", "--duration", "soon"],
         &["run"],
         &["run", "--ring-size", "none", "--", "true"],
@@ -122,6 +127,105 @@ fn wrong_usage_is_2() -> Result<()> {
     }
     for args in [&["sql"][..], &["sql", "select 1", "-o", "xml"], &["dance"]] {
         assert_eq!(run(&mut tracer(args)?, SOON)?.code(), 2, "tracer {args:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_process_is_named_by_pid_or_by_the_only_name() -> Result<()> {
+    let database = Database::new()?;
+    let program = database.dir().join("only: one");
+    fs::copy(Go::find()?.build("pingpong")?, &program)?;
+    let start = || Process::start(Command::new(&program).args(["-d", "60s"]));
+    let target = start()?;
+    let attach = |args: &[&str]| -> Result<_> {
+        let mut tracerd = tracerd(&["attach", "--no-daemon", "--duration", "200ms", "--db"])?;
+        run(tracerd.arg(database.path()).args(args), 2 * SOON)
+    };
+    let pid = target.pid().to_string();
+    for args in [&["-p", &pid][..], &["--pid", &pid], &["only: one"]] {
+        attach(args)?.ok()?;
+        assert_eq!(
+            database.number("select pid from process where level = 'go'")?,
+            i64::from(target.pid())
+        );
+    }
+    let dumped = run(&mut tracerd(&["dump", "only: one", "--quiet"])?, SOON)?.ok()?;
+    assert!(dumped.stdout.contains("goroutine "), "{}", dumped.stdout);
+    // The same by `tracer`, which finds tracerd beside itself.
+    let dumped = run(&mut tracer(&["dump", &pid, "--user", "-q"])?, SOON)?.ok()?;
+    assert!(dumped.stdout.contains("main.main"), "{}", dumped.stdout);
+
+    let other = start()?;
+    let ended = attach(&["only: one"])?;
+    assert_eq!(ended.code(), 1);
+    for pid in [target.pid(), other.pid()] {
+        assert!(ended.stderr.contains(&format!("{pid} (")), "{}", ended.stderr);
+    }
+    let ended = attach(&["nobody-is-called-so"])?;
+    assert_eq!(ended.code(), 1);
+    assert!(ended.stderr.contains("no process is called nobody-is-called-so"), "{}", ended.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_command_outlives_its_recording() -> Result<()> {
+    let database = Database::new()?;
+    let mut tracerd = tracerd(&["run", "--duration", "500ms", "--db"])?;
+    let command = ["sh", "-c", "sleep 2; exit 7"];
+    let ended = run(tracerd.arg(database.path()).arg("--").args(command), 2 * SOON)?;
+    assert_eq!(ended.code(), 7, "{}", ended.stderr);
+    // There are no goroutines to ask about.
+    assert!(ended.stderr.contains("next: tracer sql '"), "{}", ended.stderr);
+    let session = &database.sql("select end_reason, ended_ts - started_ts as ns from session")?[0];
+    assert_eq!(session["end_reason"], "the time was over");
+    assert!(session["ns"].as_i64().is_some_and(|ns| ns < 2_000_000_000), "{session}");
+    Ok(())
+}
+
+#[test]
+fn what_is_done_before_events_come_is_shown_on_a_terminal_only() -> Result<()> {
+    let database = Database::new()?;
+    let target = Process::start(Command::new(Go::find()?.build("pingpong")?).args(["-d", "60s"]))?;
+    let mut attach = tracerd(&["attach", "--no-daemon", "--duration", "300ms", "--db"])?;
+    attach.arg(database.path()).arg(target.pid().to_string());
+    let ended = run(&mut attach, 2 * SOON)?.ok()?;
+    assert!(ended.stderr.contains("next: tracer goroutines"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("probes") && !ended.stderr.contains('\r'), "{}", ended.stderr);
+    // The columns that say since when, which differ by the time that this took.
+    let since = &database.sql(
+        "select traced_since - started_ts as traced, runtime_since - traced_since as runtime,
+             (select min(ts) from goroutine_state) - runtime_since as first
+         from session, process where runtime = 'go'",
+    )?[0];
+    let ns = |what: &str| since[what].as_i64().with_context(|| format!("{what} in {since}"));
+    assert!(ns("traced")? > 0 && ns("runtime")? > 0 && ns("first")? >= 0, "{since}");
+    assert!(ns("first")? < 250_000_000, "{since}");
+
+    let line: Vec<_> = [attach.get_program()]
+        .into_iter()
+        .chain(attach.get_args())
+        .map(|arg| format!("'{}'", arg.to_string_lossy()))
+        .collect();
+    let mut script = Command::new("script");
+    script.args(["-q", "-e", "-c", &line.join(" "), "/dev/null"]);
+    let ended = run(&mut script, 2 * SOON)?.ok()?;
+    let shown = &ended.stdout;
+    assert!(shown.contains("attaching: 1 of "), "{shown}");
+    assert!(shown.contains(" probes, "), "{shown}");
+    Ok(())
+}
+
+#[test]
+fn a_config_file_is_named_in_two_ways() -> Result<()> {
+    let folder = Database::new()?;
+    let (good, bad) = (folder.dir().join("good.toml"), folder.dir().join("bad.toml"));
+    fs::write(&good, "[store]\n")?;
+    fs::write(&bad, "[stove]\n")?;
+    for option in [&["check-config"][..], &["check-config", "--config"]] {
+        let check = |file| run(tracerd(option)?.arg(file).env("TRACERD_CONFIG", &bad), SOON);
+        assert!(check(&good)?.ok()?.stderr.contains("good.toml: good"));
+        assert_eq!(check(&bad)?.code(), 1);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,6 +63,9 @@ pub enum Command {
         but names and PIDs their smallest."
     )]
     Ls(Ls),
+    /// Print the goroutines of a running Go program: what `tracerd dump` does, with its options and the rights that it needs
+    #[command(after_help = "All options: tracerd dump --help", disable_help_flag = true)]
+    Dump(Dump),
     /// Let the daemon trace a process, until it ends or is detached
     #[command(after_help = "Example: tracer attach nginx --level full")]
     Attach(Attach),
@@ -150,6 +154,19 @@ pub struct Attach {
     pub kernel_stacks: bool,
 }
 
+/// `tracer dump`.
+#[derive(Debug, ClapArgs)]
+pub struct Dump {
+    /// Arguments of `tracerd dump`: a PID or a name, --user, --group, --json...
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true,
+        value_name = "ARGS"
+    )]
+    pub args: Vec<OsString>,
+}
+
 /// `tracer detach`.
 #[derive(Debug, ClapArgs)]
 pub struct Detach {
@@ -198,9 +215,8 @@ pub struct Sql {
     pub query: String,
     #[command(flatten)]
     pub db: Db,
-    /// Format of the answer [default: table on a terminal, else csv]
-    #[arg(short, long, value_enum)]
-    pub output: Option<Output>,
+    #[command(flatten)]
+    pub format: AnswerFormat,
     /// Stop the query after so much time, such as 500ms, 60s or 5m
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_timeout)]
     pub timeout: Duration,
@@ -221,9 +237,8 @@ pub struct Schema {
 pub struct Goroutines {
     #[command(flatten)]
     pub db: Db,
-    /// Format of the answer; times are in nanoseconds in csv and json
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Output,
+    #[command(flatten)]
+    pub format: AnswerFormat,
     /// List each goroutine that began in this function: its full name, or an end of it
     #[arg(long, value_name = "FUNC")]
     pub list: Option<String>,
@@ -238,9 +253,8 @@ pub struct Goroutines {
 pub struct Waits {
     #[command(flatten)]
     pub db: Db,
-    /// Format of the answer; times are in nanoseconds in csv and json
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Output,
+    #[command(flatten)]
+    pub format: AnswerFormat,
     #[command(flatten)]
     pub which: Which,
     #[command(flatten)]
@@ -357,6 +371,19 @@ pub enum Output {
     Json,
     /// Comma-separated values with a header (RFC 4180, lines end with LF)
     Csv,
+    /// A value in each line; of several columns `name: value`, and an empty line between rows
+    Lines,
+}
+
+/// How an answer is to be written.
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub struct AnswerFormat {
+    /// Format of the answer; only a table has rounded numbers, and times with units
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    /// In json, write integers beyond 2^53 as strings: many programs would round them
+    #[arg(long)]
+    pub bigint_strings: bool,
 }
 
 /// How something is written that is no table of values.

@@ -2,11 +2,13 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
+use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, Parser, Subcommand, builder::BoolishValueParser};
 
 use crate::{
     kernel::{Level, RING_BYTES},
     serve::{Size, Time, flags},
+    target::ProcessInfo,
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 it could not be done, 2 wrong usage; `tracerd run` \
@@ -73,8 +75,11 @@ pub struct Recording {
 /// `tracerd attach`.
 #[derive(Debug, ClapArgs)]
 pub struct Attach {
-    /// Process to trace
-    #[arg(value_parser = pid)]
+    /// Process to trace.
+    #[command(flatten)]
+    pub process: One,
+    /// Its PID, once it is looked for.
+    #[arg(skip)]
     pub pid: u32,
     /// Stop after this time, such as 5s, 500ms, 2m [default: when the process ends or at Ctrl-C]
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -88,6 +93,45 @@ pub struct Attach {
     /// Where and how to record.
     #[command(flatten)]
     pub recording: Recording,
+}
+
+/// A process.
+#[derive(Debug, ClapArgs)]
+pub struct One {
+    /// PID of the process, or its name if no other one is called so: its own, or that of its executable
+    #[arg(value_name = "PID|NAME", value_parser = target, required_unless_present = "by_pid")]
+    target: Option<Target>,
+    /// PID of the process
+    #[arg(short = 'p', long = "pid", value_name = "PID", value_parser = pid, conflicts_with = "target")]
+    by_pid: Option<u32>,
+}
+
+impl One {
+    /// Its PID.
+    ///
+    /// # Errors
+    /// When no process has the name, or several.
+    pub fn pid(&self) -> Result<u32> {
+        match (&self.target, self.by_pid) {
+            (_, Some(pid)) => Ok(pid),
+            (Some(Target::Pid(pid)), _) => Ok(*pid),
+            (Some(Target::Name(name)), _) => Ok(ProcessInfo::only_called(name)?),
+            (None, None) => bail!("name a process"),
+        }
+    }
+}
+
+/// A process as it is named on the command line.
+#[derive(Clone, Debug)]
+enum Target {
+    Pid(u32),
+    Name(String),
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    // A number that no PID can be is not the name of a process.
+    let is_number = text.parse::<f64>().is_ok() || text.is_empty();
+    if is_number { pid(text).map(Target::Pid) } else { Ok(Target::Name(text.to_owned())) }
 }
 
 fn pid(text: &str) -> Result<u32, String> {
@@ -111,6 +155,9 @@ pub struct Run {
     /// Where and how to record.
     #[command(flatten)]
     pub recording: Recording,
+    /// Stop recording after this time, such as 5s, 500ms, 2m; the command goes on, and tracerd waits for its end
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub duration: Option<Duration>,
     /// Command and its arguments, after --
     #[arg(required = true, last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -164,8 +211,11 @@ pub struct CheckConfig {
 /// `tracerd dump`.
 #[derive(Debug, ClapArgs)]
 pub struct Dump {
-    /// Process whose goroutines are printed
-    #[arg(value_parser = pid)]
+    /// Process whose goroutines are printed.
+    #[command(flatten)]
+    pub process: One,
+    /// Its PID, once it is looked for.
+    #[arg(skip)]
     pub pid: u32,
     /// Only the program's own goroutines and frames, not those of the runtime: as after a panic
     #[arg(long, short)]

@@ -23,11 +23,17 @@ fn main() -> ExitCode {
     let args = Args::parse();
     logging::begin();
     let result = match args.command {
-        Command::Attach(attach) => record::attach(&attach, &inherited),
+        Command::Attach(mut attach) => attach.process.pid().and_then(|pid| {
+            attach.pid = pid;
+            record::attach(&attach, &inherited)
+        }),
         Command::Run(run) => record::run(&run, &inherited),
         Command::Serve(args) => serve::serve(&args, &inherited),
         Command::CheckConfig(args) => serve::check_config(&args),
-        Command::Dump(args) => dump::dump(&args),
+        Command::Dump(mut args) => args.process.pid().and_then(|pid| {
+            args.pid = pid;
+            dump::dump(&args)
+        }),
         Command::QueryWorker => Ok(server::worker::main()),
     };
     match result {

@@ -2,21 +2,69 @@
 
 use std::sync::Arc;
 
+use regex::RegexBuilder;
 use rusqlite::Connection;
 use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::Type;
+use rusqlite::types::{Type, ValueRef};
 use time::OffsetDateTime;
 
+use crate::aggregates;
 use crate::shared::Shared;
 
-/// Makes `wall(ts)` and `wall(ts, session_id)` known to a connection.
+/// The functions with how they are called, and what they do.
+pub fn sql_functions() -> &'static [(&'static str, &'static str)] {
+    &[
+        ("wall", "wall(ts): the time of day (UTC) of a time in ns"),
+        ("percentile", "percentile(x, p): so many percent (0 to 100) of all x are not larger"),
+        ("median", "median(x): percentile(x, 50)"),
+        ("stdev", "stdev(x): standard deviation of a sample"),
+        (
+            "histogram",
+            "histogram(x) in powers of two, histogram(x, width): a JSON array of {from, to, n}, which json_each() makes rows",
+        ),
+        (
+            "regexp",
+            "text REGEXP pattern: whether the pattern is found in the text (syntax of the Rust crate regex)",
+        ),
+    ]
+}
+
+/// The most memory that a regular expression may take once it is compiled, bytes: users may bring their own.
+const REGEX_BYTES: usize = 1 << 20;
+
+/// Makes them known to a connection.
 pub(crate) fn register(conn: &Connection, shared: &Arc<Shared>) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
     for arguments in [1, 2] {
         let shared = Arc::clone(shared);
         conn.create_scalar_function("wall", arguments, flags, move |ctx| wall(ctx, &shared))?;
     }
-    Ok(())
+    let flags = flags | FunctionFlags::SQLITE_DETERMINISTIC;
+    conn.create_scalar_function("regexp", 2, flags, regexp)?;
+    aggregates::register(conn)
+}
+
+/// `text REGEXP pattern`, which is `regexp(pattern, text)`.
+fn regexp(ctx: &Context<'_>) -> rusqlite::Result<Option<bool>> {
+    let text = |value: ValueRef<'_>| match value {
+        ValueRef::Null => None,
+        ValueRef::Integer(integer) => Some(integer.to_string()),
+        ValueRef::Real(real) => Some(real.to_string()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+            Some(String::from_utf8_lossy(bytes).into_owned())
+        }
+    };
+    if ctx.get_raw(0).data_type() == Type::Null {
+        return Ok(None);
+    }
+    // Compiled once, if it is the same for all rows.
+    let regex = ctx.get_or_create_aux(0, |pattern| {
+        RegexBuilder::new(&text(pattern).unwrap_or_default())
+            .size_limit(REGEX_BYTES)
+            .dfa_size_limit(REGEX_BYTES)
+            .build()
+    })?;
+    Ok(text(ctx.get_raw(1)).map(|text| regex.is_match(&text)))
 }
 
 fn wall(ctx: &Context<'_>, shared: &Shared) -> rusqlite::Result<Option<String>> {

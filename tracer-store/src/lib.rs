@@ -6,6 +6,7 @@
 //! ordinary rows. Every table is defined once, in [`schema`].
 
 mod access;
+mod aggregates;
 mod authorizer;
 mod dictionary;
 mod entity_vtab;
@@ -28,6 +29,7 @@ mod writer;
 pub use access::Access;
 pub use error::{Result, StoreError};
 pub use folder::{make_folder, why_denied};
+pub use functions::sql_functions;
 pub use limits::limit_memory;
 pub use reader::{QueryResult, Reader, RowSink};
 pub use rusqlite::types::{Value, ValueRef};

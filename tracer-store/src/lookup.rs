@@ -74,8 +74,9 @@ pub(crate) struct Kept {
 /// What is known of a column by which rows are asked for.
 #[derive(Default)]
 struct Lookup {
-    /// How many segments were read for it.
+    /// How many segments were read for it, and how many there are.
     read: u64,
+    all: Option<u64>,
     index: Option<Arc<Index>>,
     /// There is too much for an index.
     is_too_large: bool,
@@ -114,25 +115,33 @@ pub(crate) fn index(
     segments: usize,
 ) -> Result<Option<Arc<Index>>> {
     let key = (table.name, column);
-    let read = {
+    {
         let mut kept = shared.kept();
         let lookup = kept.lookups.entry(key).or_default();
         if lookup.index.is_some() || lookup.is_too_large {
             return Ok(lookup.index.clone());
         }
-        let before = lookup.read;
-        lookup.read += segments as u64;
-        before
-    };
-    let headers = Header::all(conn, table)?;
-    if read < SCANS_FIRST * headers.len().max(1) as u64 {
-        return Ok(None);
+        let all = match lookup.all {
+            Some(all) => all,
+            None => *lookup.all.insert(count(conn, table)?),
+        };
+        if lookup.read < SCANS_FIRST * all.max(1) {
+            lookup.read += segments as u64;
+            return Ok(None);
+        }
     }
+    let headers = Header::all(conn, table)?;
     let index = Index::new(conn, shared, table, column, headers)?.map(Arc::new);
     let mut kept = shared.kept();
     let lookup = kept.lookups.entry(key).or_default();
     (lookup.is_too_large, lookup.index) = (index.is_none(), index.clone());
     Ok(index)
+}
+
+/// How many segments a stream has.
+fn count(conn: &Connection, table: &TableDef) -> Result<u64> {
+    let mut statement = conn.prepare_cached("SELECT count(*) FROM segment WHERE tbl = ?1")?;
+    Ok(statement.query_row([table.name], |row| row.get::<_, i64>(0))?.cast_unsigned())
 }
 
 /// A segment, as far as it is known without reading it.

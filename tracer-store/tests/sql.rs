@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{Dir, END, batch, create, process, rows};
 use tracer_store::schema::{TableKind, docs, tables};
-use tracer_store::{Clock, Gc, Heap, Interner, Reader, RowSink, StoreError, ValueRef};
+use tracer_store::{Access, Clock, Gc, Heap, Interner, Reader, RowSink, StoreError, ValueRef};
 
 /// 100 segments of heap rows, a row every 10 ns.
 async fn hundred_segments(dir: &Dir) -> Reader {
@@ -262,4 +262,37 @@ async fn the_docs_name_what_the_database_has() {
     stored.sort();
     assert_eq!(stored, documented);
     assert!(md.contains("- `preempted`: "));
+}
+
+#[tokio::test]
+async fn functions_that_sqlite_does_not_have() {
+    let dir = Dir::new();
+    let path = dir.file("a.db");
+    create(&path).await.finish(1, "done", END).await.unwrap();
+    for access in [Access::Everything, Access::Uid(1000)] {
+        let reader = Reader::open_as(&path, access).unwrap();
+        let text = "from (values ('net/http.(*conn).serve'), ('main.main'), (null), (17))";
+        assert_eq!(
+            rows(&reader, &format!("select column1 regexp '^main\\.|\\*conn|7$' {text}")),
+            ["1", "1", "-", "1"]
+        );
+        assert_eq!(rows(&reader, "select 'a' regexp null, 'ab' not regexp 'b$'"), ["-|0"]);
+        assert_eq!(
+            rows(&reader, "select percentile(value, 75) from json_each('[4,1,3,2]')"),
+            ["3.25"]
+        );
+        for (sql, says) in [
+            ("select 'a' regexp '('", "unclosed group"),
+            ("select 'a' regexp '(a{1000}){1000}'", "size limit"),
+        ] {
+            let error = reader.query_all(sql, None).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        for (name, what) in tracer_store::sql_functions() {
+            assert!(what.contains(&name.to_uppercase()) || what.contains(*name), "{what}");
+            let known =
+                format!("select count(*) > 0 from pragma_function_list where name = '{name}'");
+            assert_eq!(rows(&reader, &known), ["1"], "{name}");
+        }
+    }
 }

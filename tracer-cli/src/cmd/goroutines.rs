@@ -10,9 +10,9 @@ use tracer_store::query::selection::Named;
 
 use super::by_process::{AS_FIELDS, Heading, add_process, asked, process_of, tell};
 use super::did_you_mean;
-use crate::args::{Goroutines, Output};
+use crate::args::{AnswerFormat, Goroutines, Output};
 use crate::duration::human;
-use crate::render::{Out, Table, csv_error, out};
+use crate::render::{Out, Table, big_as_strings, block, csv_error, json_text, line, out};
 use crate::source::{Source, note};
 
 /// How the times of states are called in all formats.
@@ -24,17 +24,17 @@ pub fn run(args: &Goroutines) -> Result<()> {
     let asked = asked(&args.which, &args.functions);
     let answered = Source::open(&args.db)?.goroutines(&asked, args.list.as_deref());
     let (report, warnings) = args.which.explain(answered)?;
-    if args.output != Output::Json {
+    if args.format.output != Output::Json {
         warnings.iter().for_each(|warning| note(warning));
     }
     let what = if args.list.is_some() { "goroutine" } else { "function" };
     tell(report.empty.as_deref(), report.left_out, what);
     let mut out = out();
     match &args.list {
-        None => list_functions(&report, args.output, &warnings, &mut out)?,
+        None => list_functions(&report, args.format, &warnings, &mut out)?,
         Some(name) => {
             let name = meant(name, &report)?;
-            list_goroutines(&report, args.output, name, &warnings, &mut out)?;
+            list_goroutines(&report, args.format, name, &warnings, &mut out)?;
         }
     }
     Ok(out.flush()?)
@@ -111,20 +111,23 @@ fn by_reason(times: &Times) -> Value {
 
 fn list_functions(
     report: &Report,
-    output: Output,
+    format: AnswerFormat,
     warnings: &[String],
     out: &mut Out,
 ) -> Result<()> {
     let rows = || report.functions.iter().map(|function| function_json(report, function));
-    match output {
+    match format.output {
         // The note has said that there are none.
         Output::Table if report.functions.is_empty() => Ok(()),
         Output::Table => Ok(function_table(report).write(out)?),
-        Output::Json => write_json(rows(), warnings, out),
-        Output::Csv => {
+        Output::Json => write_json(rows(), warnings, format, out),
+        Output::Csv | Output::Lines => {
             let own = ["start_func", "runtime_internal", "n"];
             let start: Vec<_> = AS_FIELDS.into_iter().chain(own).collect();
-            write_csv(&start, rows(), out)
+            match format.output {
+                Output::Lines => write_lines(&start, rows(), out),
+                _ => write_csv(&start, rows(), out),
+            }
         }
     }
 }
@@ -161,13 +164,13 @@ fn function_table(report: &Report) -> Table {
 
 fn list_goroutines(
     report: &Report,
-    output: Output,
+    format: AnswerFormat,
     name: &str,
     warnings: &[String],
     out: &mut Out,
 ) -> Result<()> {
     let rows = || report.goroutines.iter().map(|goroutine| goroutine_json(report, goroutine));
-    match output {
+    match format.output {
         Output::Table => {
             writeln!(
                 out,
@@ -175,11 +178,14 @@ fn list_goroutines(
             )?;
             Ok(goroutine_table(report).write(out)?)
         }
-        Output::Json => write_json(rows(), warnings, out),
-        Output::Csv => {
+        Output::Json => write_json(rows(), warnings, format, out),
+        Output::Csv | Output::Lines => {
             let own = ["ugid", "goid", "parent_goid", "start_func", "created_ts", "ended_ts"];
             let start: Vec<_> = AS_FIELDS.into_iter().chain(own).collect();
-            write_csv(&start, rows(), out)
+            match format.output {
+                Output::Lines => write_lines(&start, rows(), out),
+                _ => write_csv(&start, rows(), out),
+            }
         }
     }
 }
@@ -238,31 +244,52 @@ fn goroutine_table(report: &Report) -> Table {
 fn write_json(
     rows: impl Iterator<Item = Map<String, Value>>,
     warnings: &[String],
+    format: AnswerFormat,
     out: &mut Out,
 ) -> Result<()> {
     let rows: Vec<Value> = rows.map(Value::Object).collect();
-    Ok(writeln!(out, "{:#}", json!({ "rows": rows, "warnings": warnings }))?)
+    let mut json = json!({ "rows": rows, "warnings": warnings });
+    if format.bigint_strings {
+        big_as_strings(&mut json);
+    }
+    Ok(writeln!(out, "{json:#}")?)
 }
 
-/// Writes the fields of `start` and the times; reasons are a JSON object in the last column.
+/// The fields of `start` and the times; reasons are a JSON object in the last one.
+fn fields<'a>(start: &[&'a str]) -> Vec<&'a str> {
+    start.iter().copied().chain(STATES).chain(["waiting_by_reason"]).collect()
+}
+
+fn field(row: &Map<String, Value>, name: &str) -> String {
+    row.get(name).map_or_else(String::new, json_text)
+}
+
 fn write_csv(
     start: &[&str],
     rows: impl Iterator<Item = Map<String, Value>>,
     out: &mut Out,
 ) -> Result<()> {
-    let names: Vec<&str> =
-        start.iter().copied().chain(STATES).chain(["waiting_by_reason"]).collect();
+    let names = fields(start);
     let mut csv = csv::Writer::from_writer(out);
     csv.write_record(&names).map_err(csv_error)?;
     for row in rows {
-        let record = names.iter().map(|name| match row.get(*name) {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(value) => value.to_string(),
-        });
-        csv.write_record(record).map_err(csv_error)?;
+        csv.write_record(names.iter().map(|name| field(&row, name))).map_err(csv_error)?;
     }
     Ok(csv.flush()?)
+}
+
+fn write_lines(
+    start: &[&str],
+    rows: impl Iterator<Item = Map<String, Value>>,
+    out: &mut Out,
+) -> Result<()> {
+    for (before, row) in (0..).zip(rows) {
+        block(out, before)?;
+        for name in fields(start) {
+            line(out, Some(name), &field(&row, name))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod by_process;
 mod control;
+mod dump;
 mod export;
 mod goroutines;
 mod schema;
@@ -21,6 +22,7 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Goroutines(args) => goroutines::run(args),
         Command::Waits(args) => waits::run(args),
         Command::Export(args) => export::run(args),
+        Command::Dump(args) => dump::run(args),
         Command::Ls(args) => control::ls(args),
         Command::Attach(args) => control::attach(args),
         Command::Detach(args) => control::detach(args),

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use tracer_store::schema::{ColumnDef, TableDef, docs, table, tables};
+use tracer_store::sql_functions;
 
 use super::did_you_mean;
 use crate::args::{Schema, ShortOutput};
@@ -22,7 +23,10 @@ pub fn run(args: &Schema) -> Result<()> {
             }
             list.write(&mut out)?;
             writeln!(out, "\n`tracer schema TABLE` lists the columns of a table.")?;
-            writeln!(out, "The function wall(ts) gives the time of day (UTC) of a time in ns.")?;
+            writeln!(out, "\nFunctions beside those of SQLite:")?;
+            for (_, what) in sql_functions() {
+                writeln!(out, "  {what}")?;
+            }
         }
         (None, ShortOutput::Json) => {
             let tables: Vec<Value> = tables().into_iter().map(table_json).collect();

@@ -9,7 +9,7 @@ use tracer_store::query::waits::{Function, Report};
 use super::by_process::{AS_FIELDS, Heading, add_process, asked, process_cells, tell};
 use crate::args::{Output, Waits};
 use crate::duration::human;
-use crate::render::{Out, Table, csv_error, out};
+use crate::render::{Out, Table, big_as_strings, block, csv_error, line, out};
 use crate::source::{Source, note};
 
 /// A table leaves out what took less of a function's time than one part in so many.
@@ -20,15 +20,22 @@ pub fn run(args: &Waits) -> Result<()> {
     let asked = asked(&args.which, &args.functions);
     let answered = Source::open(&args.db)?.waits(&asked);
     let (report, warnings) = args.which.explain(answered)?;
-    if args.output != Output::Json {
+    if args.format.output != Output::Json {
         warnings.iter().for_each(|warning| note(warning));
     }
     tell(report.empty.as_deref(), report.left_out, "function");
     let mut out = out();
-    match args.output {
+    match args.format.output {
         Output::Table if report.functions.is_empty() => {}
         Output::Table => table(&report).write(&mut out)?,
-        Output::Json => writeln!(out, "{:#}", json(&report, &warnings))?,
+        Output::Json => {
+            let mut json = json(&report, &warnings);
+            if args.format.bigint_strings {
+                big_as_strings(&mut json);
+            }
+            writeln!(out, "{json:#}")?;
+        }
+        Output::Lines => lines(&report, &mut out)?,
         Output::Csv => csv(&report, &mut out)?,
     }
     Ok(out.flush()?)
@@ -91,25 +98,44 @@ fn json(report: &Report, warnings: &[String]) -> Value {
     json!({ "rows": rows, "warnings": warnings })
 }
 
-/// A record for each cause of each function.
-fn csv(report: &Report, out: &mut Out) -> Result<()> {
-    let mut csv = csv::Writer::from_writer(out);
-    let own = ["start_func", "runtime_internal", "n", "part", "reason", "by", "dur"];
-    csv.write_record(AS_FIELDS.into_iter().chain(own)).map_err(csv_error)?;
+/// The columns of the formats that have a record for each cause of each function.
+const FIELDS: [&str; 7] = ["start_func", "runtime_internal", "n", "part", "reason", "by", "dur"];
+
+/// Calls `write` with each such record: the process, and [`FIELDS`].
+fn records(report: &Report, mut write: impl FnMut(&[String]) -> Result<()>) -> Result<()> {
     for f in &report.functions {
-        let process = process_cells(&report.processes, f.upid);
         for c in &f.causes {
-            let own = [
-                f.start_func.as_str(),
-                &f.runtime_internal.to_string(),
-                &f.n.to_string(),
-                &*c.part,
-                c.reason.as_deref().unwrap_or_default(),
-                c.by.as_deref().unwrap_or_default(),
-                &c.dur.to_string(),
-            ];
-            csv.write_record(process.iter().map(String::as_str).chain(own)).map_err(csv_error)?;
+            let mut record = process_cells(&report.processes, f.upid).to_vec();
+            record.extend([
+                f.start_func.clone(),
+                f.runtime_internal.to_string(),
+                f.n.to_string(),
+                c.part.to_string(),
+                c.reason.clone().unwrap_or_default(),
+                c.by.clone().unwrap_or_default(),
+                c.dur.to_string(),
+            ]);
+            write(&record)?;
         }
     }
+    Ok(())
+}
+
+fn csv(report: &Report, out: &mut Out) -> Result<()> {
+    let mut csv = csv::Writer::from_writer(out);
+    csv.write_record(AS_FIELDS.into_iter().chain(FIELDS)).map_err(csv_error)?;
+    records(report, |record| Ok(csv.write_record(record).map_err(csv_error)?))?;
     Ok(csv.flush()?)
+}
+
+fn lines(report: &Report, out: &mut Out) -> Result<()> {
+    let mut before = 0;
+    records(report, |record| {
+        block(out, before)?;
+        before += 1;
+        for (name, value) in AS_FIELDS.into_iter().chain(FIELDS).zip(record) {
+            line(out, Some(name), value)?;
+        }
+        Ok(())
+    })
 }

@@ -6,19 +6,21 @@ use std::io::{self, Write};
 use serde_json::Value;
 use tracer_store::{RowSink, ValueRef};
 
-use super::{Renderer, hex};
+use super::{Renderer, big_as_strings, hex};
 
 /// Writes an object per row, each in a line of its own.
 pub struct Rows<W> {
     out: W,
     /// The keys, as JSON texts.
     keys: Vec<String>,
+    bigint_strings: bool,
     rows: u64,
 }
 
 impl<W: Write> Rows<W> {
-    pub fn new(out: W) -> Self {
-        Self { out, keys: Vec::new(), rows: 0 }
+    /// `bigint_strings`: integers that others may round are strings.
+    pub fn new(out: W, bigint_strings: bool) -> Self {
+        Self { out, keys: Vec::new(), bigint_strings, rows: 0 }
     }
 }
 
@@ -49,7 +51,7 @@ impl<W: Write> RowSink for Rows<W> {
         self.out.write_all(if self.rows == 0 { b"\n" } else { b",\n" })?;
         self.rows += 1;
         for (i, (key, value)) in self.keys.iter().zip(values).enumerate() {
-            let value = match value {
+            let mut value = match value {
                 ValueRef::Null => Value::Null,
                 ValueRef::Integer(i) => (*i).into(),
                 // JSON has no infinity.
@@ -57,6 +59,9 @@ impl<W: Write> RowSink for Rows<W> {
                 ValueRef::Text(t) => String::from_utf8_lossy(t).into(),
                 ValueRef::Blob(b) => hex(b).into(),
             };
+            if self.bigint_strings {
+                big_as_strings(&mut value);
+            }
             write!(self.out, "{}{key}:{value}", if i == 0 { "{" } else { "," })?;
         }
         self.out.write_all(b"}")
@@ -82,8 +87,23 @@ mod tests {
     }
 
     #[test]
+    fn integers_that_others_would_round_are_strings_if_wanted() {
+        let mut rows = Rows::new(Vec::new(), true);
+        rows.columns(&["a".into(), "b".into()]).unwrap();
+        let exact = 1_i64 << 53;
+        rows.row(&[ValueRef::Integer(exact), ValueRef::Integer(exact + 1)]).unwrap();
+        rows.row(&[ValueRef::Integer(-exact), ValueRef::Integer(i64::MIN)]).unwrap();
+        rows.finish(&[]).unwrap();
+        assert_eq!(
+            String::from_utf8(rows.out).unwrap(),
+            "{\"rows\":[\n{\"a\":9007199254740992,\"b\":\"9007199254740993\"},\n\
+             {\"a\":-9007199254740992,\"b\":\"-9223372036854775808\"}\n],\"warnings\":[]}\n"
+        );
+    }
+
+    #[test]
     fn every_kind_of_value() {
-        let mut rows = Rows::new(Vec::new());
+        let mut rows = Rows::new(Vec::new(), false);
         rows.columns(&["a\"b".into(), "c".into()]).unwrap();
         rows.row(&[ValueRef::Null, ValueRef::Integer(i64::MIN)]).unwrap();
         rows.row(&[ValueRef::Real(f64::INFINITY), ValueRef::Real(0.5)]).unwrap();

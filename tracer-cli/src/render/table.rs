@@ -66,6 +66,25 @@ fn safe(text: &str) -> String {
     escaped(text, |_| false)
 }
 
+/// A number to six digits, but without rounding what is before the point.
+fn rounded(number: f64) -> String {
+    const DIGITS: i32 = 6;
+    let magnitude = number.abs();
+    if !number.is_finite() || magnitude == 0.0 {
+        return number.to_string();
+    }
+    if !(1e-6..1e15).contains(&magnitude) {
+        return format!("{number:.5e}");
+    }
+    let before = magnitude.log10().floor() as i32 + 1;
+    let decimals = usize::try_from(DIGITS - before).unwrap_or(0);
+    let text = format!("{number:.decimals$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 /// So many rows are aligned with each other; later ones only with the widths that were needed before.
 const BLOCK: usize = 2000;
 
@@ -122,7 +141,11 @@ impl<W: Write> RowSink for Rows<W> {
         let cell = |value: &ValueRef<'_>| {
             let is_number = matches!(value, ValueRef::Integer(_) | ValueRef::Real(_));
             let alignment = if is_number { CellAlignment::Right } else { CellAlignment::Left };
-            let text = if matches!(value, ValueRef::Null) { "NULL".into() } else { text(value) };
+            let text = match value {
+                ValueRef::Null => "NULL".into(),
+                ValueRef::Real(number) => rounded(*number),
+                other => text(other),
+            };
             Cell::new(safe(&text)).set_alignment(alignment)
         };
         self.block.push(values.iter().map(cell).collect());
@@ -171,6 +194,25 @@ mod tests {
         assert_eq!(lines.len() as i64, count + 1);
         assert_eq!(lines.iter().filter(|line| line.starts_with("number")).count(), 1);
         assert!(lines[1..].iter().all(|line| line.len() == lines[1].len()));
+    }
+
+    #[test]
+    fn numbers_with_fractions_are_rounded() {
+        for (number, text) in [
+            (0.0, "0"),
+            (1.0 / 3.0, "0.333333"),
+            (2.0 / 3.0, "0.666667"),
+            (1.5, "1.5"),
+            (123_456.789, "123457"),
+            (-12.345_678_9, "-12.3457"),
+            (9_876_543_210.5, "9876543210"),
+            (0.000_012_345_67, "0.0000123457"),
+            (1e-9, "1.00000e-9"),
+            (1e300, "1.00000e300"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(rounded(number), text);
+        }
     }
 
     #[test]

@@ -16,11 +16,9 @@ const SYSCALLS: &str =
     "select name, count(*) as n, avg(ret) as ret, null as none from syscall group by 1 order by 1";
 
 #[test]
-fn sql_answers_in_three_formats() {
+fn sql_answers_in_four_formats() {
     let fixture = Fixture::new();
     let csv = "name,n,ret,none\nread,2,6,\nwrite,1,-9,\n";
-    // What is no terminal gets CSV.
-    assert_eq!(fixture.answer(&["sql", SYSCALLS]), csv);
     assert_eq!(fixture.answer(&["sql", SYSCALLS, "-o", "csv"]), csv);
     assert_snapshot!(fixture.answer(&["sql", SYSCALLS, "-o", "json"]), @r#"
 {"rows":[
@@ -28,13 +26,41 @@ fn sql_answers_in_three_formats() {
 {"name":"write","n":1,"ret":-9.0,"none":null}
 ],"warnings":[]}
 "#);
-    assert_snapshot!(fixture.answer(&["sql", SYSCALLS, "-o", "table"]), @r"
+    let table = fixture.answer(&["sql", SYSCALLS, "-o", "table"]);
+    assert_snapshot!(table, @r"
 name   n  ret  none
 read   2    6  NULL
 write  1   -9  NULL
 ");
+    // As of every command, in a pipe as on a terminal.
+    assert_eq!(fixture.answer(&["sql", SYSCALLS]), table);
+    assert_snapshot!(fixture.answer(&["sql", SYSCALLS, "-o", "lines"]), @r"
+name: read
+n: 2
+ret: 6
+none: 
+
+name: write
+n: 1
+ret: -9
+none: 
+");
     assert_eq!(
-        fixture.answer(&["sql", "select cmdline, x'00ff' as b from process where upid = 1"]),
+        fixture.answer(&["sql", "select name from syscall order by ts", "-o", "lines"]),
+        "write\nread\nread\n"
+    );
+    let median = "select median(ret), percentile(ret, 100) / 3.0 as third from syscall";
+    assert_snapshot!(fixture.answer(&["sql", median]), @r"
+median(ret)  third
+          5  2.33333
+");
+    let big = "select 9007199254740993 as big, 1 as small";
+    assert_eq!(
+        fixture.answer(&["sql", big, "-o", "json", "--bigint-strings"]),
+        "{\"rows\":[\n{\"big\":\"9007199254740993\",\"small\":1}\n],\"warnings\":[]}\n"
+    );
+    assert_eq!(
+        fixture.answer(&["sql", "select cmdline, x'00ff' as b from process where upid = 1", "-o", "csv"]),
         "cmdline,b\n\"a \"\"b\"\",\u{1b}c\",00ff\n"
     );
     let table =
@@ -45,7 +71,7 @@ write  1   -9  NULL
         "{\"rows\":[],\"warnings\":[]}\n"
     );
     assert_eq!(
-        fixture.answer(&["sql", "select args from syscall limit 1"]),
+        fixture.answer(&["sql", "select args from syscall limit 1", "-o", "csv"]),
         "args\n\"[3,18446744073709551360,4096,0,0,0]\"\n"
     );
     assert_eq!(
@@ -57,8 +83,8 @@ write  1   -9  NULL
 #[test]
 fn a_query_comes_from_standard_input() {
     let fixture = Fixture::new();
-    let mut command = assert_cmd::Command::from_std(fixture.tracer(&["sql", "-"]));
-    command.write_stdin("select 1 as one;\n").assert().success().stdout("one\n1\n");
+    let mut command = assert_cmd::Command::from_std(fixture.tracer(&["sql", "-", "-o", "lines"]));
+    command.write_stdin("select 1 as one;\n").assert().success().stdout("1\n");
 }
 
 #[test]
@@ -66,8 +92,8 @@ fn the_option_wins_over_the_environment() {
     let fixture = Fixture::new();
     let other = Fixture::empty();
     let db = fixture.db();
-    let args = ["sql", "select 1 as one", "--db", db.to_str().unwrap()];
-    assert_eq!(other.answer(&args), "one\n1\n");
+    let args = ["sql", "select 1 as one", "-o", "lines", "--db", db.to_str().unwrap()];
+    assert_eq!(other.answer(&args), "1\n");
     assert!(other.failure(&["sql", "select 1"]).contains("tracerd run -- COMMAND"));
 }
 
@@ -76,7 +102,9 @@ fn what_cannot_be_answered_says_why_and_what_to_do() {
     let fixture = Fixture::new();
     let sql = |sql| fixture.failure(&["sql", sql]);
     assert_snapshot!(sql("selekt 1"), @r#"near "selekt": syntax error; `tracer schema` lists tables and columns"#);
-    assert_snapshot!(sql("select nme from syscall"), @"no such column: nme; `tracer schema` lists tables and columns");
+    assert_snapshot!(sql("select nme from syscall"), @"no such column: nme; `tracer schema` lists tables and columns (did you mean name?)");
+    assert_snapshot!(sql("select count(*) from syscalls"), @"no such table: syscalls; `tracer schema` lists tables and columns (did you mean syscall?)");
+    assert_snapshot!(sql("select medain(ret) from syscall"), @"no such function: medain; `tracer schema` lists tables and columns (did you mean median?)");
     assert_snapshot!(sql("select 1; select 2"), @"there is more than one statement; give one SQL statement at a time");
     assert_snapshot!(sql(" "), @"there is no statement; give one SQL statement at a time");
     assert_snapshot!(sql("delete from session"), @"writing to the table session is refused: a recording is only read; copy what you need with `-o csv`, or use a copy of the file");
@@ -113,6 +141,9 @@ fn wrong_usage_is_2() {
         &["goroutines", "--session", "x"],
         &["flows"],
         &["attach"],
+        &["dump"],
+        &["waits", "--last", "1s", "--from", "+1s"],
+        &["waits", "--from", "25:00"],
         &["attach", "1", "--level", "all"],
         &["sql", "select 1", "--db", "x", "--socket", "y"],
     ] {
@@ -138,7 +169,7 @@ fn losses_are_told_once_on_stderr() {
         );
     }
     let output = fixture.tracer(&["sql", "select 1 as one"]).output().unwrap();
-    assert_eq!(output.stdout, b"one\n1\n");
+    assert_eq!(output.stdout, b"one\n  1\n");
     // JSON has a field for it.
     for args in [&["sql", "select 1 as one", "-o", "json"][..], &["goroutines", "-o", "json"]] {
         let json: serde_json::Value = serde_json::from_str(&fixture.answer(args)).unwrap();

@@ -162,6 +162,7 @@ impl Family {
             pid: beginning.pid,
             uid: beginning.uid,
             uid_at: beginning.ts,
+            traced_since: Some(beginning.ts),
             // It has no runtime that works: a Go program that only forks can do no more than call the kernel.
             missing: None,
             go_version: None,
@@ -186,6 +187,7 @@ impl Family {
             cgroup: ProcessInfo::cgroup(pid).or(known).unwrap_or_default(),
             level: level.word(),
             missing: (level > Level::Sched).then(|| NOT_LOOKED_INTO.to_owned()),
+            traced_since: Some(beginning.ts),
             ..ProcessFacts::default()
         };
         engine.pipeline.decide(pid, beginning.ts, Some(facts.clone()));

@@ -97,6 +97,7 @@ pub fn run(args: &Run, inherited: &Inherited) -> Result<ExitCode> {
     launched.release()?;
 
     let mut exit = None;
+    let end = args.duration.map(|duration| Instant::now() + duration);
     let mut told = args.recording.quiet;
     let stop = recorder.record(|recorder| {
         let over = match exit {
@@ -104,6 +105,8 @@ pub fn run(args: &Run, inherited: &Inherited) -> Result<ExitCode> {
             // Nobody is there any more to pass it on to.
             Some(_) => signals.take().map(|received| Stop::Signal(received.signal)),
         };
+        let is_over = end.is_some_and(|end| Instant::now() >= end);
+        let over = over.or(is_over.then_some(Stop::Duration));
         exit = exit.or_else(|| launched.try_wait());
         if exit.is_none() {
             return over;

@@ -33,6 +33,17 @@ pub enum ProcessError {
         /// The process it belongs to.
         tgid: u32,
     },
+    /// No process has this name.
+    #[error("no process is called {0}: `ps -e` lists the processes")]
+    NobodyCalled(String),
+    /// Several processes have this name.
+    #[error("several processes are called {name}, give the PID of one: {list}")]
+    SeveralCalled {
+        /// The name.
+        name: String,
+        /// The processes, with what they run.
+        list: String,
+    },
     /// It belongs to the kernel.
     #[error("{pid} ({comm}) is a kernel thread: only processes of user space can be traced")]
     KernelThread {
@@ -147,6 +158,28 @@ impl ProcessInfo {
             uid,
             cgroup: cgroup_of(shown).unwrap_or_default(),
             comm,
+        }
+    }
+
+    /// The process that is called this: itself (`comm`), or its executable. Threads of the kernel are none.
+    ///
+    /// # Errors
+    /// When there is none, or several.
+    pub fn only_called(name: &str) -> Result<u32, ProcessError> {
+        let infos = Self::all().into_iter().filter_map(|pid| Self::read(pid).ok());
+        let is_called = |info: &Self| {
+            info.comm == name || info.exe.rsplit('/').next().is_some_and(|file| file == name)
+        };
+        let mut found: Vec<_> = infos.filter(is_called).collect();
+        found.sort_unstable_by_key(|info| info.pid);
+        match found.as_slice() {
+            [] => Err(ProcessError::NobodyCalled(name.to_owned())),
+            [one] => Ok(one.pid),
+            several => {
+                let list = several.iter().map(|info| format!("{} ({})", info.pid, info.cmdline));
+                let list = list.collect::<Vec<_>>().join(", ");
+                Err(ProcessError::SeveralCalled { name: name.to_owned(), list })
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use tracer_store::{
     export::gotrace::{self, Selection},
     query::goroutine_report::{self, Report},
     query::selection::Asked,
+    query::waits,
 };
 
 #[test]
@@ -122,6 +123,22 @@ fn goroutines_and_exports_are_those_of_the_file() {
     assert_eq!(ids(&over_socket), [2]);
     assert_eq!(ids(&over_socket), ids(&of_file));
     assert_eq!(answered.warnings.len(), 1);
+
+    // One process in a part of the time, and one that is not there.
+    let of = |upid| {
+        let (from, to) = (gotrace::Moment::Ts(1_050), gotrace::Moment::Ts(5_000));
+        let selection =
+            Selection { upid: Some(upid), from: Some(from), to: Some(to), ..Selection::default() };
+        Asked { selection, func: Some("main.*".into()), ..Asked::default() }
+    };
+    let mut bytes = Vec::new();
+    client.copy(Question::Waits(of(1)), SOON, &mut bytes).unwrap();
+    let over_socket: waits::Report = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(over_socket, waits::report(&Reader::open(&database).unwrap(), &of(1)).unwrap());
+    let [function] = &over_socket.functions[..] else { panic!("{over_socket:?}") };
+    assert_eq!((function.start_func.as_str(), function.dur), ("main.work1", 50 + 19 * 100));
+    let refusal = refused(client.copy(Question::Waits(of(99)), SOON, &mut Vec::new()));
+    assert_eq!(refusal.reason, Reason::NotFound);
 
     let selection =
         Selection { upid: Some(1), to: Some(gotrace::Moment::Ts(5_000)), ..Selection::default() };
