@@ -12,6 +12,7 @@ use std::{
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::target::INHERIT;
+use tracer_store::query::warnings::NOT_LOOKED_INTO;
 
 use super::{clock, engine::Engine, go::Options};
 use crate::{
@@ -25,9 +26,6 @@ use crate::{
 const GOROUTINES: Duration = Duration::from_secs(1);
 /// How often to look for processes whose end was not heard of.
 const CHECK: Duration = Duration::from_secs(1);
-
-/// What is not known of a process until its program was looked into.
-const NOT_LOOKED_INTO: &str = "goroutines, if it has any: its program was not looked into";
 
 /// The processes that the traced one has created, and those that they have.
 pub struct Family {
