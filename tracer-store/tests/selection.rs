@@ -294,6 +294,14 @@ async fn what_has_no_goroutines_says_why_and_what_to_do() {
     assert!(said.contains("2 processes are traced at level sched"), "{said}");
     let said = why("tracerd run x", vec![process(1, "go", false)]).await;
     assert!(said.contains("no Go program was recognised"), "{said}");
+    let short = Process {
+        missing: Some(tracer_store::query::warnings::NOT_LOOKED_INTO.into()),
+        ..process(1, "go", false)
+    };
+    assert_eq!(
+        why("tracerd serve", vec![short]).await,
+        "no goroutines were recorded: p1 (41) ended before it was known whether it is a Go program"
+    );
     let refused = Process {
         missing: Some("goroutines cannot be traced: x".into()),
         ..process(1, "go", true)

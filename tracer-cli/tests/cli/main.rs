@@ -60,7 +60,12 @@ median(ret)  third
         "{\"rows\":[\n{\"big\":\"9007199254740993\",\"small\":1}\n],\"warnings\":[]}\n"
     );
     assert_eq!(
-        fixture.answer(&["sql", "select cmdline, x'00ff' as b from process where upid = 1", "-o", "csv"]),
+        fixture.answer(&[
+            "sql",
+            "select cmdline, x'00ff' as b from process where upid = 1",
+            "-o",
+            "csv"
+        ]),
         "cmdline,b\n\"a \"\"b\"\",\u{1b}c\",00ff\n"
     );
     let table =

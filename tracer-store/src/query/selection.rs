@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::goroutines::UNKNOWN;
 use super::pattern::Pattern;
 use super::session::{self, SessionInfo};
+use super::warnings::NOT_LOOKED_INTO;
 use crate::error::{Result, StoreError};
 use crate::functions;
 use crate::reader::Reader;
@@ -293,7 +294,7 @@ pub(crate) fn why_none(reader: &Reader, chosen: &Chosen, func: Option<&str>) -> 
             None => "no goroutines were recorded in this time".into(),
         });
     }
-    let (mut go, mut at_sched) = (Vec::new(), Vec::new());
+    let (mut go, mut at_sched, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     let mut looked_into = false;
     let mut statement = reader.conn().prepare(
         "SELECT upid, pid, comm, exe, runtime, level, missing FROM process
@@ -316,6 +317,7 @@ pub(crate) fn why_none(reader: &Reader, chosen: &Chosen, func: Option<&str>) -> 
             // Threads of the kernel have none.
             (None, true) if exe.is_some() => at_sched.push(process),
             (None, true) => {}
+            (None, false) if missing.as_deref() == Some(NOT_LOOKED_INTO) => unknown.push(process),
             (None, false) => looked_into = true,
         }
     }
@@ -325,6 +327,13 @@ pub(crate) fn why_none(reader: &Reader, chosen: &Chosen, func: Option<&str>) -> 
         [one] => one.pid.to_string(),
         _ => "PID".to_owned(),
     };
+    if go.is_empty() && !looked_into && at_sched.is_empty() && !unknown.is_empty() {
+        let are = if unknown.len() == 1 { "it is a Go program" } else { "they are Go programs" };
+        return Ok(format!(
+            "no goroutines were recorded: {} ended before it was known whether {are}",
+            list(&unknown).unwrap_or_default()
+        ));
+    }
     if go.is_empty() && !looked_into && !at_sched.is_empty() {
         let (is, names) = match at_sched.len() {
             1 => ("is", list(&at_sched).unwrap_or_default()),
