@@ -74,7 +74,7 @@ fn go_goes_on() -> Result<()> {
     ensure!(ended.code() == 6, "{ended:?}");
     // Each of 60 times 20 rounds blocks.
     let later = "select count(*) as n from goroutine_state where state = 'waiting' and ts >
-        (select min(end_ts) from thread t join process p using (upid) where p.comm = 'leaderless')";
+        (select min(t.end_ts) from thread t join process p using (upid) where p.comm = 'leaderless')";
     let waits = database.number(later)?;
     ensure!(waits > 1_200, "{waits}");
     assert_eq!(
@@ -112,7 +112,7 @@ fn the_daemon_tells_of_signals() -> Result<()> {
     let own = dir.path().join("leaderless");
     std::fs::copy(program, &own)?;
     let before = start(&own, "exit", 600_000)?;
-    let config = "[[rule]]\nname = 'some'\ncomm = 'leaderless'\n[[trigger]]\nwhen = 'signal'\n";
+    let config = "[[rule]]\nname = 'some'\ncomm = 'leaderless'\nlevel = 'sched'\n[[trigger]]\nwhen = 'signal'\ncooldown = '1ms'\n";
     let daemon = Daemon::start_in(dir, config)?;
     let during = start(&own, "exit", 600_000)?;
     for (process, count) in [(during, 1), (before, 2)] {

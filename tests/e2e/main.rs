@@ -23,6 +23,7 @@ mod leaderless;
 mod loss;
 mod oracle;
 mod reasons;
+mod refused_calls;
 mod schedstat;
 mod serve;
 mod soak;

@@ -145,12 +145,40 @@ events! {
     SysExit = 8, "sys_exit" => "syscall" {
         /// Its process.
         tgid: u32, "pid";
-        /// Number of the call.
+        /// Number of the call, with the bit COMPAT_CALL for the 32-bit interface.
         nr: u32, "syscall number";
         /// What it returned: a negative errno on failure.
         ret: i64, "raw";
         /// What the file descriptor that it returned refers to, see `sys_file`; 0 if it returned none.
         file: u64, "file id";
+    }
+    /// As `sys_exit`, with the arguments, of a thread whose calls may be refused before `sys_enter`: it has a filter (seccomp), or is traced by ptrace.
+    SysExitArgs = 48, "sys_exit_args" => "syscall" {
+        /// Its process.
+        tgid: u32, "pid";
+        /// Number of the call, with the bit COMPAT_CALL for the 32-bit interface.
+        nr: u32, "syscall number";
+        /// What it returned: a negative errno on failure.
+        ret: i64, "raw";
+        /// What the file descriptor that it returned refers to, see `sys_file`; 0 if it returned none.
+        file: u64, "file id";
+        /// The six argument registers.
+        args: [u64; 6], "raw";
+        /// What the first file descriptor among the arguments refers to, see `sys_file`; only looked up if the call may have been refused, else 0.
+        given_file: u64, "file id";
+    }
+    /// The kernel does not make a call, and sends the thread a signal instead (seccomp, Syscall User Dispatch).
+    SysRefused = 49, "sys_refused" => "syscall" {
+        /// Its process.
+        tgid: u32, "pid";
+        /// Number of the call, with the bit COMPAT_CALL for the 32-bit interface.
+        nr: u32, "syscall number";
+        /// The six argument registers.
+        args: [u64; 6], "raw";
+        /// The signal (SIGSYS, or SIGKILL in the strict mode of seccomp).
+        signal: u32, "signal number";
+        /// Always 0.
+        reserved: u32, "always 0";
     }
     /// What a file descriptor refers to, ahead of the first event with it and again from time to time. After it: names, the innermost first, each with a zero at its end, and the address of a Unix socket.
     SysFile = 24, "sys_file" => "syscall" tail [u64; FILE_WORDS] {

@@ -43,6 +43,12 @@ globals! {
     TASK_RUNTIME, task_runtime;
     /// Offset of task_struct.thread_info.status.
     TASK_SYSCALL_STATUS, task_syscall_status;
+    /// Offset of task_struct.ptrace.
+    TASK_PTRACE, task_ptrace;
+    /// Offset of task_struct.seccomp.mode, or ABSENT.
+    TASK_SECCOMP, task_seccomp;
+    /// Offset of kernel_siginfo.si_code.
+    SIGINFO_CODE, siginfo_code;
     /// Offset of task_struct.thread.fsbase.
     TASK_FSBASE, task_fsbase;
     /// Offset of task_struct.start_boottime.

@@ -46,16 +46,48 @@ impl Task {
     /// How its process ends, as wait(2) gives it; none while other threads go on. To be asked of a thread that exits.
     #[inline(always)]
     pub fn wait_status(self) -> Option<u32> {
-        // include/linux/sched/signal.h: all threads are told to end, with one exit code for the process.
-        const SIGNAL_GROUP_EXIT: u32 = 4;
         let signal = Self(self.read(globals::task_signal()));
-        if signal.read::<u32>(globals::signal_flags()) & SIGNAL_GROUP_EXIT != 0 {
+        if self.is_told_to_exit() {
             return Some(signal.read(globals::signal_exit_code()));
         }
         // Else it is that of the first thread, which may have ended long ago.
         let first = Self(self.read(globals::task_leader()));
         let is_last = signal.read::<u32>(globals::signal_live()) == 0;
         is_last.then(|| first.read(globals::task_exit_code()))
+    }
+
+    /// Whether all threads of its process are told to end, with one exit code for the process.
+    #[inline(always)]
+    fn is_told_to_exit(self) -> bool {
+        // include/linux/sched/signal.h
+        const SIGNAL_GROUP_EXIT: u32 = 4;
+        let signal = Self(self.read(globals::task_signal()));
+        signal.read::<u32>(globals::signal_flags()) & SIGNAL_GROUP_EXIT != 0
+    }
+
+    /// Whether calls of it may be refused before they are told of.
+    #[inline(always)]
+    pub fn calls_are_filtered(self) -> bool {
+        self.seccomp_mode() != 0 || self.read::<u32>(globals::task_ptrace()) != 0
+    }
+
+    /// The signal by which a call that it made has ended it alone, without being sent. To be asked of a thread that exits.
+    #[inline(always)]
+    pub fn killed_by_filter(self) -> Option<u32> {
+        // kernel/seccomp.c, SECCOMP_MODE_DEAD
+        const DEAD: u32 = 3;
+        // include/uapi/asm/signal.h; only the strict mode uses it.
+        const SIGKILL: u32 = 9;
+        let signal = self.read::<u32>(globals::task_exit_code()) & 0x7f;
+        // Where the signal is sent, it ends all threads.
+        let is_sent = self.is_told_to_exit() && signal != SIGKILL;
+        (self.seccomp_mode() == DEAD && !is_sent).then_some(signal)
+    }
+
+    #[inline(always)]
+    fn seccomp_mode(self) -> u32 {
+        let mode = globals::task_seccomp();
+        if mode == globals::ABSENT { 0 } else { self.read(mode) }
     }
 
     /// Time on CPUs since it was created, in ns; up to date when it leaves the CPU.
@@ -137,13 +169,19 @@ impl Task {
         }
     }
 
+    /// What its registers were when it entered the kernel.
+    #[inline(always)]
+    pub fn regs(self) -> *const pt_regs {
+        // SAFETY: the verifier knows the pointer as a task_struct.
+        unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) as *const pt_regs }
+    }
+
     /// Number of the system call that it is in.
     #[inline(always)]
     pub fn call(self) -> Option<u64> {
         // arch/x86/entry/entry_64.S: what the call returns is not known yet.
         const NOT_RETURNED: u64 = (-38_i64).cast_unsigned();
-        // SAFETY: the verifier knows the pointer as a task_struct.
-        let regs = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const pt_regs;
+        let regs = self.regs();
         // SAFETY: the helper returns a struct pt_regs; the verifier checks the offsets.
         let (number, result) = unsafe { ((*regs).orig_rax, (*regs).rax) };
         (number.cast_signed() >= 0 && result == NOT_RETURNED).then_some(number)

@@ -28,6 +28,8 @@ const FIELDS: &[Field] = &[
     ("SIGNAL_EXIT_CODE", "signal_struct", &["group_exit_code"]),
     ("TASK_RUNTIME", "task_struct", &["se", "sum_exec_runtime"]),
     ("TASK_SYSCALL_STATUS", "task_struct", &["thread_info", "status"]),
+    ("TASK_PTRACE", "task_struct", &["ptrace"]),
+    ("SIGINFO_CODE", "kernel_siginfo", &["si_code"]),
     ("TASK_FSBASE", "task_struct", &["thread", "fsbase"]),
     ("TASK_START", "task_struct", &["start_boottime"]),
     ("TASK_CRED", "task_struct", &["cred"]),
@@ -128,6 +130,7 @@ const OPTIONAL: &[(&str, &str, &[Field])] = &[
 /// not every kernel has.
 const SINGLE: &[(&str, &str, &[&str], u32)] = &[
     ("TASK_IN_IOWAIT", "task_struct", &["in_iowait"], 1),
+    ("TASK_SECCOMP", "task_struct", &["seccomp", "mode"], 8),
     ("TASK_THROTTLED", "task_struct", &["throttled"], 8),
     ("TASK_CFS_RQ", "task_struct", &["se", "cfs_rq"], 8),
     ("CFS_RQ_THROTTLE_COUNT", "cfs_rq", &["throttle_count"], 8),

@@ -12,6 +12,7 @@ pub const TRACEPOINTS: &[&str] = &[
     "task_rename",
     "sys_enter",
     "sys_exit",
+    "signal_generate",
 ];
 
 /// Tracepoints that tell interrupts from threads: without them wakers are not recorded. In this order: a CPU whose

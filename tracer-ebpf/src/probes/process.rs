@@ -18,6 +18,7 @@ use tracer_common::{
     target::{GO, INHERIT, MAYBE_GO, SYSCALLS, Traced},
 };
 
+use super::syscall;
 use crate::{
     arguments,
     emit::{emit, emit_tail, now, unreadable},
@@ -185,6 +186,9 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     let tgid = task.tgid();
     if traced(tgid).is_none() {
         return 0;
+    }
+    if let Some(signal) = task.killed_by_filter() {
+        syscall::refused(task, signal);
     }
     let status = task.wait_status();
     let (exit_code, ends) = (status.unwrap_or(0), u32::from(status.is_some()));

@@ -1,9 +1,14 @@
 //! System calls, with the goroutine on whose behalf they are made.
 
-use aya_ebpf::{bindings::pt_regs, macros::btf_tracepoint, programs::BtfTracePointContext};
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::pt_regs, helpers::bpf_probe_read_kernel, macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
 use tracer_common::{
     calls::{self, Call, NO_TIMEOUT},
-    events::{COMPAT_CALL, NO_PROC, SysEnter, SysExit},
+    events::{COMPAT_CALL, NO_PROC, SysEnter, SysExit, SysExitArgs, SysRefused},
     goroutine_status::SYSCALL,
     target::{ARM_ON_EXEC, MAYBE_GO, SYSCALLS, Target},
 };
@@ -12,7 +17,7 @@ use super::process::current_tgid;
 use crate::{
     arguments::{self, Args},
     emit::{begin, emit, emit_begun},
-    go,
+    globals, go,
     maps::{self, TRACED, traced},
     stack,
     task::Task,
@@ -21,6 +26,10 @@ use crate::{
 // arch/x86/entry/syscalls/syscall_64.tbl
 const EXECVE: u64 = 59;
 const EXECVEAT: u64 = 322;
+/// What filters make calls return, mostly: EPERM, EACCES, ENOSYS.
+const REFUSALS: [i64; 3] = [-1, -13, -38];
+/// include/uapi/asm/signal.h
+const SIGSYS: u32 = 31;
 /// The return from a signal handler. The goroutine that the signal interrupted did not call it, even
 /// if it was about to make a call of its own and so has the status of a goroutine in one.
 const RT_SIGRETURN: u64 = 15;
@@ -46,13 +55,30 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     let ts = begin::<SysEnter>();
     let target = if flags & MAYBE_GO != 0 { maps::go_target(tgid) } else { None };
     let regs = ctx.arg::<*const pt_regs>(0);
-    // SAFETY: the verifier knows the argument as a struct pt_regs and checks the offsets.
-    let args =
-        unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };
-    // SAFETY: as above.
-    let rip = unsafe { (*regs).rip };
     let task = Task::current();
-    let nr = call as u32 | if task.in_compat_call() { COMPAT_CALL } else { 0 };
+    if task.in_compat_call() {
+        // SAFETY: the verifier knows the argument as a struct pt_regs and checks the offsets.
+        let (nr, args) = unsafe { (call as u32 | COMPAT_CALL, compat_arguments_in(regs)) };
+        emit_begun(ts, |header| SysEnter {
+            header,
+            tgid,
+            nr,
+            args,
+            goid: 0,
+            startpc: 0,
+            gstatus: 0,
+            proc: NO_PROC,
+            tick: 0,
+            reserved: 0,
+            stack: 0,
+            file: 0,
+            timeout: NO_TIMEOUT,
+        });
+        return 0;
+    }
+    // SAFETY: as above.
+    let (args, rip) = unsafe { (arguments_in(regs), (*regs).rip) };
+    let nr = call as u32;
     let current = match target {
         Some(target) if call != RT_SIGRETURN => caller(target, task, rip),
         _ => None,
@@ -107,6 +133,28 @@ fn known(nr: u32) -> Option<Call> {
     if call.is_plain() { None } else { Some(call) }
 }
 
+/// The six arguments of a call of the 64-bit interface.
+///
+/// # Safety
+/// `regs` must be registers that the verifier knows.
+#[inline(always)]
+unsafe fn arguments_in(regs: *const pt_regs) -> [u64; 6] {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] }
+}
+
+/// Those of a call of the 32-bit interface, which looks at the lower halves.
+///
+/// # Safety
+/// As for [`arguments_in`].
+#[inline(always)]
+unsafe fn compat_arguments_in(regs: *const pt_regs) -> [u64; 6] {
+    // SAFETY: the caller vouches for the pointer.
+    let words =
+        unsafe { [(*regs).rbx, (*regs).rcx, (*regs).rdx, (*regs).rsi, (*regs).rdi, (*regs).rbp] };
+    words.map(|word| word & 0xffff_ffff)
+}
+
 /// trace_sys_exit(struct pt_regs *regs, long ret)
 #[btf_tracepoint(function = "sys_exit")]
 pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
@@ -114,19 +162,88 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     if traced(tgid).is_none_or(|flags| flags & SYSCALLS == 0) {
         return 0;
     }
+    let task = Task::current();
     let regs = ctx.arg::<*const pt_regs>(0);
-    // SAFETY: as in sys_enter.
-    let nr = unsafe { (*regs).orig_rax } as u32;
     let ret = ctx.arg::<u64>(1) as i64;
-    let Some(call) = known(nr).filter(|_| !Task::current().in_compat_call()) else {
-        emit(|header| SysExit { header, tgid, nr, ret, file: 0 });
+    let is_filtered = task.calls_are_filtered();
+    let ts = if is_filtered { begin::<SysExitArgs>() } else { begin::<SysExit>() };
+    // SAFETY: as in sys_enter.
+    let nr = unsafe { (*regs).orig_rax as u32 };
+    if task.in_compat_call() {
+        let nr = nr | COMPAT_CALL;
+        if is_filtered {
+            // SAFETY: as in sys_enter.
+            let args = unsafe { compat_arguments_in(regs) };
+            emit_begun(ts, |header| SysExitArgs {
+                header,
+                tgid,
+                nr,
+                ret,
+                file: 0,
+                args,
+                given_file: 0,
+            });
+        } else {
+            emit_begun(ts, |header| SysExit { header, tgid, nr, ret, file: 0 });
+        }
         return 0;
-    };
-    let ts = begin::<SysExit>();
+    }
     // SAFETY: as in sys_enter. The kernel leaves the arguments as they were.
-    let args =
-        unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };
-    let file = arguments::left(ts, call, &Args::new(args), ret);
-    emit_begun(ts, |header| SysExit { header, tgid, nr, ret, file });
+    let args = unsafe { arguments_in(regs) };
+    let (mut file, mut given_file) = (0, 0);
+    if let Some(call) = known(nr) {
+        let in_memory = Args::new(args);
+        file = arguments::left(ts, call, &in_memory, ret);
+        if is_filtered && REFUSALS.contains(&ret) {
+            // No `sys_enter` may have told.
+            (given_file, _) = arguments::entered(ts, call, &in_memory);
+        }
+    }
+    if is_filtered {
+        emit_begun(ts, |header| SysExitArgs { header, tgid, nr, ret, file, args, given_file });
+    } else {
+        emit_begun(ts, |header| SysExit { header, tgid, nr, ret, file });
+    }
     0
+}
+
+/// trace_signal_generate(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)
+#[btf_tracepoint(function = "signal_generate")]
+pub fn signal_generate(ctx: BtfTracePointContext) -> i32 {
+    // include/uapi/asm-generic/siginfo.h
+    const SYS_SECCOMP: i32 = 1;
+    const SYS_USER_DISPATCH: i32 = 2;
+    if ctx.arg::<u64>(0) as u32 != SIGSYS {
+        return 0;
+    }
+    // SAFETY: the helper checks the address: 0 and 1 stand for signals without such data.
+    let code = unsafe {
+        bpf_probe_read_kernel(
+            ctx.arg::<*const c_void>(1).byte_add(globals::siginfo_code()).cast::<i32>(),
+        )
+    };
+    if matches!(code, Ok(SYS_SECCOMP | SYS_USER_DISPATCH)) {
+        refused(Task::current(), SIGSYS);
+    }
+    0
+}
+
+/// The current thread gets a signal in place of a call.
+#[inline(always)]
+pub fn refused(task: Task, signal: u32) {
+    let tgid = current_tgid();
+    if traced(tgid).is_none_or(|flags| flags & SYSCALLS == 0) {
+        return;
+    }
+    let regs = task.regs();
+    // SAFETY: the helper has returned a struct pt_regs; the verifier checks the offsets.
+    let nr = unsafe { (*regs).orig_rax as u32 };
+    let (nr, args) = if task.in_compat_call() {
+        // SAFETY: as above.
+        (nr | COMPAT_CALL, unsafe { compat_arguments_in(regs) })
+    } else {
+        // SAFETY: as above.
+        (nr, unsafe { arguments_in(regs) })
+    };
+    emit(|header| SysRefused { header, tgid, nr, args, signal, reserved: 0 });
 }

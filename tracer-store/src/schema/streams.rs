@@ -82,7 +82,8 @@ tables! {
     /// System calls, one row per call, from entry to exit. What their arguments refer to is looked up when the call is
     /// made; it is NULL for calls of the 32-bit interface.
     Syscall syscall texts {
-        /// When it was entered.
+        /// When it was entered. The kernel tells only of the end of a call that a filter (seccomp) or ptrace has refused: then it is when
+        /// the thread began to wait in it, or that end.
         ts: i64, unit "ns";
         /// Time until it returned; NULL while it is open.
         dur: Option<i64>, unit "ns";
@@ -92,11 +93,12 @@ tables! {
         ugid: Option<i64>;
         /// The kernel's name of the call, such as `epoll_pwait`.
         name: StrId;
-        /// The raw value returned, an error being a negative errno; NULL while the call is open, and when it never returns (`exit_group`).
+        /// The raw value returned, an error being a negative errno; NULL while the call is open, when it never returns (`exit_group`), and when it was not made.
         ret: Option<i64>;
         /// The six raw argument registers, as a JSON array. A call that takes fewer leaves what was in the others.
         args: [u64; 6];
-        /// The name of the error that was returned (`ENOENT`); NULL on success.
+        /// The name of the error that was returned (`ENOENT`), or `SIGSYS` or `SIGKILL` if the thread got that signal in place of the call
+        /// (seccomp, Syscall User Dispatch); NULL on success.
         error: Option<StrId>;
         /// The first file descriptor that the call is given (-100 is `AT_FDCWD`); of `pipe2` and `socketpair` the first that it makes.
         fd: Option<i64>;

@@ -21,7 +21,7 @@ use tracer_common::{
         GoProcStop, GoStack, GoStatus, GoStwBegin, GoStwEnd, GoSweepBegin, GoSweepEnd, GoSwitch,
         GoSyscall, GoText, GoUserLog, GoUserRegion, GoUserTask, GoUserTaskEnd, GoWorker, NO_DELAY,
         NO_PROC, Record, SchedExec, SchedExit, SchedFork, SchedSwitch, SchedWaking, SysEnter,
-        SysExit, TEXT_WORDS,
+        SysExit, SysExitArgs, SysRefused, TEXT_WORDS,
     },
 };
 use tracer_store::{FirstIds, GoroutineState, ThreadState};
@@ -326,6 +326,8 @@ const SIZES: &[(EventKind, usize)] = &[
     size::<SchedExit>(),
     size::<SysEnter>(),
     size::<SysExit>(),
+    size::<SysExitArgs>(),
+    size::<SysRefused>(),
     size::<GoStatus>(),
     size::<GoCreate>(),
     size::<GoSwitch>(),

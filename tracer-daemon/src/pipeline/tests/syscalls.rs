@@ -171,3 +171,79 @@ fn files_are_forgotten_only_after_they_would_have_been_told_again() {
     bench.push(returns(4 * FILE_REMEMBERED + 200, 0, 0));
     assert_eq!(bench.call(4 * FILE_REMEMBERED + 300).file, None, "it is kept for ever");
 }
+
+const GETPGID: u32 = 121;
+const SIGSYS: u32 = 31;
+
+fn refused(ts: u64, ret: i64) -> SysExitArgs {
+    let header = header::<SysExitArgs>(ts, PID);
+    let args = [4711, 0, 0, 0, 0, 0];
+    SysExitArgs { header, tgid: PID, nr: GETPGID, ret, file: 0, args, given_file: 0 }
+}
+
+fn signalled(ts: u64) -> SysRefused {
+    let header = header::<SysRefused>(ts, PID);
+    let (args, signal) = ([4711, 0, 0, 0, 0, 0], SIGSYS);
+    SysRefused { header, tgid: PID, nr: GETPGID, args, signal, reserved: 0 }
+}
+
+#[test]
+fn a_refused_call_is_a_row_although_only_its_end_is_told() {
+    let mut bench = Bench::new();
+    // It may have been entered before the recording.
+    bench.push(refused(1_100, -1));
+    bench.push(refused(1_200, -1));
+    // A supervisor answers; the thread waits twice meanwhile.
+    bench.push(SchedSwitch { nr: GETPGID as u16, ..switch(1_300, PID, 1, 1, 100) });
+    bench.push(switch(1_350, 1, 1, PID, 0));
+    bench.push(SchedSwitch { nr: GETPGID as u16, ..switch(1_400, PID, 1, 1, 150) });
+    bench.push(switch(1_500, 1, 1, PID, 0));
+    bench.push(refused(1_600, 42));
+    bench.run(2_000);
+    let rows = bench.rows.closed.syscall.iter();
+    let rows: Vec<_> = rows
+        .map(|row| {
+            (bench.text(row.name), row.ts, row.dur, row.ret, row.error.map(|e| bench.text(e)))
+        })
+        .collect();
+    let expected = [
+        ("getpgid", 1_200, Some(0), Some(-1), Some("EPERM")),
+        ("getpgid", 1_300, Some(300), Some(42), None),
+    ];
+    assert_eq!(rows, expected);
+    assert_eq!(bench.rows.closed.syscall[0].args[0], 4711);
+}
+
+#[test]
+fn a_signal_in_place_of_a_call_is_one_row() {
+    let mut bench = Bench::new();
+    bench.push(signalled(1_100));
+    // The kernel has put the number back into the register of the result.
+    bench.push(refused(1_110, i64::from(GETPGID)));
+    // Of a call that is dispatched no end is told.
+    bench.push(signalled(1_200));
+    bench.push(call(1_300, OPENAT, [0; 6], 0));
+    bench.push(returns(1_400, 3, 0));
+    bench.run(2_000);
+    let rows = bench.rows.closed.syscall.iter();
+    let rows: Vec<_> =
+        rows.map(|row| (row.ts, row.ret, row.error.map(|e| bench.text(e)))).collect();
+    let expected =
+        [(1_100, None, Some("SIGSYS")), (1_200, None, Some("SIGSYS")), (1_300, Some(3), None)];
+    assert_eq!(rows, expected);
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn a_call_whose_beginning_may_be_lost_was_not_refused() {
+    let mut bench = Bench::new();
+    bench.push(refused(1_100, -1));
+    bench.run(1_150);
+    let mut counts = Counts::default();
+    counts.0[EventKind::SysEnter as usize] = KindCounts { produced: 1, no_room: 1, unreadable: 0 };
+    bench.pipeline.set_counts(counts, START);
+    bench.push(refused(1_200, 0));
+    bench.run(2_000);
+    assert_eq!(bench.rows.closed.syscall.len(), 0);
+    assert_eq!(bench.losses(), [("sys_enter", "ring", 1), ("sys_exit_args", "state", 1)]);
+}

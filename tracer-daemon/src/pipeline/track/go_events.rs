@@ -134,6 +134,8 @@ impl Tracker {
             | Event::ThreadName(_)
             | Event::SysEnter(_)
             | Event::SysExit(_)
+            | Event::SysExitArgs(_)
+            | Event::SysRefused(_)
             | Event::SysFile(_)
             | Event::SysText(_)
             | Event::SysFd(_)

@@ -35,8 +35,10 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
-    Event, EventKind,
-    events::{NO_KERNEL_STACK, SWITCH_FROM_TRACED, SWITCH_TO_TRACED},
+    Event, EventKind, Header,
+    events::{
+        NO_CALL, NO_KERNEL_STACK, SWITCH_FROM_TRACED, SWITCH_TO_TRACED, SysExit, SysExitArgs,
+    },
     goroutine_status::SYSCALL,
 };
 use tracer_store::{
@@ -56,7 +58,7 @@ use runtime::Runtime;
 use stacks::Stacks;
 use sweep::Sweeps;
 use syscalls::Syscalls;
-use thread::Waker;
+use thread::{State, Waker};
 use threads::Threads;
 use user::User;
 
@@ -263,6 +265,8 @@ impl Tracker {
             Event::ThreadName(e) => self.is_of_interest(e.tgid),
             Event::SysEnter(e) => self.is_call_of_interest(e.tgid),
             Event::SysExit(e) => self.is_call_of_interest(e.tgid),
+            Event::SysExitArgs(e) => self.is_call_of_interest(e.tgid),
+            Event::SysRefused(e) => self.is_call_of_interest(e.tgid),
             Event::SysFd(e) => self.is_call_of_interest(e.tgid),
             Event::SysText(e) => {
                 let wanted = self.is_call_of_interest(e.tgid);
@@ -311,6 +315,9 @@ impl Tracker {
         exec::follow(event, threads, cx.entities);
         match event {
             Event::SchedSwitch(e) => {
+                if e.nr != NO_CALL && State::left_cpu(e).waits() {
+                    syscalls.waits(header, &cx);
+                }
                 if let Some(pid) = threads.switch(e, &mut cx) {
                     notices.push(Notice::Ended { pid, ts: header.ts });
                 }
@@ -368,14 +375,16 @@ impl Tracker {
                 syscalls.enter(utid, ugid, e, stack, &mut cx);
             }
             Event::SysExit(e) => {
+                left_call(e, None, threads, (syscalls, goroutines, procs), &mut cx);
+            }
+            Event::SysExitArgs(e) => {
+                let SysExitArgs { header, tgid, nr, ret, file, .. } = *e;
+                let exit = SysExit { header, tgid, nr, ret, file };
+                left_call(&exit, Some(e), threads, (syscalls, goroutines, procs), &mut cx);
+            }
+            Event::SysRefused(e) => {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
-                threads.leaves_call(e);
-                let entered = syscalls.exit(utid, e, &mut cx);
-                goroutines.exit_syscall(utid, e, entered, &mut cx);
-                let upid = cx.entities.process(e.tgid);
-                if !goroutines.tells_of_calls(upid) {
-                    procs.exit_syscall(utid, header.ts);
-                }
+                syscalls.refused(utid, e, &mut cx);
             }
             // All others come from a Go runtime.
             _ => {
@@ -468,6 +477,25 @@ impl Tracker {
         self.stacks.take_new(&mut batch);
         self.entities.take_changes(&mut batch);
         batch
+    }
+}
+
+/// A thread comes back from a system call; `args` are there if the kernel may have refused it.
+fn left_call(
+    event: &SysExit,
+    args: Option<&SysExitArgs>,
+    threads: &mut Threads,
+    (syscalls, goroutines, procs): (&mut Syscalls, &mut Goroutines, &mut Procs),
+    cx: &mut Context<'_>,
+) {
+    let Header { tid, ts, .. } = event.header;
+    let utid = cx.entities.thread_of(event.tgid, tid);
+    threads.leaves_call(event);
+    let entered = syscalls.exit(utid, event, args, cx);
+    goroutines.exit_syscall(utid, event, entered, cx);
+    let upid = cx.entities.process(event.tgid);
+    if !goroutines.tells_of_calls(upid) {
+        procs.exit_syscall(utid, ts);
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use nix::sys::signal::Signal;
 use rustc_hash::FxHashMap;
 use syscalls::{x86, x86_64};
 use tracer_common::{
-    EventKind,
-    calls::{ARGUMENT_ADDR, ARGUMENT_FIRST, ARGUMENT_LATE, ARGUMENT_SECOND},
-    events::{COMPAT_CALL, SysEnter, SysExit, SysFd, SysFile, SysText},
+    EventKind, Header,
+    calls::{ARGUMENT_ADDR, ARGUMENT_FIRST, ARGUMENT_LATE, ARGUMENT_SECOND, NO_TIMEOUT},
+    events::{
+        COMPAT_CALL, NO_PROC, SysEnter, SysExit, SysExitArgs, SysFd, SysFile, SysRefused, SysText,
+    },
 };
 use tracer_store::{StrId, Streams, Syscall, words::loss_stage};
 
@@ -26,6 +29,23 @@ enum Value {
     Fd(i64, Option<Arc<str>>),
 }
 
+/// What is not known of a call that was not told of when it was entered.
+const NOT_ENTERED: SysEnter = SysEnter {
+    header: Header { ts: 0, kind: 0, cpu: 0, tid: 0 },
+    tgid: 0,
+    nr: 0,
+    args: [0; 6],
+    goid: 0,
+    startpc: 0,
+    gstatus: 0,
+    proc: NO_PROC,
+    tick: 0,
+    reserved: 0,
+    stack: 0,
+    file: 0,
+    timeout: NO_TIMEOUT,
+};
+
 /// The system call that each thread is in, by utid.
 #[derive(Default)]
 pub struct Syscalls {
@@ -35,6 +55,18 @@ pub struct Syscalls {
     files: Files,
     /// By thread id.
     details: FxHashMap<u32, Vec<Detail>>,
+    /// Threads (utid) that are known to be in no call.
+    outside: FxHashMap<i64, Outside>,
+}
+
+/// A thread that is in no call, or in one that the kernel has not told of because it may be refused.
+struct Outside {
+    /// Since when (ns).
+    since: i64,
+    /// When it first waited in such a call (ns).
+    waits: Option<i64>,
+    /// Number of the call in place of which it gets a signal; its end may still be told.
+    signalled: Option<u32>,
 }
 
 impl Syscalls {
@@ -83,7 +115,11 @@ impl Syscalls {
     /// See [`super::Tracker::held`].
     #[cfg(test)]
     pub fn held(&self) -> Vec<(&'static str, usize)> {
-        vec![("open", self.open.len()), ("details", self.details.len())]
+        vec![
+            ("open", self.open.len()),
+            ("details", self.details.len()),
+            ("outside", self.outside.len()),
+        ]
     }
 
     /// All events before `until` (ns) were tracked.
@@ -99,10 +135,26 @@ impl Syscalls {
         stack_id: Option<i64>,
         cx: &mut Context<'_>,
     ) {
+        self.outside.remove(&utid);
+        let mut row = Syscall { stack_id, ..self.row(utid, ugid, event, cx) };
+        self.complete(&mut row, event.header.tid, event.header.ts);
+        if let Some(other) = self.open.insert(utid, row) {
+            cx.drop_interval("sys_exit", event.header.ts, &other);
+        }
+    }
+
+    /// What is known of a call when it is entered.
+    fn row(
+        &mut self,
+        utid: i64,
+        ugid: Option<i64>,
+        event: &SysEnter,
+        cx: &mut Context<'_>,
+    ) -> Syscall {
         let name =
             *self.names.entry(event.nr).or_insert_with(|| cx.strings.intern(&name(event.nr)));
         let call = call_arguments::call(event.nr);
-        let mut row = Syscall {
+        Syscall {
             ts: event.header.ts.cast_signed(),
             utid,
             ugid,
@@ -112,20 +164,27 @@ impl Syscalls {
             file: self.named(event.file, cx),
             size: call_arguments::size(call, event),
             timeout: call_arguments::timeout(call, event),
-            stack_id,
             ..Syscall::default()
-        };
-        self.complete(&mut row, event.header.tid, event.header.ts);
-        if let Some(other) = self.open.insert(utid, row) {
-            cx.drop_interval("sys_exit", event.header.ts, &other);
         }
     }
 
-    /// Returns whether the beginning of the call was seen.
-    pub fn exit(&mut self, utid: i64, event: &SysExit, cx: &mut Context<'_>) -> bool {
-        // Without an open one it was entered before the recording began: its start is not known.
+    /// Returns whether the beginning of the call was seen. `args` are there if the call may have been refused.
+    pub fn exit(
+        &mut self,
+        utid: i64,
+        event: &SysExit,
+        args: Option<&SysExitArgs>,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let since = event.header.ts.cast_signed();
+        let outside = Outside { since, waits: None, signalled: None };
+        let before = self.outside.insert(utid, outside);
         // The number is not compared: a restarted call and sigreturn leave with another one.
         let Some(mut row) = self.open.remove(&utid) else {
+            // Unless the thread was in no call before, it was entered before the recording began: its start is not known.
+            if let (Some(before), Some(args)) = (before, args) {
+                self.was_refused(utid, &before, args, cx);
+            }
             self.details.remove(&event.header.tid);
             return false;
         };
@@ -144,9 +203,60 @@ impl Syscalls {
         true
     }
 
+    /// A call was refused, of which only the end was told.
+    fn was_refused(
+        &mut self,
+        utid: i64,
+        before: &Outside,
+        event: &SysExitArgs,
+        cx: &mut Context<'_>,
+    ) {
+        let SysExitArgs { header, tgid, nr, ret, file: returned, args, given_file } = *event;
+        let ts = header.ts.cast_signed();
+        let of_signal = before.signalled == Some(nr) && ret == i64::from(nr & !COMPAT_CALL);
+        // After a loss it may be one whose beginning was lost.
+        if of_signal || !cx.is_known(Subject::Calls, "sys_exit_args", (before.since, ts), event) {
+            return;
+        }
+        let (file, timeout) = (given_file, NO_TIMEOUT);
+        let entered = SysEnter { header, tgid, nr, args, file, timeout, ..NOT_ENTERED };
+        let mut row = self.row(utid, cx.goroutine_on(utid, ts), &entered, cx);
+        row.ts = before.waits.unwrap_or(ts);
+        row.dur = Some(ts.saturating_sub(row.ts).max(0));
+        row.ret = Some(ret);
+        row.ret_file = self.named(returned, cx);
+        row.error = self.error(ret, cx);
+        self.complete(&mut row, header.tid, header.ts);
+        cx.closed.syscall.push(row);
+    }
+
+    /// A thread gets a signal in place of a call.
+    pub fn refused(&mut self, utid: i64, event: &SysRefused, cx: &mut Context<'_>) {
+        let SysRefused { header, tgid, nr, args, signal, .. } = *event;
+        let ts = header.ts.cast_signed();
+        let entered = SysEnter { header, tgid, nr, args, timeout: NO_TIMEOUT, ..NOT_ENTERED };
+        let mut row = self.row(utid, cx.goroutine_on(utid, ts), &entered, cx);
+        row.dur = Some(0);
+        row.error = Signal::try_from(signal.cast_signed())
+            .ok()
+            .map(|signal| cx.strings.intern(signal.as_str()));
+        cx.closed.syscall.push(row);
+        self.outside.insert(utid, Outside { since: ts, waits: None, signalled: Some(nr) });
+    }
+
+    /// A thread waits in a call, of which the beginning may not have been told.
+    pub fn waits(&mut self, header: &Header, cx: &Context<'_>) {
+        if let Some((_, utid)) = cx.entities.known(header.tid)
+            && let Some(outside) = self.outside.get_mut(&utid)
+        {
+            outside.waits.get_or_insert(header.ts.cast_signed());
+        }
+    }
+
     /// The thread never leaves the system call that it is in (exit, exit_group, or killed).
     pub fn thread_ended(&mut self, utid: i64, tid: u32, ts: u64, cx: &mut Context<'_>) {
         self.details.remove(&tid);
+        self.outside.remove(&utid);
         if let Some(row) = self.open.remove(&utid)
             && cx.is_known(Subject::Calls, "sys_exit", (row.ts, ts.cast_signed()), &row)
         {
