@@ -32,6 +32,7 @@ mod syscalls_decoded;
 mod syscalls_vs_strace;
 mod system_wide;
 mod targets;
+mod thirty_two_bits;
 mod thread_lives;
 mod thread_waits;
 mod waits;

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     kernel::{KernelError, Level, Probes, Scope, Uprobes},
     target::{
-        ElfError, Executable,
+        ElfError, Executable, Program32,
         go::{self, GoRuntime, Source},
         program::{self, Program},
     },
@@ -124,9 +124,14 @@ pub struct Attachable {
 /// Looks at the executable of a process.
 ///
 /// # Errors
-/// When it is not a program of x86_64: then its system calls would get wrong names.
+/// When it is not a program of x86.
 pub fn inspect(pid: u32) -> Result<Inspected, ElfError> {
     let program = Program::of(pid)?;
+    if let Some(Program32 { build_id, is_go }) = program.file.parse_32() {
+        let go = is_go.then(|| Err("it is a 32-bit program".to_owned()));
+        let (file, link) = program.into_file();
+        return Ok(Inspected { build_id, go_version: None, go, file, link });
+    }
     let elf = program.file.parse()?;
     let go_version = go::version(&elf);
     let go = go_version.clone().map(|version| {

@@ -61,7 +61,7 @@ pub fn attach(args: &Attach, inherited: &Inherited) -> Result<ExitCode> {
     let signals = Signals::block(inherited).context("cannot watch for signals")?;
     // What would refuse it, before a database is made for it.
     ProcessInfo::read(args.pid)?;
-    Program::of(args.pid)?.file.parse()?;
+    Program::of(args.pid)?.file.check()?;
     let mut recorder = Recorder::new(&args.recording).map_err(|error| {
         let is_locked = matches!(error.downcast_ref(), Some(StoreError::Locked { .. }));
         match args.recording.follow && is_locked {

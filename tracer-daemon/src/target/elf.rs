@@ -28,7 +28,9 @@ pub enum ElfError {
     #[error("the executable is not a valid ELF file: {0}")]
     Invalid(String),
     /// It is for another machine.
-    #[error("the executable is for {0}: only x86_64 programs can be traced")]
+    #[error(
+        "the executable is for {0}: only programs of x86 can be traced, and goroutines only of x86_64"
+    )]
     Architecture(String),
 }
 
@@ -83,6 +85,27 @@ impl ElfFile {
         self.file
     }
 
+    /// What is known of a 32-bit program of x86; none if it is no such program.
+    pub fn parse_32(&self) -> Option<Program32> {
+        let file = object::File::parse(Bytes { cache: &self.cache, header: None }).ok()?;
+        if file.architecture() != Architecture::I386 {
+            return None;
+        }
+        let build_id = file.build_id().ok().flatten().map(hex);
+        Some(Program32 { build_id, is_go: file.section_by_name(".go.buildinfo").is_some() })
+    }
+
+    /// Makes sure that a process that runs it can be traced.
+    ///
+    /// # Errors
+    /// When it is not an ELF file for x86_64 or its 32-bit predecessor.
+    pub fn check(&self) -> Result<(), ElfError> {
+        match self.parse() {
+            Err(error) if self.parse_32().is_none() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads its headers.
     ///
     /// # Errors
@@ -113,6 +136,19 @@ impl ElfFile {
         let entry = elf.elf_header().e_entry(endian);
         Ok(Executable { on_disk: &self.file, file, segments, entry, relocations: OnceCell::new() })
     }
+}
+
+/// A 32-bit program of x86: its threads and system calls are those of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program32 {
+    /// Build id.
+    pub build_id: Option<String>,
+    /// Whether it is a Go program.
+    pub is_go: bool,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The bytes of a file, with a header of its own if there is one.
@@ -182,7 +218,7 @@ impl<'a> Executable<'a> {
     /// GNU build id in hexadecimal, or Go's own build id.
     pub fn build_id(&self) -> Option<String> {
         let gnu = self.file.build_id().ok().flatten();
-        gnu.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect()).or_else(|| {
+        gnu.map(hex).or_else(|| {
             // ELF note: name size, description size, type, "Go\0\0", description.
             let note = self.section(".note.go.buildid")?;
             let size = u32::from_le_bytes(note.get(4..8)?.try_into().ok()?) as usize;

@@ -10,6 +10,6 @@ mod process;
 pub mod program;
 
 pub use debugger::Debugger;
-pub use elf::{ElfError, ElfFile, Executable};
+pub use elf::{ElfError, ElfFile, Executable, Program32};
 pub use lease::Lease;
 pub use process::{ProcessError, ProcessInfo, live_thread, without_deleted};

@@ -7,6 +7,9 @@ use procfs::{
     process::{Process, StatFlags},
 };
 use thiserror::Error;
+use tracer_common::events::COMPAT_CALL;
+
+use super::memory::Memory;
 
 /// Inode of the first pid namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO).
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
@@ -90,7 +93,8 @@ pub struct ThreadInfo {
     pub name: String,
     /// Its state, a letter as in proc_pid_stat(5).
     pub state: char,
-    /// Number and arguments of the system call in which it sleeps, if it does.
+    /// Number, with the bit COMPAT_CALL for the 32-bit interface, and arguments of the system call in which it sleeps, if it
+    /// does and it is known which interface it uses.
     pub call: Option<(u32, [u64; 6])>,
 }
 
@@ -258,7 +262,7 @@ impl ProcessInfo {
             let stat = task.stat().ok()?;
             let tid = task.tid.cast_unsigned();
             let call = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall"));
-            let call = call.ok().and_then(|text| parse_call(&text));
+            let call = call.ok().and_then(|text| parse_call(&text)).and_then(|call| call.by(tid));
             Some(ThreadInfo { tid, name: stat.comm, state: stat.state, call })
         };
         Ok(tasks.filter_map(Result::ok).filter_map(info).collect())
@@ -315,9 +319,32 @@ fn has_ended(stat: &procfs::process::Stat) -> bool {
     matches!(stat.state, 'Z' | 'X' | 'x') && stat.num_threads <= 1
 }
 
-/// Number and arguments of a system call as proc_pid_syscall(5) shows them; none for a thread that runs, or that sleeps
-/// without a call. Those of 32-bit programs, whose stack lies low, are left out: their numbers mean other calls.
-fn parse_call(text: &str) -> Option<(u32, [u64; 6])> {
+/// A system call as proc_pid_syscall(5) shows it, which does not say whose number it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ShownCall {
+    nr: u32,
+    args: [u64; 6],
+    /// Address of the next instruction.
+    pc: u64,
+}
+
+impl ShownCall {
+    /// Number and arguments, by the instruction with which the thread `tid` made the call: 64-bit programs can use the
+    /// interface of 32-bit ones, too. In those the kernel goes on behind an `int $0x80` whatever the instruction was.
+    fn by(self, tid: u32) -> Option<(u32, [u64; 6])> {
+        const SYSCALL: [u8; 2] = [0x0f, 0x05];
+        const INT_80: [u8; 2] = [0xcd, 0x80];
+        let instruction = Memory::of(tid).read(self.pc.checked_sub(2)?, 2).ok()?;
+        match instruction.try_into().ok()? {
+            SYSCALL => Some((self.nr, self.args)),
+            INT_80 => Some((self.nr | COMPAT_CALL, self.args)),
+            _ => None,
+        }
+    }
+}
+
+/// None for a thread that runs, or that sleeps without a call.
+fn parse_call(text: &str) -> Option<ShownCall> {
     let mut words = text.split_ascii_whitespace();
     let nr = words.next()?.parse().ok()?;
     let mut register = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
@@ -325,7 +352,8 @@ fn parse_call(text: &str) -> Option<(u32, [u64; 6])> {
     for arg in &mut args {
         *arg = register()?;
     }
-    (register()? > u64::from(u32::MAX)).then_some((nr, args))
+    let (_stack, pc) = (register()?, register()?);
+    Some(ShownCall { nr, args, pc })
 }
 
 fn open(pid: u32) -> Result<Process, ProcessError> {
@@ -354,8 +382,8 @@ mod tests {
     #[test]
     fn calls_are_read() {
         let text = "202 0x5581 0x189 0x0 0x0 0x0 0xffffffff 0x7ffc6a70b1c0 0x7f0b8c\n";
-        assert_eq!(parse_call(text), Some((202, [0x5581, 0x189, 0, 0, 0, 0xffff_ffff])));
-        assert_eq!(parse_call("240 0x5581 0x0 0x0 0x0 0x0 0x0 0xffd1c6a0 0xf7f0b8c1\n"), None);
+        let args = [0x5581, 0x189, 0, 0, 0, 0xffff_ffff];
+        assert_eq!(parse_call(text), Some(ShownCall { nr: 202, args, pc: 0x7f_0b8c }));
         assert_eq!(parse_call("running\n"), None);
         assert_eq!(parse_call("-1 0x7ffc6a70b1c0 0x7f0b8c\n"), None);
     }
@@ -369,6 +397,17 @@ mod tests {
         let info = ProcessInfo::of_any(child.id());
         child.kill().and_then(|()| child.wait()).expect("it ends");
         assert_eq!(info.expect("it runs").comm, "worker: 0:1");
+    }
+
+    #[test]
+    fn the_instruction_tells_whose_number_a_call_has() {
+        let by = |code: [u8; 2]| {
+            let pc = code.as_ptr_range().end as u64;
+            ShownCall { nr: 3, args: [0; 6], pc }.by(std::process::id())
+        };
+        assert_eq!(by([0x0f, 0x05]), Some((3, [0; 6])));
+        assert_eq!(by([0xcd, 0x80]), Some((3 | COMPAT_CALL, [0; 6])));
+        assert_eq!(by([0x90, 0x90]), None);
     }
 
     #[test]
