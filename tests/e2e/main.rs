@@ -35,4 +35,5 @@ mod targets;
 mod thirty_two_bits;
 mod thread_lives;
 mod thread_waits;
+mod time_namespaces;
 mod waits;

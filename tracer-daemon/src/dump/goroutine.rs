@@ -103,7 +103,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Goroutine {
-    /// Describes a goroutine that was read at about `now` (CLOCK_MONOTONIC, ns), with the frames of
+    /// Describes a goroutine that was read at about `now` (CLOCK_MONOTONIC of the process, ns; 0 if not known), with the frames of
     /// the runtime if `all`.
     pub fn new(goroutine: &SnapGoroutine, runtime: &GoRuntime, now: u64, all: bool) -> Self {
         let blocked = matches!(goroutine.status, WAITING | SYSCALL) && goroutine.wait_since != 0;

@@ -24,6 +24,7 @@ use crate::{
             snapshot::{self, Snapshot},
         },
         program::Program,
+        time,
     },
 };
 
@@ -58,10 +59,13 @@ pub fn dump(args: &Dump) -> Result<ExitCode> {
     runtime.verify(args.pid, bias).with_context(failed)?;
     let snapshot = snapshot::take(args.pid, &runtime, bias).with_context(failed)?;
 
+    // The clock of the process; without it no goroutine waits for a known time.
+    let offset = time::offset_of(args.pid);
+    let now = offset.map_or(0, |ahead| snapshot.taken_until.saturating_add_signed(ahead));
     let all: Vec<Goroutine> = snapshot
         .goroutines
         .iter()
-        .map(|goroutine| Goroutine::new(goroutine, &runtime, snapshot.taken_until, !args.user))
+        .map(|goroutine| Goroutine::new(goroutine, &runtime, now, !args.user))
         .collect();
     let read = all.len();
     let shown: Vec<Goroutine> =

@@ -15,6 +15,8 @@ use nix::{
 use tracer_store::Clock;
 use tracing::warn;
 
+pub use crate::target::time::monotonic;
+
 /// How far the clocks may go apart between two looks (ns). A clock that is corrected bit by bit takes a second for half
 /// of that (adjtimex(2)).
 const STEP: u64 = 1_000_000;
@@ -22,11 +24,6 @@ const STEP: u64 = 1_000_000;
 const LOOK: i64 = 1;
 /// How often both clocks are read to have one pair without an interruption in between.
 const TRIES: usize = 5;
-
-/// CLOCK_MONOTONIC in nanoseconds, the clock of all events.
-pub fn monotonic() -> u64 {
-    read(ClockId::CLOCK_MONOTONIC).cast_unsigned()
-}
 
 /// Both clocks at (nearly) the same moment.
 pub fn pair() -> Clock {
@@ -54,9 +51,9 @@ fn measure() -> (Clock, u64) {
 }
 
 fn measure_once() -> (Clock, u64) {
-    let before = read(ClockId::CLOCK_MONOTONIC);
-    let realtime = read(ClockId::CLOCK_REALTIME);
-    let took = read(ClockId::CLOCK_MONOTONIC) - before;
+    let before = monotonic().cast_signed();
+    let realtime = realtime();
+    let took = monotonic().cast_signed() - before;
     (Clock { ts: before + took / 2, realtime }, took.unsigned_abs())
 }
 
@@ -117,9 +114,9 @@ fn step(last: &Clock, now: &Clock, apart: u64) -> Option<[Clock; 2]> {
     set.then(|| [Clock { ts, realtime: ts + offset(last) }, now.clone()])
 }
 
-fn read(clock: ClockId) -> i64 {
-    // Both clocks exist on every Linux.
-    let time = clock_gettime(clock).unwrap_or(TimeSpec::new(0, 0));
+fn realtime() -> i64 {
+    // It exists on every Linux.
+    let time = clock_gettime(ClockId::CLOCK_REALTIME).unwrap_or(TimeSpec::new(0, 0));
     time.tv_sec() * 1_000_000_000 + time.tv_nsec()
 }
 

@@ -8,6 +8,7 @@ mod lease;
 pub mod memory;
 mod process;
 pub mod program;
+pub mod time;
 
 pub use debugger::Debugger;
 pub use elf::{ElfError, ElfFile, Executable, Program32};

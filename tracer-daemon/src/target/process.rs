@@ -9,7 +9,7 @@ use procfs::{
 use thiserror::Error;
 use tracer_common::events::COMPAT_CALL;
 
-use super::memory::Memory;
+use super::{memory::Memory, time};
 
 /// Inode of the first pid namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO).
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
@@ -71,6 +71,12 @@ pub enum ProcessError {
          than in the kernel: start it in the host's, with `docker run --pid=host` for example"
     )]
     PidNamespace,
+    /// The kernel's clock is not known to tracerd.
+    #[error(
+        "tracerd is in a time namespace of its own whose clock is not known: start it in the host's, or \
+         by another process of its namespace (`unshare --time --fork`)"
+    )]
+    TimeNamespace,
     /// It is tracerd itself.
     #[error("{0} is this tracerd: it cannot trace itself")]
     Myself(u32),
@@ -207,8 +213,9 @@ impl ProcessInfo {
     /// Makes sure that ids mean the same to tracerd and to the kernel programs.
     ///
     /// # Errors
-    /// When tracerd is not in the initial pid namespace.
+    /// When tracerd is not in the initial pid namespace, or does not know the offset of its time namespace.
     pub fn check_namespace() -> Result<(), ProcessError> {
+        time::own_offset().ok_or(ProcessError::TimeNamespace)?;
         // An unreadable link is no proof of anything: go on.
         let inode = std::fs::metadata("/proc/self/ns/pid").map(|m| m.ino()).ok();
         if inode.is_none_or(|inode| inode == INITIAL_PID_NAMESPACE) {

@@ -15,10 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::time::TimeSpec,
-    time::{ClockId, clock_gettime},
-};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -26,6 +22,7 @@ use super::GoRuntime;
 use crate::target::{
     ProcessInfo,
     memory::{Memory, MemoryError, word},
+    time::monotonic,
 };
 
 /// Why there is no snapshot.
@@ -75,7 +72,7 @@ pub struct SnapGoroutine {
     pub is_scanned: bool,
     /// Number of the reason for which it waits; means nothing in another status.
     pub wait_reason: u8,
-    /// When a garbage collection first found it blocked (CLOCK_MONOTONIC, ns); 0 if none has.
+    /// When a garbage collection first found it blocked (CLOCK_MONOTONIC of the process, ns); 0 if none has.
     pub wait_since: u64,
     /// Address in the file of its start function; 0 if it has none.
     pub start_pc: u64,
@@ -222,13 +219,6 @@ impl Process<'_> {
     fn in_file(&self, address: u64) -> u64 {
         if address == 0 { 0 } else { address.wrapping_sub(self.bias) }
     }
-}
-
-/// CLOCK_MONOTONIC in nanoseconds.
-fn monotonic() -> u64 {
-    // The clock exists on every Linux.
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
-    now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned()
 }
 
 /// A field of a struct that was read, 0 if the version does not have it.
