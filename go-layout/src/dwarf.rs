@@ -1,10 +1,14 @@
 //! Reads offsets of struct fields from a program's DWARF.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use gimli::{
-    AttributeValue, DebuggingInformationEntry, Dwarf, EndianSlice, LittleEndian, Section as _,
-    SectionId, Unit, UnitOffset,
+    Abbreviations, AttributeValue, DebugAbbrev, DebugInfo, DebugStr, DebuggingInformationEntry,
+    EndianSlice, LittleEndian, Section as _, SectionId, UnitHeader, UnitOffset,
 };
 use object::{Object, ObjectSection};
 use thiserror::Error;
@@ -15,9 +19,18 @@ type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// More names than a type has: damage can make a circle of them.
 const MAX_TYPEDEFS: usize = 8;
-/// A section that says that it is larger than this when unpacked is not read: damaged, or made to
-/// fill the memory.
-const MAX_SECTION: u64 = 1 << 30;
+/// The sections that are read, and how large each may be when unpacked. One that says that it is larger is that of an
+/// enormous program, or was made to fill the memory.
+const SECTIONS: [(SectionId, u64); 3] = [
+    (SectionId::DebugInfo, 96 << 20),
+    // Go's has a few hundred bytes. Of those of C a program may have many.
+    (SectionId::DebugAbbrev, 1 << 20),
+    (SectionId::DebugStr, 32 << 20),
+];
+/// How long reading may take: some 50 ms for most programs.
+const MAX_TIME: Duration = Duration::from_secs(3);
+/// Entries after which the time is looked at.
+const CHECK_EVERY: u32 = 10_000;
 
 /// Why the DWARF of a program tells nothing.
 #[derive(Debug, Error)]
@@ -25,6 +38,12 @@ pub enum DwarfError {
     /// There is none: the program is stripped.
     #[error("it has no DWARF")]
     Missing,
+    /// It is larger than is read.
+    #[error("its DWARF is too large: {0} has {1} bytes")]
+    TooLarge(&'static str, u64),
+    /// It is so large, or such, that reading it takes too long.
+    #[error("reading its DWARF takes more than {} s", MAX_TIME.as_secs())]
+    TooLong,
     /// It cannot be read.
     #[error("its DWARF is damaged: {0}")]
     Damaged(String),
@@ -53,100 +72,127 @@ impl From<object::Error> for DwarfError {
 /// [`ABSENT`](crate::ABSENT).
 ///
 /// # Errors
-/// When there is no DWARF, when it is damaged, or when it has no `runtime.g`, `runtime.m` or
+/// When there is no DWARF, when it is damaged or larger than is read, or when it has no `runtime.g`, `runtime.m` or
 /// `runtime.p`.
 pub fn read<'a>(object: &impl Object<'a>) -> Result<Layout, DwarfError> {
-    let sections = gimli::DwarfSections::load(|id| section(object, id))?;
-    let dwarf = sections.borrow(|bytes| EndianSlice::new(bytes, LittleEndian));
+    let [info, abbreviations, strings] = SECTIONS.map(|(id, most)| section(object, id, most));
+    let (info, abbreviations, strings) = (info?, abbreviations?, strings?);
+    let info = DebugInfo::new(&info, LittleEndian);
+    let abbreviations = DebugAbbrev::new(&abbreviations, LittleEndian);
+    let strings = DebugStr::new(&strings, LittleEndian);
+    let end = Instant::now() + MAX_TIME;
     let mut wanted: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, field) in FIELDS.iter().enumerate() {
         wanted.entry(field.of).or_default().push(index);
     }
     let mut layout = Layout::EMPTY;
-    let mut units = dwarf.units();
+    let mut units = info.units();
     while let Some(header) = units.next()? {
-        let unit = dwarf.unit(header)?;
-        if !has_runtime(&dwarf, &unit)? {
+        if Instant::now() > end {
+            return Err(DwarfError::TooLong);
+        }
+        let abbreviations = header.abbreviations(&abbreviations)?;
+        let unit = Unit { header, abbreviations, strings };
+        if !unit.has_runtime()? {
             continue;
         }
-        read_unit(&dwarf, &unit, &mut wanted, &mut layout)?;
+        unit.read(&mut wanted, &mut layout, end)?;
         if wanted.is_empty() {
             break;
         }
     }
     match ["runtime.g", "runtime.m", "runtime.p"].into_iter().find(|name| wanted.contains_key(name))
     {
-        Some(_) if dwarf.debug_info.reader().is_empty() => Err(DwarfError::Missing),
+        Some(_) if info.reader().is_empty() => Err(DwarfError::Missing),
         Some(name) => Err(DwarfError::NoType(name)),
         None => Ok(layout),
     }
 }
 
-fn section<'a>(object: &impl Object<'a>, id: SectionId) -> Result<Cow<'a, [u8]>, DwarfError> {
+fn section<'a>(
+    object: &impl Object<'a>,
+    id: SectionId,
+    most: u64,
+) -> Result<Cow<'a, [u8]>, DwarfError> {
     let Some(section) = object.section_by_name(id.name()) else {
         return Ok(Cow::Borrowed(&[]));
     };
     let data = section.compressed_data()?;
-    if data.uncompressed_size > MAX_SECTION {
-        return Err(DwarfError::Damaged(format!("{} is too large", id.name())));
+    // What is not compressed is read into memory, too.
+    if data.uncompressed_size > most || data.data.len() as u64 > most {
+        return Err(DwarfError::TooLarge(id.name(), data.uncompressed_size));
     }
     Ok(data.decompress()?)
 }
 
-/// Whether a unit is of the package `runtime`, where Go's linker puts all types: other packages are
-/// passed over unread.
-fn has_runtime(dwarf: &Dwarf<Slice<'_>>, unit: &Unit<Slice<'_>>) -> Result<bool, DwarfError> {
-    let mut entries = unit.entries();
-    Ok(match entries.next_dfs()? {
-        Some(root) => name(dwarf, unit, root)?.is_some_and(|name| name.slice() == b"runtime"),
-        None => false,
-    })
+/// A unit of compilation.
+struct Unit<'a> {
+    header: UnitHeader<Slice<'a>>,
+    abbreviations: Abbreviations,
+    strings: DebugStr<Slice<'a>>,
 }
 
-/// Takes the structs that are wanted out of a unit.
-fn read_unit(
-    dwarf: &Dwarf<Slice<'_>>,
-    unit: &Unit<Slice<'_>>,
-    wanted: &mut HashMap<&str, Vec<usize>>,
-    layout: &mut Layout,
-) -> Result<(), DwarfError> {
-    let mut entries = unit.entries();
-    while let Some(entry) = entries.next_dfs()? {
-        if entry.tag() != gimli::DW_TAG_structure_type {
-            continue;
-        }
-        let Some(name) = name(dwarf, unit, entry)? else { continue };
-        let Some(indices) = std::str::from_utf8(name.slice()).ok().and_then(|n| wanted.remove(n))
-        else {
-            continue;
-        };
-        for index in indices {
-            let of = Struct { dwarf, unit, at: entry.offset() };
-            if let (Some(offset), Some(place)) = (of.field(&FIELDS[index])?, layout.get_mut(index))
-            {
-                *place = offset;
+impl<'a> Unit<'a> {
+    /// Whether it is of the package `runtime`, where Go's linker puts all types: other packages are passed over unread.
+    fn has_runtime(&self) -> Result<bool, DwarfError> {
+        let mut entries = self.header.entries(&self.abbreviations);
+        Ok(match entries.next_dfs()? {
+            Some(root) => self.name(root)?.is_some_and(|name| name.slice() == b"runtime"),
+            None => false,
+        })
+    }
+
+    /// Takes the structs that are wanted out of it.
+    fn read(
+        &self,
+        wanted: &mut HashMap<&str, Vec<usize>>,
+        layout: &mut Layout,
+        end: Instant,
+    ) -> Result<(), DwarfError> {
+        let mut entries = self.header.entries(&self.abbreviations);
+        let mut read = 0_u32;
+        while let Some(entry) = entries.next_dfs()? {
+            read = read.wrapping_add(1);
+            if read.is_multiple_of(CHECK_EVERY) && Instant::now() > end {
+                return Err(DwarfError::TooLong);
+            }
+            if entry.tag() != gimli::DW_TAG_structure_type {
+                continue;
+            }
+            let Some(name) = self.name(entry)? else { continue };
+            let name = std::str::from_utf8(name.slice()).ok();
+            let Some(indices) = name.and_then(|name| wanted.remove(name)) else { continue };
+            for index in indices {
+                let of = Struct { unit: self, at: entry.offset() };
+                if let (Some(offset), Some(place)) =
+                    (of.field(&FIELDS[index])?, layout.get_mut(index))
+                {
+                    *place = offset;
+                }
+            }
+            if wanted.is_empty() {
+                break;
             }
         }
-        if wanted.is_empty() {
-            break;
-        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn name<'a>(
-    dwarf: &Dwarf<Slice<'a>>,
-    unit: &Unit<Slice<'a>>,
-    entry: &DebuggingInformationEntry<Slice<'a>>,
-) -> Result<Option<Slice<'a>>, DwarfError> {
-    let name = entry.attr_value(gimli::DW_AT_name);
-    Ok(name.map(|value| dwarf.attr_string(unit, value)).transpose()?)
+    fn name(
+        &self,
+        entry: &DebuggingInformationEntry<Slice<'a>>,
+    ) -> Result<Option<Slice<'a>>, DwarfError> {
+        Ok(match entry.attr_value(gimli::DW_AT_name) {
+            Some(AttributeValue::String(name)) => Some(name),
+            Some(AttributeValue::DebugStrRef(at)) => Some(self.strings.get_str(at)?),
+            // Go's compiler writes no other form.
+            _ => None,
+        })
+    }
 }
 
 /// A struct in a unit.
 struct Struct<'u, 'a> {
-    dwarf: &'u Dwarf<Slice<'a>>,
-    unit: &'u Unit<Slice<'a>>,
+    unit: &'u Unit<'a>,
     at: UnitOffset,
 }
 
@@ -179,7 +225,7 @@ impl Struct<'_, '_> {
 
     /// Offset and type of a member of the struct at `at`; none if that is no struct.
     fn member(&self, at: UnitOffset, name: &str) -> Result<Option<(u32, UnitOffset)>, DwarfError> {
-        let mut tree = self.unit.entries_tree(Some(at))?;
+        let mut tree = self.unit.header.entries_tree(&self.unit.abbreviations, Some(at))?;
         let root = tree.root()?;
         if root.entry().tag() != gimli::DW_TAG_structure_type {
             return Ok(None);
@@ -187,8 +233,8 @@ impl Struct<'_, '_> {
         let mut children = root.children();
         while let Some(child) = children.next()? {
             let entry = child.entry();
-            let is_it = self::name(self.dwarf, self.unit, entry)?
-                .is_some_and(|found| found.slice() == name.as_bytes());
+            let is_it =
+                self.unit.name(entry)?.is_some_and(|found| found.slice() == name.as_bytes());
             if entry.tag() != gimli::DW_TAG_member || !is_it {
                 continue;
             }
@@ -217,7 +263,7 @@ impl Struct<'_, '_> {
 
     fn without_typedefs(&self, mut at: UnitOffset) -> Result<UnitOffset, DwarfError> {
         for _ in 0..MAX_TYPEDEFS {
-            let entry = self.unit.entry(at)?;
+            let entry = self.unit.header.entry(&self.unit.abbreviations, at)?;
             if entry.tag() != gimli::DW_TAG_typedef {
                 return Ok(at);
             }

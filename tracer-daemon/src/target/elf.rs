@@ -50,6 +50,8 @@ const HEADER_SIZE: usize = 64;
 const SECTION_FIELDS: [Range<usize>; 2] = [0x28..0x30, 0x3a..0x40];
 /// No section of a Go program is larger than this, and no more than this is looked through.
 const MAX_SIZE: u64 = 1 << 30;
+/// Nor is a section that is read as a whole larger than this: versions, build ids.
+const MAX_SMALL: u64 = 16 << 20;
 /// Size of a page.
 const PAGE: u64 = 4096;
 /// How much is looked through at once.
@@ -226,9 +228,9 @@ impl<'a> Executable<'a> {
         })
     }
 
-    /// Bytes of the section with this name.
+    /// Bytes of the section with this name, which must be a small one.
     pub fn section(&self, name: &str) -> Option<&'a [u8]> {
-        self.file.section_by_name(name).filter(|s| s.size() <= MAX_SIZE)?.data().ok()
+        self.file.section_by_name(name).filter(|s| s.size() <= MAX_SMALL)?.data().ok()
     }
 
     /// Address and size of the section with this name.
