@@ -3,18 +3,19 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt as _,
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal};
 use serde_json::json;
 use tracer_tests::{
     daemon::open_dir,
     go::Go,
-    harness::{Database, Ended, Process, SOON, bin, run, wait_until},
+    harness::{Database, Ended, Process, SOON, bin, run, tracerd, wait_until},
 };
 
 /// A command that a shell starts after it has done something.
@@ -24,11 +25,31 @@ fn after(shell: &str) -> Command {
     command
 }
 
+/// Lets a command ignore signals from its beginning: `trap` of some shells does not do that for SIGCHLD.
+fn ignoring<'a>(command: &'a mut Command, signals: &[Signal]) -> &'a mut Command {
+    let signals = signals.to_vec();
+    let ignore = move || {
+        for &signal in &signals {
+            // SAFETY: no handler is installed.
+            unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
+        }
+        Ok(())
+    };
+    // SAFETY: nothing but system calls.
+    unsafe { command.pre_exec(ignore) }
+}
+
 /// `tracerd run`, from such a shell.
-fn record(database: &Database, shell: &str, command: &[&str]) -> Result<Ended> {
+fn recording(database: &Database, shell: &str, command: &[&str]) -> Result<Command> {
     let mut tracerd = after(shell);
     tracerd.arg(bin("tracerd")?).args(["run", "--quiet", "--db"]).arg(database.path());
-    run(tracerd.arg("--").args(command), 2 * SOON)
+    tracerd.arg("--").args(command);
+    Ok(tracerd)
+}
+
+/// As [`recording`], to its end.
+fn record(database: &Database, shell: &str, command: &[&str]) -> Result<Ended> {
+    run(&mut recording(database, shell, command)?, 2 * SOON)
 }
 
 #[test]
@@ -60,15 +81,18 @@ fn a_command_finds_signals_and_limits_as_without_tracerd() -> Result<()> {
     // A shell that waits for another program blocks signals for a while, so it shows only its limits.
     let signals = ["grep", "-E", "Sig(Blk|Ign|Cgt)", "/proc/self/status"];
     let limits = ["sh", "-c", "ulimit -Sn; ulimit -Hn; umask"];
-    for shell in [
-        "true",
-        "trap '' CHLD PIPE XFSZ HUP INT; ulimit -Sn 300; umask 077",
-        "trap '' TERM QUIT USR1 ALRM XCPU; ulimit -n 400",
-    ] {
+    use Signal::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGXCPU, SIGXFSZ};
+    let ways: [(&str, &[Signal]); 3] = [
+        ("true", &[]),
+        ("ulimit -Sn 300; umask 077", &[SIGCHLD, SIGPIPE, SIGXFSZ, SIGHUP, SIGINT]),
+        ("ulimit -n 400", &[SIGTERM, SIGQUIT, SIGALRM, SIGXCPU]),
+    ];
+    for (shell, ignored) in ways {
         for show in [&signals[..], &limits] {
-            let alone = run(after(shell).args(show), SOON)?.ok()?;
-            let traced = record(&database, shell, show)?.ok()?;
-            assert_eq!(traced.stdout, alone.stdout, "{shell}: {}", traced.stderr);
+            let alone = run(ignoring(after(shell).args(show), ignored), SOON)?.ok()?;
+            let mut traced = recording(&database, shell, show)?;
+            let traced = run(ignoring(&mut traced, ignored), 2 * SOON)?.ok()?;
+            assert_eq!(traced.stdout, alone.stdout, "{shell}, {ignored:?}: {}", traced.stderr);
         }
     }
     Ok(())
@@ -77,10 +101,20 @@ fn a_command_finds_signals_and_limits_as_without_tracerd() -> Result<()> {
 #[test]
 fn exit_codes_are_passed_through_though_sigchld_is_ignored() -> Result<()> {
     let database = Database::new()?;
+    // Without a shell, which may have a handler of its own for it.
+    let record = |command: &[&str]| {
+        let mut tracerd = tracerd(&["run", "--quiet", "--db"])?;
+        tracerd.arg(database.path()).arg("--").args(command);
+        run(ignoring(&mut tracerd, &[Signal::SIGCHLD]), 2 * SOON)
+    };
     for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 137)] {
-        let ended = record(&database, "trap '' CHLD", &["sh", "-c", script])?;
+        let ended = record(&["sh", "-c", script])?;
         assert_eq!(ended.code(), code, "{script}: {}", ended.stderr);
     }
+    let show = ["SigIgn", "/proc/self/status"];
+    let alone = run(ignoring(Command::new("grep").args(show), &[Signal::SIGCHLD]), SOON)?.ok()?;
+    let traced = record(&[&["grep"], &show[..]].concat())?.ok()?;
+    assert_eq!(traced.stdout, alone.stdout, "{}", traced.stderr);
     Ok(())
 }
 

@@ -452,7 +452,10 @@ impl Work {
     ) -> Result<(FileId, Option<Result<Attachable, Refusal>>), String> {
         let (pid, _) = life;
         let link = ProcessInfo::exe_link(pid);
-        let meta = fs::metadata(&link).map_err(|e| format!("its executable: {e}"))?;
+        let meta = fs::metadata(&link).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => "it ended before its program was looked into".to_owned(),
+            _ => format!("its executable: {e}"),
+        })?;
         let id = FileId::of(&meta);
         let (id, go) = match self.files.get(&id).map(|known| &known.inspected.go) {
             Some(Some(Ok(go))) => (id, Some(go.in_process(pid))),
