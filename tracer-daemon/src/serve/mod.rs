@@ -10,6 +10,7 @@ mod health;
 mod judge;
 mod memory;
 mod metrics;
+mod pattern;
 pub(crate) mod prober;
 mod processes;
 mod rules;
@@ -51,6 +52,7 @@ pub fn check_config(args: &CheckConfig) -> Result<ExitCode> {
         Some([_]) => "1 rule".to_owned(),
         Some(rules) => format!("{} rules", rules.len()),
     };
+    config.doubts.iter().for_each(|doubt| tell(doubt));
     match file {
         Some(file) => tell(&format!("{}: good ({rules})", file.display())),
         None => tell(&format!(
@@ -64,6 +66,7 @@ pub fn check_config(args: &CheckConfig) -> Result<ExitCode> {
 /// The config file, and what flags and the environment say instead.
 fn settings(args: &Serve) -> Result<(Config, Option<PathBuf>)> {
     let (mut config, file) = Config::read(args.config.as_deref())?;
+    config.doubts.iter().for_each(|doubt| tracing::warn!("{doubt}"));
     let store = &mut config.store;
     store.path = args.db.clone().unwrap_or_else(|| store.path.clone());
     store.max_size = args.max_size.unwrap_or(store.max_size);

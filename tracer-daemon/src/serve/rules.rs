@@ -1,9 +1,10 @@
 //! Which processes are traced, and how: rules by what is known of a process when it begins.
 
-use globset::{GlobBuilder, GlobMatcher};
 use nix::unistd::User;
 use serde::{Deserialize, Deserializer, de::Error as _};
+use tracer_common::user::UNKNOWN_UID;
 
+use super::pattern::{Cgroup, Comm, Exe, Unit};
 use crate::{kernel::Level, record::Options};
 
 /// What rules look at.
@@ -19,27 +20,6 @@ pub struct Subject<'a> {
     pub cgroup: &'a str,
 }
 
-/// A pattern as shells have it: `*` and `?` do not match a `/`, `**` does.
-#[derive(Clone, Debug)]
-pub struct Pattern(GlobMatcher);
-
-impl Pattern {
-    fn new(text: &str, parts: bool) -> Result<Self, String> {
-        let glob = GlobBuilder::new(text).literal_separator(parts).build();
-        glob.map(|glob| Self(glob.compile_matcher())).map_err(|e| e.to_string())
-    }
-
-    fn matches(&self, text: &str) -> bool {
-        self.0.is_match(text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Pattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::new(&String::deserialize(deserializer)?, true).map_err(D::Error::custom)
-    }
-}
-
 /// A user, by number or by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uid(pub u32);
@@ -53,9 +33,13 @@ impl<'de> Deserialize<'de> for Uid {
             Name(String),
         }
         match Written::deserialize(deserializer)? {
+            Written::Number(UNKNOWN_UID) => {
+                Err(D::Error::custom(format!("no user has the number {UNKNOWN_UID}")))
+            }
             Written::Number(uid) => Ok(Self(uid)),
-            Written::Name(name) => match User::from_name(&name) {
-                Ok(Some(user)) => Ok(Self(user.uid.as_raw())),
+            Written::Name(name) => match (User::from_name(&name), name.parse()) {
+                (Ok(Some(user)), _) => Ok(Self(user.uid.as_raw())),
+                (_, Ok(uid)) if uid != UNKNOWN_UID => Ok(Self(uid)),
                 _ => Err(D::Error::custom(format!("there is no user `{name}`"))),
             },
         }
@@ -67,17 +51,17 @@ impl<'de> Deserialize<'de> for Uid {
 #[serde(deny_unknown_fields, default)]
 pub struct Limit {
     /// Path of the executable.
-    pub exe: Option<Pattern>,
+    pub exe: Option<Exe>,
     /// Name of the first thread.
-    pub comm: Option<Pattern>,
+    pub comm: Option<Comm>,
     /// Whose it is, as `process.uid` has it.
     pub uid: Option<Uid>,
     /// Path of the control group.
-    pub cgroup: Option<Pattern>,
+    pub cgroup: Option<Cgroup>,
     /// The beginning of the id of a container, of 8 digits or more.
     pub container: Option<ContainerId>,
     /// The systemd unit.
-    pub unit: Option<Pattern>,
+    pub unit: Option<Unit>,
 }
 
 /// The beginning of the id of a container.
@@ -87,12 +71,14 @@ pub struct ContainerId(String);
 impl<'de> Deserialize<'de> for ContainerId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let is_hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if is_hex && (8..=64).contains(&text.len()) {
-            Ok(Self(text))
+        // As Kubernetes writes it: containerd://ID.
+        let id = text.split_once("://").map_or(&*text, |(_, id)| id).to_ascii_lowercase();
+        let is_hex = id.bytes().all(|b| b.is_ascii_hexdigit());
+        if is_hex && (8..=64).contains(&id.len()) {
+            Ok(Self(id))
         } else {
             Err(D::Error::custom(format!(
-                "`{text}` is not the id of a container: 8 to 64 digits from 0 to f"
+                "`{text}` is not the id of a container: 8 to 64 digits from 0 to f (`docker ps` shows them)"
             )))
         }
     }
@@ -101,33 +87,42 @@ impl<'de> Deserialize<'de> for ContainerId {
 impl Limit {
     /// Whether a process is one of them.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        let matches = |pattern: &Option<Pattern>, text: &str| {
-            pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
-        };
-        matches(&self.exe, subject.exe)
-            && matches(&self.comm, subject.comm)
-            && self.uid.is_none_or(|uid| uid.0 == subject.uid)
-            && matches(&self.cgroup, subject.cgroup)
-            && self.container.as_ref().is_none_or(|wanted| {
-                container(subject.cgroup).is_some_and(|id| id.starts_with(&wanted.0))
-            })
-            && self
-                .unit
+        let Self { exe, comm, uid, cgroup, container, unit } = self;
+        exe.as_ref().is_none_or(|exe| exe.matches(subject.exe))
+            && comm.as_ref().is_none_or(|comm| comm.matches(subject.comm))
+            && uid.is_none_or(|uid| uid.0 == subject.uid)
+            && cgroup.as_ref().is_none_or(|cgroup| cgroup.matches(subject.cgroup))
+            && container
                 .as_ref()
-                .is_none_or(|wanted| unit(subject.cgroup).is_some_and(|unit| wanted.matches(unit)))
+                .is_none_or(|wanted| containers(subject.cgroup).any(|id| id.starts_with(&wanted.0)))
+            && unit.as_ref().is_none_or(|unit| unit.matches(subject.cgroup))
+    }
+
+    /// Whether it is all processes.
+    pub fn is_everything(&self) -> bool {
+        let Self { exe, comm, uid, cgroup, container, unit } = self;
+        exe.is_none()
+            && comm.is_none()
+            && uid.is_none()
+            && cgroup.is_none()
+            && container.is_none()
+            && unit.is_none()
+    }
+
+    /// Keys whose values may not match what is meant, and why.
+    pub fn doubts(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let exe = self.exe.as_ref().and_then(Exe::doubt).map(|why| ("exe", why));
+        let comm = self.comm.as_ref().and_then(Comm::doubt).map(|why| ("comm", why));
+        let cgroup = self.cgroup.as_ref().and_then(Cgroup::doubt).map(|why| ("cgroup", why));
+        exe.into_iter().chain(comm).chain(cgroup)
     }
 }
 
-/// The id of the container to which a control group belongs: docker, containerd, podman and CRI-O write its 64
-/// hexadecimal digits into the name.
-pub fn container(cgroup: &str) -> Option<&str> {
-    cgroup.split(|c: char| !matches!(c, '0'..='9' | 'a'..='f')).find(|part| part.len() == 64)
-}
-
-/// The systemd unit to which a control group belongs: the innermost service, or else scope.
-pub fn unit(cgroup: &str) -> Option<&str> {
-    let ending = |ending| cgroup.rsplit('/').find(|part: &&str| part.ends_with(ending));
-    ending(".service").or_else(|| ending(".scope"))
+/// The ids of the containers to which a control group belongs, each within the one before: docker, containerd, podman and CRI-O
+/// write the 64 hexadecimal digits into the name.
+pub fn containers(cgroup: &str) -> impl Iterator<Item = &str> {
+    let parts = cgroup.split(|c: char| !matches!(c, '0'..='9' | 'a'..='f'));
+    parts.filter(|part| part.len() == 64)
 }
 
 /// How much of a process is recorded, as a rule says it.
@@ -179,12 +174,12 @@ pub struct Rule {
 #[serde(deny_unknown_fields)]
 struct Written {
     name: Option<String>,
-    exe: Option<Pattern>,
-    comm: Option<Pattern>,
+    exe: Option<Exe>,
+    comm: Option<Comm>,
     uid: Option<Uid>,
-    cgroup: Option<Pattern>,
+    cgroup: Option<Cgroup>,
     container: Option<ContainerId>,
-    unit: Option<Pattern>,
+    unit: Option<Unit>,
     level: RuleLevel,
     #[serde(default = "yes")]
     syscalls: bool,
@@ -266,20 +261,45 @@ mod tests {
     }
 
     #[test]
-    fn units_and_containers_are_found_in_control_groups() {
+    fn containers_are_found_in_control_groups() {
         let docker = format!("/system.slice/docker-{ID}.scope");
-        assert_eq!(container(&docker), Some(ID));
-        assert_eq!(container(&format!("/docker/{ID}")), Some(ID));
         let pod = format!("/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope");
-        assert_eq!(container(&pod), Some(ID));
-        assert_eq!(container("/system.slice/ssh.service"), None);
-        assert_eq!(unit("/system.slice/ssh.service"), Some("ssh.service"));
-        assert_eq!(unit("/user.slice/user-0.slice/session-2.scope"), Some("session-2.scope"));
-        let nested = "/user.slice/user-1.slice/user@1.service/app.slice/app-x.scope";
-        assert_eq!(unit(nested), Some("user@1.service"));
-        let rule = rule("container = \"01234567\"\nlevel = \"sched\"");
-        assert!(rule.limit.matches(&subject("/x", "x", 0, &docker)));
-        assert!(!rule.limit.matches(&subject("/x", "x", 0, "/docker/abc")));
+        for group in [&docker, &format!("/docker/{ID}"), &pod] {
+            assert_eq!(containers(group).collect::<Vec<_>>(), [ID]);
+        }
+        assert_eq!(containers("/system.slice/ssh.service").next(), None);
+        let inner = "f".repeat(64);
+        let nested = format!("/docker/{ID}/kubepods/pod1/{inner}");
+        for (text, group, expected) in [
+            ("01234567", &docker, true),
+            ("0123456789AB", &docker, true),
+            (&format!("docker://{ID}"), &docker, true),
+            ("ffffffff", &docker, false),
+            ("01234567", &nested, true),
+            ("ffffffff", &nested, true),
+        ] {
+            let rule = rule(&format!("container = \"{text}\"\nlevel = \"sched\""));
+            assert_eq!(rule.limit.matches(&subject("/x", "x", 0, group)), expected, "{text}");
+        }
+        for wrong in ["web", "0123456", "", "sha256:01234567", "docker://"] {
+            let text = format!("container = \"{wrong}\"\nlevel = \"go\"");
+            let error = toml::from_str::<Rule>(&text).unwrap_err();
+            assert!(error.message().contains("is not the id of a container"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_user_has_a_name_or_a_number() {
+        let uid = |text: &str| {
+            let rule = toml::from_str::<Rule>(&format!("uid = {text}\nlevel = \"go\""));
+            rule.map(|rule| rule.limit.uid.map(|uid| uid.0)).map_err(|e| e.message().to_owned())
+        };
+        assert_eq!(uid("7"), Ok(Some(7)));
+        assert_eq!(uid("\"7\""), Ok(Some(7)));
+        assert_eq!(uid("\"root\""), Ok(Some(0)));
+        for wrong in ["4294967295", "\"4294967295\"", "\"\"", "-1", "\"root \""] {
+            assert!(uid(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! file, line and key.
 
 pub mod flags;
+mod places;
 #[cfg(test)]
 mod tests;
 mod trigger;
@@ -15,12 +16,14 @@ use std::{
     time::Duration,
 };
 
+use nix::unistd::Group;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use thiserror::Error;
 
 pub use super::units::{Size, Time};
 use super::{rules::Rule, units};
 use crate::{kernel::RING_BYTES, server::Others};
+use places::{Entry, Places};
 pub use trigger::{Trigger, When};
 
 /// Where the config file is if nothing else is said. If it is not there, defaults hold.
@@ -76,6 +79,9 @@ pub struct Config {
     /// What makes the flight recorder write out what it holds.
     #[serde(rename = "trigger")]
     pub triggers: Vec<Trigger>,
+    /// What may not be as it is meant, each with its place in the file.
+    #[serde(skip)]
+    pub doubts: Vec<String>,
 }
 
 /// Where events go.
@@ -326,15 +332,48 @@ impl Config {
             let message = message.trim().replace('\n', ", ");
             ConfigError::Wrong { path: path.into(), line, key, message }
         };
-        let config: Self = toml::from_str(text)
+        let mut config: Self = toml::from_str(text)
             .map_err(|e| wrong(e.span().map_or(0, |span| span.start), None, e.message()))?;
+        let places = Places::of(text);
         // What the types of single values do not tell.
         for (index, trigger) in config.triggers.iter().enumerate() {
             trigger.check().map_err(|(key, message)| {
-                wrong(trigger::place(text, index, key), Some("trigger"), &message)
+                let at = places.of_entry(Entry::Trigger(index), key);
+                wrong(at, Some("trigger"), &message)
             })?;
         }
+        let doubts = config.doubted().into_iter().map(|(entry, key, why)| {
+            let at = entry.map_or_else(|| places.of_group(), |entry| places.of_entry(entry, key));
+            wrong(at, key, &why).to_string()
+        });
+        config.doubts = doubts.collect();
         Ok(config)
+    }
+
+    /// Rules and triggers that may not match what is meant: which one, which key, and why.
+    fn doubted(&self) -> Vec<(Option<Entry>, Option<&'static str>, String)> {
+        let mut doubts = Vec::new();
+        let rules = self.rules.as_deref().unwrap_or_default();
+        for (index, rule) in rules.iter().enumerate() {
+            let entry = Some(Entry::Rule(index));
+            doubts.extend(rule.limit.doubts().map(|(key, why)| (entry, Some(key), why)));
+        }
+        let all = rules.iter().position(|rule| rule.limit.is_everything());
+        if let Some(all) = all.filter(|all| all + 1 < rules.len()) {
+            let why = format!("this rule never counts: rule {} before it names all", all + 1);
+            doubts.push((Some(Entry::Rule(all + 1)), None, why));
+        }
+        for (index, trigger) in self.triggers.iter().enumerate() {
+            let entry = Some(Entry::Trigger(index));
+            let of_only = trigger.only.doubts();
+            doubts.extend(of_only.map(|(key, why)| (entry, Some("only"), format!("{key}: {why}"))));
+        }
+        let group = &self.access.group;
+        let is_there = Group::from_name(group).is_ok_and(|group| group.is_some());
+        if !is_there && *group != Access::default().group {
+            doubts.push((None, Some("group"), format!("there is no group `{group}`")));
+        }
+        doubts
     }
 }
 

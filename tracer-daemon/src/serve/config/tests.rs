@@ -37,7 +37,7 @@ fn an_error_names_file_line_and_key() {
         error("[store]\nmax_size = \"1 MiB\"\n"),
         "c.toml:2: max_size: a database of less than 8 MiB holds too little to be of use"
     );
-    let text = "[[rule]]\nlevel = \"go\"\n[[rule]]\nexe = \"/usr/[\"\nlevel = \"sched\"\n";
+    let text = "[[rule]]\nlevel = \"go\"\n[[rule]]\nexe = \"/usr/*[\"\nlevel = \"sched\"\n";
     assert!(error(text).starts_with("c.toml:4: exe: "), "{}", error(text));
     assert!(error("[store").starts_with("c.toml:1: "), "{}", error("[store"));
     assert!(error("[[rule]]\nlevel = \"all\"").contains("c.toml:2: level: unknown variant"));
@@ -104,4 +104,40 @@ fn the_key_is_that_of_the_value_which_is_wrong() {
     assert!(error.starts_with("c.toml:1: onyl: unknown field `onyl`"), "{error}");
     let error = parse("trigger = [{ when = \"gc\", longer = \"soon\" }]").unwrap_err();
     assert!(error.starts_with("c.toml:1: longer: `soon` is not a time"), "{error}");
+}
+
+#[test]
+fn what_may_not_be_as_it_is_meant_has_its_place() {
+    let doubts = |text: &str| parse(text).unwrap().doubts;
+    assert_eq!(doubts("[[rule]]\nexe = \"/bin/true\"\nlevel = \"go\"\n"), Vec::<String>::new());
+    let missing = "there is no such file here (one in a container may be)";
+    let text = "[[rule]]\nlevel = \"go\"\nexe = \"/no/such\"\n";
+    assert_eq!(doubts(text), [format!("c.toml:3: exe: {missing}")]);
+    let text = "[[trigger]]\nwhen = \"signal\"\nonly = { exe = \"/no/such\" }\n";
+    assert_eq!(doubts(text), [format!("c.toml:3: only: exe: {missing}")]);
+    let text = "[[rule]]\nlevel = \"go\"\n[[rule]]\nuid = 0\nlevel = \"off\"\n";
+    let never = "this rule never counts: rule 1 before it names all";
+    assert_eq!(doubts(text), [format!("c.toml:3: [[rule]]: {never}")]);
+    let text = "[store]\n[access]\ngroup = \"no-such-group\"\n";
+    assert_eq!(doubts(text), ["c.toml:3: group: there is no group `no-such-group`"]);
+}
+
+#[test]
+fn values_that_match_nothing_are_found_by_their_place() {
+    for (line, says) in [
+        ("exe = \"etcd\"", "exe: is no path"),
+        ("comm = \"longer-than-the-kernel-*\"", "comm: the kernel keeps 15 bytes"),
+        ("uid = \"no-such-user\"", "uid: there is no user"),
+        ("cgroup = \"system.slice\"", "cgroup: is no path"),
+        ("container = \"web\"", "container: `web` is not the id"),
+        ("unit = \"system.slice\"", "unit: processes belong to services"),
+    ] {
+        let error = parse(&format!("[[rule]]\nlevel = \"go\"\n{line}\n")).unwrap_err();
+        assert!(error.starts_with(&format!("c.toml:3: {says}")), "{line}: {error}");
+        let error = parse(&format!("[[trigger]]\nwhen = \"signal\"\nonly = {{ {line} }}\n"));
+        let error = error.unwrap_err();
+        assert!(error.starts_with(&format!("c.toml:3: {says}")), "{line}: {error}");
+    }
+    let error = parse("[[trigger]]\nwhen = \"syscall\"\nlonger = \"1s\"\nname = \"reed\"\n");
+    assert_eq!(error.unwrap_err(), "c.toml:4: name: there is no system call `reed`");
 }

@@ -1,9 +1,9 @@
 //! Triggers in the config file.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use serde::{Deserialize, de::IgnoredAny};
-use toml::Spanned;
+use serde::Deserialize;
+use syscalls::{x86, x86_64};
 
 use super::{super::rules::Limit, Time};
 
@@ -76,6 +76,12 @@ impl Trigger {
             When::Goroutines => (false, true),
             _ => (true, false),
         };
+        if let (When::Syscall, Some(name)) = (self.when, &self.name)
+            && name.parse::<x86_64::Sysno>().is_err()
+            && name.parse::<x86::Sysno>().is_err()
+        {
+            return Err((Some("name"), format!("there is no system call `{name}`")));
+        }
         match (self.longer, self.above) {
             (None, _) if needs_length => {
                 Err((None, "this trigger needs a length: longer = \"100ms\"".into()))
@@ -92,19 +98,4 @@ impl Trigger {
             _ => Ok(()),
         }
     }
-}
-
-/// Where a config file, which can be read, has a trigger, or the value that it gives a key.
-pub(super) fn place(text: &str, index: usize, key: Option<&str>) -> usize {
-    #[derive(Deserialize)]
-    struct Places {
-        trigger: Vec<Spanned<HashMap<String, Spanned<IgnoredAny>>>>,
-    }
-    let places: Option<Places> = toml::from_str(text).ok();
-    let span = places.as_ref().and_then(|places| {
-        let trigger = places.trigger.get(index)?;
-        let value = key.and_then(|key| trigger.get_ref().get(key));
-        Some(value.map_or_else(|| trigger.span(), Spanned::span))
-    });
-    span.map_or(0, |span| span.start)
 }
