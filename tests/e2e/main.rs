@@ -28,6 +28,7 @@ mod schedstat;
 mod serve;
 mod soak;
 mod socket;
+mod successors;
 mod syscalls_decoded;
 mod syscalls_vs_strace;
 mod system_wide;

@@ -262,6 +262,11 @@ impl ControlGroup {
         Ok(Self(path))
     }
 
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Lets a command run in it from its beginning.
     ///
     /// # Errors

@@ -66,14 +66,14 @@ events! {
         child_tgid: u32, "pid";
         /// Whose it is, as in `process.uid`; 4294967295 if that is not known.
         uid: u32, "uid";
-        /// Control group (version 2) of the creator: the inode number of its folder.
+        /// Its control group (version 2): the inode number of its folder; 0 if that is not known.
         cgroup: u64, "cgroup id";
         /// When the new thread was created, on the clock that goes on while the machine sleeps.
         child_start: u64, "ns of CLOCK_BOOTTIME";
         /// Name of the new thread.
         child_comm: [u8; COMM_LEN], "text, zero padded";
     }
-    /// A process replaced its program (execve succeeded). After it: the file as execve was told, in [`EXEC_FILE`] bytes, and the first [`EXEC_ARGS`] bytes of the arguments, each with its terminating zero; zeros to the end of both.
+    /// A process replaced its program (execve succeeded). After it: the names of the program's path, the innermost first, each with a zero at its end, in [`EXEC_NAMES`] bytes, and the first [`EXEC_ARGS`] bytes of the arguments, each with its terminating zero; zeros to the end of both.
     SchedExec = 4, "sched_exec" => "process" tail [u64; EXEC_WORDS] {
         /// The process.
         tgid: u32, "pid";
@@ -83,16 +83,62 @@ events! {
         uid: u32, "uid";
         /// Length of all arguments with their terminating zeros, recorded or not; 0 if they could not be read.
         args_len: u32, "bytes";
-        /// Its control group (version 2): the inode number of its folder.
+        /// 1 if the process is stopped until it gets SIGCONT, see HOLD_AT_EXEC.
+        held: u32, "0 or 1";
+        /// The process that created it; 0 if that is not known.
+        parent: u32, "pid";
+        /// Its control group (version 2): the inode number of its folder; 0 if that is not known.
         cgroup: u64, "cgroup id";
         /// When the process was created, on the clock that goes on while the machine sleeps.
         start: u64, "ns of CLOCK_BOOTTIME";
-        /// The program, see [`SysFile`]; 0 if it is not known.
-        file: u64, "file id";
+        /// Length of the names; NAMES_CUT if they are not whole, 0 if they are not known.
+        names: u32, "bytes";
+        /// Always 0.
+        reserved: u32, "always 0";
         /// [`crate::target::Traced::exec`] from now on.
         entry: u64, "ns";
         /// Name of the thread from now on.
         comm: [u8; COMM_LEN], "text, zero padded";
+    }
+    /// The path of a program for which there is too little room in `sched_exec`, right behind that. After it: the names as there, in [`LONG_NAMES`] bytes.
+    ExecNames = 56, "exec_names" => "process" tail [u64; LONG_NAMES_WORDS] {
+        /// [`SchedExec::entry`] of its exec.
+        entry: u64, "ns";
+        /// The process.
+        tgid: u32, "pid";
+        /// Length of the names; NAMES_CUT if they are not whole.
+        names: u32, "bytes";
+    }
+    /// The arguments of a program for which there is too little room in `sched_exec`, ahead of that. After it: the first [`LONG_ARGS`] bytes of them.
+    ExecArgs = 57, "exec_args" => "process" tail [u64; LONG_ARGS_WORDS] {
+        /// [`SchedExec::entry`] of its exec.
+        entry: u64, "ns";
+        /// The process.
+        tgid: u32, "pid";
+        /// Length of all of them; 0 if they could not be read.
+        args_len: u32, "bytes";
+    }
+    /// A control group was made. After it: its path within its hierarchy, zeros to the end.
+    CgroupMade = 58, "cgroup_made" => "process" tail [u64; CGROUP_WORDS] {
+        /// The inode number of its folder.
+        cgroup: u64, "cgroup id";
+        /// Number of its hierarchy, 0 for that of version 2.
+        hierarchy: u32, "number";
+        /// Length of the path with a zero at its end; that of the tail if there is no room for all of it.
+        path_len: u32, "bytes";
+    }
+    /// A process, or a thread of one, got into another control group; the header has who put it there. After it: the path as in `cgroup_made`.
+    CgroupMoved = 59, "cgroup_moved" => "process" tail [u64; CGROUP_WORDS] {
+        /// The inode number of its folder.
+        cgroup: u64, "cgroup id";
+        /// Number of its hierarchy, 0 for that of version 2.
+        hierarchy: u32, "number";
+        /// Length of the path with a zero at its end; that of the tail if there is no room for all of it.
+        path_len: u32, "bytes";
+        /// The first thread of the process, or the one that was moved.
+        moved_tid: u32, "tid";
+        /// The process.
+        tgid: u32, "pid";
     }
     /// A traced thread ends; the header has it.
     SchedExit = 5, "sched_exit" => "thread" {

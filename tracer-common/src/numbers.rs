@@ -20,12 +20,30 @@ pub const STOP_PREEMPTED: u8 = 2;
 /// Most of a text of a traced process that is recorded, in words of 8 bytes.
 pub const TEXT_WORDS: usize = 25;
 
-/// Bytes of the file that execve was told, behind a `SchedExec`.
-pub const EXEC_FILE: usize = 256;
+/// Most bytes of a name in a path (linux/limits.h, NAME_MAX), with a zero at its end.
+pub const NAME_ROOM: usize = 256;
+/// Bytes of the names of a program's path behind a `SchedExec`: the last one begins in the first half.
+pub const EXEC_NAMES: usize = 2 * NAME_ROOM;
 /// Bytes of the arguments of a program, behind those.
 pub const EXEC_ARGS: usize = 512;
 /// All of what follows a `SchedExec`, in words of 8 bytes.
-pub const EXEC_WORDS: usize = (EXEC_FILE + EXEC_ARGS) / 8;
+pub const EXEC_WORDS: usize = (EXEC_NAMES + EXEC_ARGS) / 8;
+/// Likewise behind an `ExecNames`: the longest path that the kernel shows has 4095 bytes.
+pub const LONG_NAMES: usize = 4096 + NAME_ROOM;
+/// What follows an `ExecNames`, in words of 8 bytes.
+pub const LONG_NAMES_WORDS: usize = LONG_NAMES / 8;
+/// Bytes of the arguments behind an `ExecArgs`.
+pub const LONG_ARGS: usize = 8192;
+/// What follows an `ExecArgs`, in words of 8 bytes.
+pub const LONG_ARGS_WORDS: usize = LONG_ARGS / 8;
+
+/// `SchedExec::names` of a path that does not end within what is recorded of it.
+pub const NAMES_CUT: u32 = u32::MAX;
+
+/// Bytes of the path of a control group behind a `CgroupMade` and a `CgroupMoved`.
+pub const CGROUP_PATH: usize = 1024;
+/// The same in words of 8 bytes.
+pub const CGROUP_WORDS: usize = CGROUP_PATH / 8;
 
 /// `GoStatus::proc` when the thread holds no P.
 pub const NO_PROC: i32 = -1;

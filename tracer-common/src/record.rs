@@ -40,6 +40,10 @@ impl crate::EventKind {
             self,
             Self::SchedFork
                 | Self::SchedExec
+                | Self::ExecNames
+                | Self::ExecArgs
+                | Self::CgroupMade
+                | Self::CgroupMoved
                 | Self::SchedExit
                 | Self::ThreadName
                 | Self::GoMaxProcs

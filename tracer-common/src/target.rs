@@ -17,14 +17,18 @@ pub const UNDECIDED: u32 = 1 << 5;
 /// Bit of [`Traced::flags`]: there may be a [`Target`] for the process.
 pub const MAYBE_GO: u32 = 1 << 6;
 
+/// Bit of [`Traced::flags`]: the process is stopped (SIGSTOP) where it begins another program, until user space has put
+/// probes into that and sends SIGCONT.
+pub const HOLD_AT_EXEC: u32 = 1 << 7;
+
 /// How a process is traced; the key in the map is its tgid.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traced {
     /// [`TRACED`] and the others.
     pub flags: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// The process that created it, where a kernel program saw that; else 0.
+    pub parent: u32,
     /// When the process was created (task_struct.start_boottime of its first thread, ns), where a kernel
     /// program made the entry; else 0. It tells processes with the same pid.
     pub start: u64,

@@ -262,10 +262,10 @@ pub fn filename(binprm: u64) -> u64 {
     of_binprm(binprm, globals::binprm_filename())
 }
 
-/// Number of the file that is run, of which a struct linux_binprm tells; 0 if it is not known.
+/// Address of the struct file that is run, of which a struct linux_binprm tells; 0 if it is not known.
 #[inline(always)]
 pub fn executable(binprm: u64) -> u64 {
-    file::number_of(of_binprm(binprm, globals::binprm_file()))
+    of_binprm(binprm, globals::binprm_file())
 }
 
 #[inline(always)]

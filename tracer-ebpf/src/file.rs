@@ -10,7 +10,7 @@ use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 use tracer_common::{
     calls::AT_FDCWD,
     calls::{FILE_CUT, FILE_DELETED, FILE_OF_KERNEL, FILE_REMEMBERED, FILE_WORDS},
-    events::SysFile,
+    events::{ExecNames, NAMES_CUT, SchedExec, SysFile},
 };
 
 use crate::{
@@ -89,38 +89,31 @@ struct Socket {
 /// 0 if that is nothing.
 #[inline(always)]
 pub fn number(fd: i32) -> u64 {
-    if globals::files_known() == 0 || (fd < 0 && fd != AT_FDCWD) { 0 } else { file_number(fd, 0) }
+    if globals::files_known() == 0 || (fd < 0 && fd != AT_FDCWD) { 0 } else { file_number(fd) }
 }
 
-/// As [`number`], of a struct file of the kernel; 0 for none.
-#[inline(always)]
-pub fn number_of(file: u64) -> u64 {
-    if globals::files_known() == 0 || file == 0 { 0 } else { file_number(AT_FDCWD, file) }
-}
-
-/// Of the file, or of the file descriptor if that is 0. A function of its own that others could call, too: such a one the
+/// A function of its own that others could call, too: such a one the
 /// verifier follows once, and not anew on each way that leads to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn file_number(fd: i32, file: u64) -> u64 {
+pub extern "C" fn file_number(fd: i32) -> u64 {
     let mut found = File::default();
-    match find(fd, file, &mut found) {
+    match find(fd, &mut found) {
         Some(()) => told(&found),
         None => 0,
     }
 }
 
 #[inline(always)]
-fn find(fd: i32, mut file: u64, found: &mut File) -> Option<()> {
+fn find(fd: i32, found: &mut File) -> Option<()> {
     let task = Task::current();
     let fs = task.fs();
     if fs == 0 {
         return None;
     }
     found.root = read(fs, globals::fs_root())?;
-    if file != 0 {
-        found.path = read(file, globals::file_path())?;
-    } else if fd == AT_FDCWD {
+    let mut file = 0;
+    if fd == AT_FDCWD {
         found.path = read(fs, globals::fs_pwd())?;
     } else {
         let files = task.files();
@@ -256,7 +249,8 @@ fn describe(file: &File, id: u64) -> bool {
             unsafe { write_volatile(addr_of_mut!((*tail)[i]), 0) };
         }
         let tail = tail.cast::<u8>();
-        let (mut flags, names) = walk(file, record.cast(), tail);
+        let (mut flags, names) =
+            walk::<MAX_STEPS, NAMES>(file.path, file.root, record.cast(), tail);
         if file.dentry.unhashed && file.dentry.parent != file.path.dentry {
             flags |= FILE_DELETED;
         }
@@ -288,21 +282,26 @@ fn describe(file: &File, id: u64) -> bool {
     })
 }
 
-/// Writes the names from a file to the root of the process, each with a zero behind it, to memory of zeroes.
-/// Returns flags, and how many bytes they take.
+/// Writes the names from a file to a root, each with a zero behind it, to memory of zeroes that has room for a name behind the
+/// first `LIMIT` bytes. Returns flags, and how many bytes they take.
 ///
 /// Where it has got to is kept in the record itself, as [`Way`]: of what is read from there the verifier knows
 /// nothing, so that to it all ways to a step are alike. Else it would follow every combination.
 #[inline(always)]
-fn walk(file: &File, way: *mut Way, tail: *mut u8) -> (u32, u64) {
+fn walk<const STEPS: usize, const LIMIT: u64>(
+    from: Path,
+    root: Path,
+    way: *mut Way,
+    tail: *mut u8,
+) -> (u32, u64) {
     let way = Kept(way);
-    way.set(file.path.mnt, file.path.dentry, 0);
-    for step in 0..MAX_STEPS {
+    way.set(from.mnt, from.dentry, 0);
+    for step in 0..STEPS {
         let (mnt, at, len) = way.get();
-        if at == file.root.dentry && mnt == file.root.mnt {
+        if at == root.dentry && mnt == root.mnt {
             return (0, len);
         }
-        if len > NAMES {
+        if len > LIMIT {
             break;
         }
         if at == zeroed::<u64>(mnt, globals::mnt_root()) {
@@ -336,15 +335,39 @@ fn walk(file: &File, way: *mut Way, tail: *mut u8) -> (u32, u64) {
     (FILE_CUT, way.get().2)
 }
 
+/// Writes the names of the path of a struct file as [`walk`] does, up to the root of its mount namespace, which is how the
+/// kernel shows the executable of a process to others. Returns how many bytes they take, [`NAMES_CUT`] if there is no end
+/// of them and 0 if they cannot be read.
+#[inline(always)]
+pub fn path_of<const STEPS: usize, const LIMIT: u64>(
+    file: u64,
+    way: *mut Way,
+    tail: *mut u8,
+) -> u32 {
+    if globals::files_known() == 0 || file == 0 {
+        return 0;
+    }
+    let from: Path = zeroed(file, globals::file_path());
+    if from.dentry == 0 {
+        return 0;
+    }
+    let (flags, len) = walk::<STEPS, LIMIT>(from, Path::default(), way, tail);
+    if flags & FILE_CUT != 0 { NAMES_CUT } else { len as u32 }
+}
+
 /// How far a walk has got.
 #[repr(C)]
-struct Way {
+pub struct Way {
     mnt: u64,
     at: u64,
     len: u64,
 }
 
-const _: () = assert!(size_of::<Way>() <= size_of::<SysFile>());
+const _: () = assert!(
+    size_of::<Way>() <= size_of::<SysFile>()
+        && size_of::<Way>() <= size_of::<SchedExec>()
+        && size_of::<Way>() <= size_of::<ExecNames>()
+);
 
 /// A [`Way`] in memory that the compiler may not keep in registers.
 #[derive(Clone, Copy)]
@@ -404,7 +427,7 @@ fn read<T>(address: u64, offset: usize) -> Option<T> {
 /// As [`read`], with zeroes for what cannot be read: without branches, of which the verifier would follow all
 /// combinations.
 #[inline(always)]
-fn zeroed<T: Copy>(address: u64, offset: usize) -> T {
+pub fn zeroed<T: Copy>(address: u64, offset: usize) -> T {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper writes all of it, zeroes if it cannot read, and is used for integers only.
     unsafe {

@@ -157,6 +157,20 @@ globals! {
     BINPRM_FILE, binprm_file;
     /// 1 if both of these are known.
     BINPRM_KNOWN, binprm_known;
+    /// Offset of task_struct.cgroups.
+    TASK_CGROUPS, task_cgroups;
+    /// Offset of css_set.dfl_cgrp.
+    CSS_SET_GROUP, css_set_group;
+    /// Offset of cgroup.kn.
+    CGROUP_KN, cgroup_kn;
+    /// Offset of cgroup.root.
+    CGROUP_ROOT, cgroup_root;
+    /// Offset of cgroup_root.hierarchy_id.
+    ROOT_HIERARCHY, root_hierarchy;
+    /// Offset of kernfs_node.id.
+    KN_ID, kn_id;
+    /// 1 if these six are known.
+    CGROUPS_KNOWN, cgroups_known;
     /// Offset in bits of task_struct.in_iowait, or ABSENT.
     TASK_IN_IOWAIT, task_in_iowait;
     /// Offset of task_struct.throttled (since Linux 6.18), or ABSENT.

@@ -11,7 +11,7 @@ use tracer_common::{
     user::{UNKNOWN_UID, owner},
 };
 
-use crate::globals;
+use crate::{file::zeroed, globals};
 
 /// A pointer that the verifier knows to be a `task_struct`.
 #[derive(Clone, Copy)]
@@ -214,6 +214,16 @@ impl Task {
         ids().unwrap_or(UNKNOWN_UID)
     }
 
+    /// Its control group (version 2): the inode number of its folder; 0 if that is not known.
+    #[inline(always)]
+    pub fn cgroup(self) -> u64 {
+        if globals::cgroups_known() == 0 {
+            return 0;
+        }
+        let groups: u64 = self.read(globals::task_cgroups());
+        cgroup_id(zeroed(groups, globals::css_set_group()))
+    }
+
     /// Start and end of the arguments in the memory of its process; none if it is one of the kernel's.
     #[inline(always)]
     pub fn args(self) -> Option<(u64, u64)> {
@@ -243,4 +253,10 @@ impl Task {
         // within it, and turns a fault into zero.
         unsafe { self.0.byte_add(offset).cast::<T>().read() }
     }
+}
+
+/// The inode number of the folder of a struct cgroup.
+#[inline(always)]
+pub fn cgroup_id(cgroup: u64) -> u64 {
+    zeroed(zeroed(cgroup, globals::cgroup_kn()), globals::kn_id())
 }

@@ -6,6 +6,7 @@ mod changes;
 mod containers;
 mod descriptors;
 mod flight;
+mod identity;
 mod live;
 mod probes;
 mod replaced;

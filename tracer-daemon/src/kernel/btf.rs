@@ -117,6 +117,18 @@ const OPTIONAL: &[(&str, &str, &[Field])] = &[
         ],
     ),
     (
+        "CGROUPS_KNOWN",
+        "control groups",
+        &[
+            ("TASK_CGROUPS", "task_struct", &["cgroups"]),
+            ("CSS_SET_GROUP", "css_set", &["dfl_cgrp"]),
+            ("CGROUP_KN", "cgroup", &["kn"]),
+            ("CGROUP_ROOT", "cgroup", &["root"]),
+            ("ROOT_HIERARCHY", "cgroup_root", &["hierarchy_id"]),
+            ("KN_ID", "kernfs_node", &["id"]),
+        ],
+    ),
+    (
         "BINPRM_KNOWN",
         "what execve runs, in full",
         &[

@@ -247,6 +247,11 @@ impl Kernel {
         }
     }
 
+    /// [`Traced::start`] and [`Traced::exec`] of the process `tgid`, if there is an entry of it.
+    pub fn entry(&self, tgid: u32) -> Option<(u64, u64)> {
+        self.traced.get(&tgid, 0).ok().map(|Value(traced)| (traced.start, traced.exec))
+    }
+
     /// Whether something was said of the process `tgid` that has not ended since.
     pub fn knows(&self, tgid: u32) -> bool {
         self.traced.get(&tgid, 0).is_ok()
@@ -368,6 +373,7 @@ mod tests {
             load(*RING_BYTES.start()).expect("loads");
         probes.attach_tracepoints().expect("attaches");
         let known = programs::TRACEPOINTS.iter().chain(programs::INTERRUPTS);
+        let known = known.chain(programs::CONTROL_GROUPS);
         let known = known.chain(programs::MORE_INTERRUPTS.as_flattened()).copied();
         let mut known: Vec<_> = known.chain(GoProbe::programs()).collect();
         let mut in_object: Vec<_> = probes.ebpf.programs().map(|(name, _)| name).collect();
@@ -399,6 +405,7 @@ mod tests {
             "TASK_CFS_RQ",
             "TASK_IN_IOWAIT",
             "RUN_DELAY_KNOWN",
+            "CGROUPS_KNOWN",
         ] {
             offsets = offsets.without(field);
             load_with(*RING_BYTES.start(), &offsets).expect("loads");

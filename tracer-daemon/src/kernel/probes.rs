@@ -88,6 +88,8 @@ pub struct Probes {
     tracepoints: Vec<BtfTracePointLink>,
     /// The tracepoints of interrupts that this kernel has; none if they do not tell wakers from interrupts.
     interrupts: Vec<&'static str>,
+    /// The tracepoints of control groups that this kernel has.
+    control_groups: Vec<&'static str>,
 }
 
 /// The tracepoints of interrupts that a kernel has; none if they do not tell wakers from interrupts.
@@ -106,13 +108,16 @@ impl Probes {
         btf: &Btf,
         interrupts: Vec<&'static str>,
     ) -> Result<Self, KernelError> {
-        for &name in interrupts.iter().chain(programs::TRACEPOINTS) {
+        let control_groups = programs::CONTROL_GROUPS.iter().copied();
+        let control_groups: Vec<_> =
+            control_groups.filter(|name| has_tracepoint(btf, name)).collect();
+        for &name in interrupts.iter().chain(programs::TRACEPOINTS).chain(&control_groups) {
             load_tracepoint(&mut ebpf, btf, name)?;
         }
         if interrupts.is_empty() {
             warn!("this kernel has no interrupt tracepoints: wakers are not recorded");
         }
-        Ok(Self { ebpf, tracepoints: Vec::new(), interrupts })
+        Ok(Self { ebpf, tracepoints: Vec::new(), interrupts, control_groups })
     }
 
     /// Attaches all tracepoints. They see nothing before [`super::Kernel::trace`] names a process.
@@ -121,7 +126,8 @@ impl Probes {
     /// When the kernel refuses one.
     pub fn attach_tracepoints(&mut self) -> Result<(), KernelError> {
         // Interrupts first, so that their state is known when the first wake-up comes.
-        for &name in self.interrupts.iter().chain(programs::TRACEPOINTS) {
+        let names = self.interrupts.iter().chain(programs::TRACEPOINTS).chain(&self.control_groups);
+        for &name in names {
             let failed = |e: ProgramError| attach_error(name, &e);
             let program = tracepoint(&mut self.ebpf, name)?;
             let id = program.attach().map_err(failed)?;

@@ -15,6 +15,9 @@ pub const TRACEPOINTS: &[&str] = &[
     "signal_generate",
 ];
 
+/// Tracepoints of control groups, which a kernel may be built without.
+pub const CONTROL_GROUPS: &[&str] = &["cgroup_mkdir", "cgroup_attach_task"];
+
 /// Tracepoints that tell interrupts from threads: without them wakers are not recorded. In this order: a CPU whose
 /// interrupt is seen to begin and not to end would be taken to be in it until the next one.
 pub const INTERRUPTS: &[&str] = &[

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use tracer_common::{
     Event,
-    events::{EXEC_FILE, EXEC_WORDS, SchedExec, SchedFork},
+    events::{CgroupMoved, EXEC_ARGS, EXEC_NAMES, EXEC_WORDS, NAMES_CUT, SchedExec, SchedFork},
 };
+
+use super::groups::UNIFIED;
+use crate::target::Cmdline;
 
 /// A process that was created, or that runs another program from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +22,10 @@ pub struct Beginning {
     pub created: u64,
     /// Whose it is ([`tracer_common::user::owner`]).
     pub uid: u32,
-    /// Control group (version 2): the inode number of its folder.
+    /// Control group (version 2): the inode number of its folder, 0 if it is not known.
     pub cgroup: u64,
+    /// Path of that, if it is known.
+    pub group: Option<Arc<str>>,
     /// Name of its first thread.
     pub comm: String,
     /// What begins.
@@ -37,17 +42,43 @@ pub enum Begins {
     },
     /// Another program in a process.
     Program {
-        /// The file as execve was told: not always the whole path. Cut after 255 bytes.
-        file: String,
-        /// Number of the file that is run, see [`tracer_common::events::SysFile`].
-        number: u64,
-        /// Its path as the process sees it, if it is known.
-        exe: Option<Arc<str>>,
+        /// Path of the executable, as the kernel shows it to others; none if it is not known.
+        exe: Option<String>,
         /// [`tracer_common::target::Traced::exec`] of its entry.
         entry: u64,
-        /// Its arguments, joined by spaces, cut after 512 bytes; empty if they could not be read.
-        cmdline: String,
+        /// Its arguments; empty if they could not be read.
+        cmdline: Cmdline,
+        /// There are more arguments, or a longer path, in records of their own.
+        more: bool,
     },
+}
+
+/// A process that got into another control group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// When (CLOCK_MONOTONIC, ns).
+    pub ts: u64,
+    /// Process id.
+    pub pid: u32,
+    /// Inode number of the folder of the control group.
+    pub cgroup: u64,
+    /// It is one of version 2.
+    pub unified: bool,
+    /// Path of that, if it is known.
+    pub group: Option<Arc<str>>,
+}
+
+impl Moved {
+    /// Of the threads of a process the first one stands for it.
+    pub(super) fn of(event: &CgroupMoved) -> Option<Self> {
+        (event.moved_tid == event.tgid).then_some(Self {
+            ts: event.header.ts,
+            pid: event.tgid,
+            cgroup: event.cgroup,
+            unified: event.hierarchy == UNIFIED,
+            group: None,
+        })
+    }
 }
 
 impl Beginning {
@@ -75,6 +106,7 @@ impl Beginning {
             created: event.child_start,
             uid: event.uid,
             cgroup: event.cgroup,
+            group: None,
             comm: text(&event.child_comm),
             what: Begins::Process { parent: event.parent_tgid },
         }
@@ -84,30 +116,59 @@ impl Beginning {
         // The decoder has seen that all of it is there.
         let tail = record.get(size_of::<SchedExec>()..).unwrap_or_default();
         debug_assert_eq!(tail.len(), EXEC_WORDS * 8);
-        let (file, args) = tail.split_at(EXEC_FILE.min(tail.len()));
-        let args = &args[..args.len().min(event.args_len as usize)];
-        let args = args.strip_suffix(&[0]).unwrap_or(args);
-        let args: Vec<_> = args.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
+        let (names, args) = tail.split_at(EXEC_NAMES.min(tail.len()));
+        let more = event.names == NAMES_CUT || event.args_len as usize > EXEC_ARGS;
         Self {
             ts: event.header.ts,
             pid: event.tgid,
             created: event.start,
             uid: event.uid,
             cgroup: event.cgroup,
+            group: None,
             comm: text(&event.comm),
             what: Begins::Program {
-                file: text(file),
-                number: event.file,
-                exe: None,
+                exe: path(names, event.names),
                 entry: event.entry,
-                cmdline: args.join(" "),
+                cmdline: Cmdline::of(args, event.args_len.into()),
+                more,
             },
         }
     }
+}
+
+/// The path of names, the innermost first, each with a zero at its end, which take `len` bytes; none if they are not all there.
+pub(super) fn path(names: &[u8], len: u32) -> Option<String> {
+    if len == NAMES_CUT || len == 0 {
+        return None;
+    }
+    let names = names.get(..len as usize)?.strip_suffix(&[0])?;
+    let mut path = Vec::with_capacity(names.len() + 1);
+    for name in names.split(|&byte| byte == 0).rev() {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    Some(String::from_utf8_lossy(&path).into_owned())
 }
 
 /// Text up to the first zero.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_whole_or_not_known() {
+        let long = [b"x".repeat(255), vec![0], b"tmp\0".to_vec()].concat();
+        assert_eq!(path(b"moment\0bin\0\0\0", 11).as_deref(), Some("/bin/moment"));
+        assert_eq!(path(b"x (deleted)\0", 12).as_deref(), Some("/x (deleted)"));
+        assert_eq!(path(b"memfd:x\0", 8).as_deref(), Some("/memfd:x"));
+        assert_eq!(path(b"\xff\0", 2).as_deref(), Some("/\u{fffd}"));
+        assert_eq!(path(&long, 260), Some(format!("/tmp/{}", "x".repeat(255))));
+        assert_eq!(path(&long, NAMES_CUT), None);
+        assert_eq!((path(b"", 0), path(b"x", 1), path(b"x\0", 9)), (None, None, None));
+    }
 }

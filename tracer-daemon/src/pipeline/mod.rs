@@ -2,6 +2,7 @@
 //! clock; what it must know of the outside is handed to it.
 
 mod beginning;
+mod groups;
 mod losses;
 mod order;
 mod track;
@@ -11,10 +12,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
     Event, EventKind, Header,
-    events::{GoStack, GoText, KIND_LIMIT, SysFile, SysText},
+    events::{
+        CgroupMade, CgroupMoved, ExecArgs, ExecNames, GoStack, GoText, KIND_LIMIT, SysFile, SysText,
+    },
 };
 use tracer_store::{Batch, EventCount, FirstIds, words::loss_stage};
 
@@ -22,11 +25,12 @@ use crate::{
     counts::{Arrivals, Counts},
     kernel::KernelFrame,
     target::{
+        Cmdline,
         go::{GoRuntime, snapshot::Snapshot},
-        without_deleted,
     },
 };
-pub use beginning::{Beginning, Begins};
+pub use beginning::{Beginning, Begins, Moved};
+use groups::Groups;
 use losses::Losses;
 use order::Order;
 use track::Tracker;
@@ -44,8 +48,8 @@ pub struct ProcessFacts {
     pub exe: String,
     /// Build id of the executable.
     pub build_id: Option<String>,
-    /// Arguments, joined by spaces.
-    pub cmdline: String,
+    /// Arguments.
+    pub cmdline: Cmdline,
     /// Whose it is ([`tracer_common::user::owner`])...
     pub uid: u32,
     /// ... at this time (CLOCK_MONOTONIC, ns).
@@ -77,6 +81,9 @@ pub struct Totals {
     pub children: u64,
 }
 
+/// How many long paths and arguments may wait for their exec, which comes with them unless it is lost.
+const MOST_LONG: usize = 4096;
+
 /// Everything between the ring and the store.
 pub struct Pipeline {
     order: Order,
@@ -89,6 +96,12 @@ pub struct Pipeline {
     flushed_until: u64,
     /// Processes that began or began another program; none unless they are asked for.
     beginnings: Option<Vec<Beginning>>,
+    /// Processes that got into another control group; none as above.
+    moves: Vec<Moved>,
+    groups: Groups,
+    /// What there is more of programs than fits into the record of their exec, by process and [`Begins::Program::entry`].
+    long_paths: FxHashMap<(u32, u64), String>,
+    long_cmdlines: FxHashMap<(u32, u64), Cmdline>,
     /// Time of the newest event when the counts were told last (ns).
     counted_until: u64,
     /// When it was last found that the kernel had lost some (ns).
@@ -109,31 +122,73 @@ impl Pipeline {
             counts: Counts::default(),
             flushed_until: start_ts,
             beginnings: None,
+            moves: Vec::new(),
+            groups: Groups::default(),
+            long_paths: FxHashMap::default(),
+            long_cmdlines: FxHashMap::default(),
             counted_until: start_ts,
             lost_until: 0,
             ptrace_stopped: FxHashSet::default(),
         }
     }
 
-    /// From now on [`Pipeline::take_beginnings`] tells who begins, and each wants an answer by
-    /// [`Pipeline::decide`] before its time is given to [`Pipeline::advance`]. Events of a process of which
-    /// nothing is known, because its beginning was lost, make it known.
+    /// From now on [`Pipeline::take_beginnings`] tells who begins, and each may be answered by [`Pipeline::decide`]
+    /// before its time is given to [`Pipeline::advance`]; without an answer it is traced as before.
     pub fn watch_beginnings(&mut self) {
         self.beginnings = Some(Vec::new());
+    }
+
+    /// Events of a process of which nothing is known, because its beginning was lost, make it known from now on.
+    pub fn adopt_unknown(&mut self) {
         self.tracker.adopt_unknown();
     }
 
-    /// Who began since the last call.
+    /// Who began since the last call. What came in other records is there by now.
     pub fn take_beginnings(&mut self) -> Vec<Beginning> {
         let mut all = self.beginnings.as_mut().map(std::mem::take).unwrap_or_default();
         for beginning in &mut all {
-            // What came in the other ring is there by now.
-            if let Begins::Program { number, exe, .. } = &mut beginning.what {
-                let shown = self.tracker.file_of(*number).filter(|path| path.starts_with('/'));
-                *exe = shown.map(|path| without_deleted(&path).into());
+            beginning.group = self.groups.path(beginning.cgroup);
+            if let Begins::Program { exe, entry, cmdline, more: true } = &mut beginning.what {
+                let key = (beginning.pid, *entry);
+                *exe = exe.take().or(self.long_paths.remove(&key));
+                *cmdline = self.long_cmdlines.remove(&key).unwrap_or(std::mem::take(cmdline));
             }
         }
+        // Those whose exec was lost.
+        if self.long_paths.len() + self.long_cmdlines.len() > MOST_LONG {
+            self.long_paths = FxHashMap::default();
+            self.long_cmdlines = FxHashMap::default();
+        }
         all
+    }
+
+    /// Which processes got into another control group since the last call. Each may be answered by [`Pipeline::moved`].
+    pub fn take_moves(&mut self) -> Vec<Moved> {
+        let mut all = std::mem::take(&mut self.moves);
+        for moved in all.iter_mut().filter(|moved| moved.unified) {
+            moved.group = self.groups.path(moved.cgroup);
+        }
+        all
+    }
+
+    /// The answer to a [`Moved`]: the control group that is stored for the process from then on; empty if it is not known.
+    pub fn moved(&mut self, pid: u32, ts: u64, cgroup: &str) {
+        self.tracker.moved(pid, ts, cgroup);
+    }
+
+    /// Whether events named control groups that are not known: [`Pipeline::add_groups`] is to tell of those that there are.
+    pub fn wants_groups(&self) -> bool {
+        self.groups.are_wanted()
+    }
+
+    /// Control groups of version 2: the inode numbers of their folders, and their paths.
+    pub fn add_groups(&mut self, groups: Vec<(u64, String)>) {
+        self.groups.found(groups);
+    }
+
+    /// Paths of control groups do not mean what the kernel tells.
+    pub fn ignore_groups(&mut self) {
+        self.groups.ignore();
     }
 
     /// The answer to a [`Beginning`]: whether the process is traced from that moment on, and what is known of it.
@@ -236,13 +291,45 @@ impl Pipeline {
                 self.count(EventKind::SysFile, &head.header);
                 self.tracker.file(&head, &record[size_of::<SysFile>()..]);
             }
+            Ok(Event::ExecNames(head)) => {
+                self.count(EventKind::ExecNames, &head.header);
+                let names = &record[size_of::<ExecNames>()..];
+                if let Some(path) = beginning::path(names, head.names)
+                    && self.beginnings.is_some()
+                {
+                    self.long_paths.insert((head.tgid, head.entry), path);
+                }
+            }
+            Ok(Event::ExecArgs(head)) => {
+                self.count(EventKind::ExecArgs, &head.header);
+                let args = &record[size_of::<ExecArgs>()..];
+                if head.args_len > 0 && self.beginnings.is_some() {
+                    let cmdline = Cmdline::of(args, head.args_len.into());
+                    self.long_cmdlines.insert((head.tgid, head.entry), cmdline);
+                }
+            }
+            Ok(Event::CgroupMade(head)) => {
+                self.count(EventKind::CgroupMade, &head.header);
+                let path = &record[size_of::<CgroupMade>()..];
+                self.groups.told(head.cgroup, head.hierarchy, path, head.path_len);
+            }
             Ok(event) => {
+                if let Event::CgroupMoved(head) = &event {
+                    let path = &record[size_of::<CgroupMoved>()..];
+                    self.groups.told(head.cgroup, head.hierarchy, path, head.path_len);
+                    if self.beginnings.is_some() {
+                        self.moves.extend(Moved::of(head));
+                    }
+                }
                 if let Event::SysText(head) = &event {
                     self.tracker.argument(head, &record[size_of::<SysText>()..]);
                 }
                 self.count(event.kind(), event.header());
-                if let Some(beginnings) = &mut self.beginnings {
-                    beginnings.extend(Beginning::of(&event, record));
+                if let Some(beginnings) = &mut self.beginnings
+                    && let Some(beginning) = Beginning::of(&event, record)
+                {
+                    self.groups.named(beginning.cgroup);
+                    beginnings.push(beginning);
                 }
                 if let Event::SchedSwitch(switch) = &event {
                     if switch.prev_state & TASK_TRACED != 0 {

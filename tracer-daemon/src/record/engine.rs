@@ -8,6 +8,7 @@ use super::{clock, horizon::Horizon};
 use crate::{
     kernel::{Kernel, Ring},
     pipeline::Pipeline,
+    target::cgroup,
 };
 
 /// How long events wait for earlier ones whose time was taken before they were counted.
@@ -41,13 +42,28 @@ pub struct Engine {
     pub batch_rows: usize,
     /// Most that was in the ring at once, bytes, since somebody asked.
     most: usize,
+    /// When it was last looked which control groups there are.
+    groups_found: Instant,
+}
+
+/// How long not to look again which control groups there are: an event may name one that is gone.
+const GROUPS: Duration = Duration::from_secs(1);
+
+/// A pipeline that knows which control groups there are.
+fn with_groups(mut pipeline: Pipeline) -> Pipeline {
+    if cgroup::are_the_kernels() {
+        pipeline.add_groups(cgroup::all());
+    } else {
+        pipeline.ignore_groups();
+    }
+    pipeline
 }
 
 impl Engine {
     /// With a pipeline that gives numbers from `ids` on.
     pub fn new(kernel: Kernel, ring: Ring, ids: FirstIds) -> Self {
         let (now, ts) = (Instant::now(), clock::monotonic());
-        let pipeline = Pipeline::new(ts, ids);
+        let pipeline = with_groups(Pipeline::new(ts, ids));
         let (last_flush, last_clock) = (now, now);
         Self {
             kernel,
@@ -61,12 +77,13 @@ impl Engine {
             watch: clock::Watch::start(),
             batch_rows: usize::MAX,
             most: 0,
+            groups_found: now,
         }
     }
 
     /// The recording begins at `ts` (CLOCK_MONOTONIC, ns).
     pub fn begin(&mut self, ts: u64) {
-        self.pipeline = Pipeline::new(ts, FirstIds::default());
+        self.pipeline = with_groups(Pipeline::new(ts, FirstIds::default()));
         self.tracked_until = ts;
         self.until = ts;
     }
@@ -85,6 +102,10 @@ impl Engine {
         });
         self.most = self.most.max(bytes);
         self.kernel_stacks();
+        if self.pipeline.wants_groups() && self.groups_found.elapsed() >= GROUPS {
+            self.pipeline.add_groups(cgroup::all());
+            self.groups_found = Instant::now();
+        }
         let ts = clock::monotonic();
         match self.kernel.counts() {
             Ok((counts, submitted)) => {

@@ -19,7 +19,7 @@ use crate::{
     kernel::{Level, Probes},
     pipeline::{Beginning, Begins, ProcessFacts},
     serve::prober::{Looked, Measure, Prober},
-    target::{ProcessInfo, go::snapshot},
+    target::{Cmdline, ProcessInfo, cgroup, go::snapshot},
 };
 
 /// How long reading the goroutines of a process may hold up the loop; meanwhile the ring fills.
@@ -115,15 +115,12 @@ impl Family {
     }
 
     /// Takes in what has come out of the ring, before it is tracked.
-    pub fn before_tracking(&mut self, engine: &mut Engine) {
-        for beginning in engine.pipeline.take_beginnings() {
+    pub fn before_tracking(&mut self, engine: &mut Engine, beginnings: Vec<Beginning>) {
+        for beginning in beginnings {
             match &beginning.what {
                 Begins::Process { parent } => self.created(engine, &beginning, *parent),
-                // Dealt with when it is tracked.
-                Begins::Program { .. } if beginning.pid == self.root.pid => {}
-                Begins::Program { file, exe, cmdline, .. } => {
-                    let exe = exe.as_deref().unwrap_or(file);
-                    self.executes(engine, &beginning, exe, cmdline);
+                Begins::Program { exe, cmdline, .. } => {
+                    self.executes(engine, &beginning, exe.clone(), cmdline.clone());
                 }
             }
         }
@@ -166,23 +163,29 @@ impl Family {
             go_version: None,
             ..known.unwrap_or_else(|| self.facts_of(parent))
         };
+        let facts = ProcessFacts { cgroup: cgroup_of(beginning, Some(&facts.cgroup)), ..facts };
         engine.pipeline.decide(beginning.pid, beginning.ts, Some(facts.clone()));
         self.count += 1;
         self.set(beginning.pid, Member::new(beginning.ts, facts));
     }
 
     /// A process runs another program from now on.
-    fn executes(&mut self, engine: &mut Engine, beginning: &Beginning, exe: &str, cmdline: &str) {
+    fn executes(
+        &mut self,
+        engine: &mut Engine,
+        beginning: &Beginning,
+        exe: Option<String>,
+        cmdline: Cmdline,
+    ) {
         let (pid, level) = (beginning.pid, self.options.level);
         let known = self.running.get(&pid).map(|member| member.facts.cgroup.clone());
         let facts = ProcessFacts {
             pid,
-            // The path that the program gave may be a relative one, or that of a script.
-            exe: ProcessInfo::exe(pid).unwrap_or_else(|| exe.to_owned()),
-            cmdline: cmdline.to_owned(),
+            exe: exe.unwrap_or_default(),
+            cmdline,
             uid: beginning.uid,
             uid_at: beginning.ts,
-            cgroup: ProcessInfo::cgroup(pid).or(known).unwrap_or_default(),
+            cgroup: cgroup_of(beginning, known.as_deref()),
             level: level.word(),
             missing: (level > Level::Sched).then(|| NOT_LOOKED_INTO.to_owned()),
             traced_since: Some(beginning.ts),
@@ -196,6 +199,13 @@ impl Family {
             self.prober.look((pid, beginning.ts), level);
         }
         self.set(pid, Member::new(beginning.ts, facts));
+    }
+
+    /// A process got into another control group.
+    pub fn moved(&mut self, pid: u32, cgroup: String) {
+        if let Some(member) = self.running.get_mut(&pid) {
+            member.facts.cgroup = cgroup;
+        }
     }
 
     /// A process of which events come although its beginning was lost.
@@ -321,5 +331,17 @@ impl Family {
                 tell(engine, &missing);
             }
         }
+    }
+}
+
+/// The control group of a process that begins: as the kernel told of it, else that which it had, or its creator.
+fn cgroup_of(beginning: &Beginning, before: Option<&str>) -> String {
+    match (&beginning.group, before) {
+        (Some(path), _) if cgroup::says_where(path) => path.to_string(),
+        (Some(_), Some(before)) => before.to_owned(),
+        _ if ProcessInfo::is_from(beginning.pid, beginning.created) => {
+            ProcessInfo::cgroup(beginning.pid).unwrap_or_default()
+        }
+        _ => String::new(),
     }
 }

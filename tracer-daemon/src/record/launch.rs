@@ -25,7 +25,7 @@ use nix::{
     unistd::{AccessFlags, ForkResult, Pid, access, execv, fork, pipe2},
 };
 
-use super::{Exit, signals::Signals};
+use super::{Exit, hold::Guard, signals::Signals};
 use crate::inherited::Inherited;
 
 /// A command that was started for tracing. Killed if dropped before it was released.
@@ -35,6 +35,8 @@ pub struct Launched {
     /// Through it comes the errno of a failed execve.
     error: std::fs::File,
     released: bool,
+    /// Lets it go on if this process is killed while the command is held at a later execve.
+    _guard: Option<Guard>,
 }
 
 impl Launched {
@@ -55,7 +57,9 @@ impl Launched {
             ForkResult::Child => child(&program, &arguments, signals, inherited, &write),
             ForkResult::Parent { child: pid } => {
                 drop(write);
-                let mut launched = Self { pid, command: path, error: read.into(), released: false };
+                let error = read.into();
+                let mut launched =
+                    Self { pid, command: path, error, released: false, _guard: None };
                 match wait_for(pid)? {
                     WaitStatus::Stopped(_, Signal::SIGSTOP) => {}
                     _ => {
@@ -71,6 +75,7 @@ impl Launched {
                 let options =
                     ptrace::Options::PTRACE_O_TRACEEXEC | ptrace::Options::PTRACE_O_EXITKILL;
                 ptrace::setoptions(pid, options).context("cannot control the new process")?;
+                launched._guard = Some(Guard::start(pid)?);
                 Ok(launched)
             }
         }

@@ -6,6 +6,7 @@ pub(crate) mod engine;
 mod follow;
 pub(crate) mod go;
 mod guard;
+mod hold;
 mod horizon;
 pub(crate) mod kick;
 mod launch;
@@ -94,6 +95,7 @@ pub fn run(args: &Run, inherited: &Inherited) -> Result<ExitCode> {
     recorder.begin(pid, ARM_ON_EXEC)?;
     launched.exec()?;
     recorder.executed(pid)?;
+    recorder.hold_later_programs()?;
     launched.release()?;
 
     let mut exit = None;

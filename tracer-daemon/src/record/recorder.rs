@@ -3,15 +3,19 @@
 mod debugged;
 
 use std::{
+    collections::HashSet,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use nix::sys::signal::Signal;
-use tracer_common::target::INHERIT;
-use tracer_store::FirstIds;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tracer_common::target::{HOLD_AT_EXEC, INHERIT};
+use tracer_store::{FirstIds, query::warnings::NOT_LOOKED_INTO};
 
 use self::debugged::{Gap, Placed, debugged};
 use super::{
@@ -20,6 +24,7 @@ use super::{
     follow::Family,
     go,
     guard::Guard,
+    hold::Holds,
     kick, session,
     status::{Patience, StatusLine, WITHOUT_GO, count, size, tell, tell_next},
     store::Store,
@@ -27,8 +32,8 @@ use super::{
 use crate::{
     args::Recording,
     kernel::{self, Level, Loaded, Probes, Scope, Uprobes},
-    pipeline::{Notice, ProcessFacts},
-    target::{Debugger, ProcessInfo, go::snapshot, live_thread},
+    pipeline::{Begins, Notice, ProcessFacts},
+    target::{Debugger, ProcessInfo, cgroup, go::snapshot, live_thread},
 };
 
 /// How often to look at a process that replaces its program meanwhile.
@@ -65,6 +70,26 @@ impl Stop {
     }
 }
 
+/// An exec that is to be answered.
+#[derive(Clone, Copy, Debug)]
+struct Exec {
+    /// The process is stopped until it gets SIGCONT.
+    held: bool,
+    /// How often its program could not be looked into.
+    failed: u32,
+}
+
+/// Where a process is while its program is looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// Before the first instruction of the command, traced since this time (CLOCK_MONOTONIC, ns).
+    Begins(u64),
+    /// Before the first instruction of a program in the place of another one.
+    Held,
+    /// Anywhere.
+    Running,
+}
+
 /// A recording under way.
 pub struct Recorder {
     engine: Engine,
@@ -94,7 +119,21 @@ pub struct Recorder {
     ended: bool,
     /// It was not there when /proc was asked last.
     gone: bool,
+    /// The exec that `run` waits for: its event comes after it was dealt with, and is told of before it is tracked.
     exec_expected: bool,
+    beginning_expected: bool,
+    /// The process runs another program, which is to be looked into.
+    to_look: Option<Exec>,
+    /// How many programs it may still be held at; none if it is not to be held.
+    holds: Option<Holds>,
+    /// Programs that it ran of which not all goroutines could be traced, because it was not held.
+    unseen: u64,
+    /// It is not held for a while, because it was too often.
+    runs_free: bool,
+    /// Whether the disk kept up at last.
+    kept_up: bool,
+    /// Lines that were said, so that each program of many does not say the same again.
+    said: HashSet<String>,
     /// When tracing began (CLOCK_MONOTONIC, ns).
     begun: u64,
     alive_checked: Instant,
@@ -136,6 +175,13 @@ impl Recorder {
             ended: false,
             gone: false,
             exec_expected: false,
+            beginning_expected: false,
+            to_look: None,
+            holds: None,
+            unseen: 0,
+            runs_free: false,
+            kept_up: true,
+            said: HashSet::new(),
             begun: 0,
             alive_checked: now,
             started: now,
@@ -175,15 +221,18 @@ impl Recorder {
         self.probes().attach_tracepoints()?;
         self.begun = clock::monotonic();
         self.engine.begin(self.begun);
-        let mut flags = flags | self.options.flags();
+        self.engine.pipeline.watch_beginnings();
         if self.follow {
-            self.engine.pipeline.watch_beginnings();
             let family = Family::new(pid, self.options, Arc::clone(&self.probes));
             self.family = Some(family.context("cannot start a thread")?);
-            flags |= INHERIT;
         }
-        self.engine.kernel.trace(pid, flags)?;
+        self.engine.kernel.trace(pid, flags | self.flags())?;
         Ok(())
+    }
+
+    /// Flags of the process for the kernel programs.
+    fn flags(&self) -> u32 {
+        self.options.flags() | if self.follow { INHERIT } else { 0 }
     }
 
     fn probes(&self) -> MutexGuard<'_, Probes> {
@@ -193,8 +242,14 @@ impl Recorder {
     /// The process to be traced has just mapped its program, and stands before its first
     /// instruction.
     pub fn executed(&mut self, pid: u32) -> Result<()> {
-        self.exec_expected = true;
+        (self.exec_expected, self.beginning_expected) = (true, true);
         self.look_at_program(pid, Some(self.begun))
+    }
+
+    /// From now on the process is held where it begins another program, until probes are in place.
+    pub fn hold_later_programs(&mut self) -> Result<()> {
+        self.holds = Some(Holds::new(Instant::now()));
+        Ok(self.engine.kernel.trace(self.pid, self.flags() | HOLD_AT_EXEC)?)
     }
 
     /// Records until `stop` gives a reason to end.
@@ -203,10 +258,9 @@ impl Recorder {
             // While the disk does not keep up the ring is left alone: it fills, and the kernel counts
             // what it loses. Signals and the end of the process are still heard.
             let keeps_up = self.store.has_room();
+            self.hold_if(keeps_up);
             let more = keeps_up && self.engine.take();
-            if let Some(family) = &mut self.family {
-                family.before_tracking(&mut self.engine);
-            }
+            self.beginnings();
             if keeps_up {
                 self.engine.advance();
             }
@@ -262,9 +316,9 @@ impl Recorder {
         let seconds = self.started.elapsed().as_secs_f64();
         self.engine.take_all();
         let (mut others, mut has_go) = (0, false);
-        if let Some(mut family) = self.family.take() {
-            // Those that have only just begun are known, too, before what they did is tracked.
-            family.before_tracking(&mut self.engine);
+        // Those that have only just begun are known, too, before what they did is tracked.
+        self.beginnings();
+        if let Some(family) = self.family.take() {
             (others, has_go) = (family.count(), family.has_go());
             self.engine.kernel.untrace_all();
             family.stop(&mut self.engine, ended.ts.cast_unsigned());
@@ -273,8 +327,10 @@ impl Recorder {
         self.probes().detach_tracepoints();
         drop(patience);
         self.engine.take_all();
+        self.beginnings();
         self.end_gap(ended.ts.cast_unsigned());
         self.engine.pipeline.advance(u64::MAX);
+        self.let_go_at_end(stop);
         let last = self.engine.batch(ended.ts.cast_unsigned());
         self.store.send(last);
         self.engine.kernel.flush_log();
@@ -323,65 +379,232 @@ impl Recorder {
             let Self { family, engine, .. } = self;
             match (notice, family) {
                 (Notice::Ended { pid, .. }, _) if pid == self.pid => self.ended = true,
-                (Notice::Exec { pid }, _) if pid == self.pid => self.replaced(pid),
+                (Notice::Exec { pid, held }, _) if pid == self.pid => self.replaced(held),
                 (Notice::Ended { pid, ts }, Some(family)) => family.ended(engine, pid, ts),
                 (Notice::Adopted { pid }, Some(family)) => family.adopted(engine, pid),
                 // What another program in another process means was decided when it came out of the ring.
                 _ => {}
             }
         }
+        self.look_again();
     }
 
-    /// A traced process runs another program now.
-    fn replaced(&mut self, pid: u32) {
+    /// What the kernel tells of a program that the process runs from now on holds even if it has ended before anybody
+    /// could look at it.
+    fn beginnings(&mut self) {
+        for moved in self.engine.pipeline.take_moves() {
+            let told = moved.group.filter(|path| cgroup::says_where(path));
+            let cgroup = match told {
+                Some(path) => path.to_string(),
+                None => ProcessInfo::cgroup(moved.pid).unwrap_or_default(),
+            };
+            self.engine.pipeline.moved(moved.pid, moved.ts, &cgroup);
+            if moved.pid == self.pid {
+                self.facts.cgroup = cgroup;
+            } else if let Some(family) = &mut self.family {
+                family.moved(moved.pid, cgroup);
+            }
+        }
+        let mut others = Vec::new();
+        for beginning in self.engine.pipeline.take_beginnings() {
+            let own = beginning.pid == self.pid;
+            let (exe, cmdline) = match &beginning.what {
+                Begins::Program { exe, cmdline, .. } if own => (exe.clone(), cmdline.clone()),
+                _ => {
+                    others.push(beginning);
+                    continue;
+                }
+            };
+            if std::mem::take(&mut self.beginning_expected) {
+                continue;
+            }
+            let probes = self.options.level > Level::Sched;
+            let facts = ProcessFacts {
+                pid: beginning.pid,
+                exe: exe.unwrap_or_default(),
+                build_id: None,
+                cmdline,
+                uid: beginning.uid,
+                uid_at: beginning.ts,
+                cgroup: self.facts.cgroup.clone(),
+                go_version: None,
+                level: self.options.level.word(),
+                missing: self.and_unseen(probes.then(|| NOT_LOOKED_INTO.to_owned())),
+                without_syscalls: false,
+                traced_since: Some(self.begun),
+            };
+            self.facts = facts.clone();
+            self.engine.pipeline.decide(beginning.pid, beginning.ts, Some(facts));
+        }
+        if let Some(family) = &mut self.family {
+            family.before_tracking(&mut self.engine, others);
+        }
+    }
+
+    /// The process runs another program now.
+    fn replaced(&mut self, held: bool) {
         // The exec that `run` waits for is dealt with before its event arrives here.
         if std::mem::take(&mut self.exec_expected) {
             return;
         }
         self.detach_go();
-        if let Err(error) = self.look_at_program(pid, None) {
-            // What cannot be understood is not recorded.
-            self.engine.kernel.untrace(pid);
-            self.ended = true;
-            self.warn(&format!(
-                "the process runs another program, which cannot be traced: {error}"
-            ));
+        let probes = self.options.level > Level::Sched;
+        if probes && !held {
+            self.unseen += 1;
+        }
+        self.to_look = Some(Exec { held, failed: 0 });
+    }
+
+    /// Looks into the program that the process runs since its last exec.
+    fn look_again(&mut self) {
+        let Some(Exec { held, failed }) = self.to_look.take() else {
+            self.hold_again();
+            return;
+        };
+        let start = if held { Start::Held } else { Start::Running };
+        match self.look(self.pid, start) {
+            Ok(true) => {}
+            // Or it has been replaced again: if that event is lost, nobody else will look.
+            Ok(false) => self.to_look = Some(Exec { held: false, failed }),
+            Err(_) if !ProcessInfo::alive(self.pid) => {}
+            Err(_) if failed < ATTEMPTS => {
+                self.to_look = Some(Exec { held: false, failed: failed + 1 });
+            }
+            Err(error) => {
+                // What cannot be understood is not recorded.
+                self.engine.kernel.untrace(self.pid);
+                self.ended = true;
+                self.warn(&format!(
+                    "the process runs another program, which cannot be traced: {error}"
+                ));
+            }
+        }
+        if held {
+            self.let_go();
         }
     }
 
-    /// Finds out what a process runs, and puts probes on its Go runtime.
+    /// A process that was held goes on; there will be no more of that for a while if there was too much.
+    fn let_go(&mut self) {
+        let enough = self.holds.as_mut().is_some_and(|holds| !holds.used(Instant::now()));
+        if enough && !self.ended {
+            self.runs_free = true;
+            self.set_flags(self.flags());
+            self.warn_once(
+                "the process replaces its program too often to be held each time: threads and system calls of each \
+                 are traced, goroutines only from when probes are in place",
+            );
+        }
+        self.go_on();
+    }
+
+    fn go_on(&self) {
+        // It may have ended just now.
+        let _ = kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGCONT);
+    }
+
+    /// While the ring is left alone nobody would let the process go on.
+    fn hold_if(&mut self, keeps_up: bool) {
+        if self.holds.is_none() || self.kept_up == keeps_up {
+            return;
+        }
+        self.kept_up = keeps_up;
+        if !keeps_up {
+            self.set_flags(self.flags());
+            self.go_on();
+        } else if !self.runs_free {
+            self.set_flags(self.flags() | HOLD_AT_EXEC);
+        }
+    }
+
+    /// It may be held again after a while without.
+    fn hold_again(&mut self) {
+        let now = Instant::now();
+        if self.runs_free && self.holds.as_mut().is_some_and(|holds| holds.are_back(now)) {
+            self.runs_free = false;
+            self.set_flags(self.flags() | HOLD_AT_EXEC);
+        }
+    }
+
+    fn set_flags(&mut self, flags: u32) {
+        // It has ended if there is no entry of it.
+        self.engine.kernel.trace_if_there(self.pid, None, flags);
+    }
+
+    /// At the end of a recording that the process outlives: one that is held goes on.
+    fn let_go_at_end(&mut self, stop: &Stop) {
+        if self.holds.is_none() || *stop == Stop::ProcessEnded {
+            return;
+        }
+        let notices = self.engine.pipeline.take_notices();
+        if notices.iter().any(|notice| matches!(notice, Notice::Exec { held: true, .. })) {
+            self.go_on();
+        }
+    }
+
+    /// What is missing of the process, with what is missing of the programs that it ran before.
+    fn and_unseen(&self, missing: Option<String>) -> Option<String> {
+        let unseen = (self.unseen > 0).then(|| {
+            format!(
+                "goroutines of {} programs that it ran, until probes were in place: it was not held each time that it \
+                 replaced its program",
+                count(self.unseen)
+            )
+        });
+        missing.into_iter().chain(unseen).reduce(|a, b| format!("{a}; {b}"))
+    }
+
+    /// Finds out what a process runs, and puts probes on its Go runtime. `begins`: it stands before its first instruction,
+    /// and this is when tracing began.
     fn look_at_program(&mut self, pid: u32, begins: Option<u64>) -> Result<()> {
         let _patience = Patience::new(ATTACHING, !self.quiet);
+        let start = begins.map_or(Start::Running, Start::Begins);
         for _ in 0..ATTEMPTS {
-            let info = ProcessInfo::read(pid)?;
-            let inspected = go::inspect(pid)?;
-            self.facts = ProcessFacts {
-                traced_since: Some(self.begun),
-                ..facts(&info, &inspected, self.options.level)
-            };
-            self.engine.pipeline.add_process(&self.facts, begins);
-            if let Some(family) = &mut self.family {
-                family.root_is(self.facts.clone());
-            }
-            let file = Path::new(&info.exe).file_name();
-            self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            let missing = self.trace_go(pid, &inspected, begins.is_none());
-            // An exec since then would leave the offsets of the old program in force for the new one.
-            if inspected.is_current() {
-                if inspected.go.is_none() && self.options.level > Level::Sched {
-                    self.warn(WITHOUT_GO);
-                }
-                missing.iter().for_each(|what| self.warn(what));
-                if !missing.is_empty() {
-                    self.facts.missing = Some(missing.join("; "));
-                    self.engine.pipeline.add_process(&self.facts, begins);
-                }
-                self.was_placed(inspected);
+            if self.look(pid, start)? {
                 return Ok(());
             }
-            self.detach_go();
         }
         bail!("{pid} goes on replacing its program: try again when it has settled")
+    }
+
+    /// As [`Recorder::look_at_program`], once: false if the process has replaced its program meanwhile.
+    fn look(&mut self, pid: u32, start: Start) -> Result<bool> {
+        let info = ProcessInfo::read(pid)?;
+        let inspected = go::inspect(pid)?;
+        let begins = match start {
+            Start::Begins(ts) => Some(ts),
+            Start::Held | Start::Running => None,
+        };
+        self.facts = ProcessFacts {
+            traced_since: Some(self.begun),
+            ..facts(&info, &inspected, self.options.level)
+        };
+        self.engine.pipeline.add_process(&self.facts, begins);
+        if let Some(family) = &mut self.family {
+            family.root_is(self.facts.clone());
+        }
+        let file = Path::new(&info.exe).file_name();
+        self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let missing = self.trace_go(pid, &inspected, start == Start::Running);
+        // An exec since then would leave the offsets of the old program in force for the new one.
+        if !inspected.is_current() {
+            self.detach_go();
+            return Ok(false);
+        }
+        if inspected.go.is_none() && self.options.level > Level::Sched {
+            self.warn_once(WITHOUT_GO);
+        } else if matches!(inspected.go, Some(Ok(_))) && self.said.contains(WITHOUT_GO) {
+            let now = format!("the process runs {} now: its goroutines are traced", self.name);
+            self.warn_once(&now);
+        }
+        missing.iter().for_each(|what| self.warn_once(what));
+        let missing = (!missing.is_empty()).then(|| missing.join("; "));
+        self.facts.missing = self.and_unseen(missing);
+        if self.facts.missing.is_some() {
+            self.engine.pipeline.add_process(&self.facts, begins);
+        }
+        self.was_placed(inspected);
+        Ok(true)
     }
 
     /// Puts probes on the Go runtime; returns what of it is not recorded, one line each.
@@ -458,6 +681,13 @@ impl Recorder {
         if !self.quiet {
             self.status.clear();
             tell(message);
+        }
+    }
+
+    /// As [`Recorder::warn`], unless that was said before: it may be so of each of many programs.
+    fn warn_once(&mut self, message: &str) {
+        if self.said.insert(message.to_owned()) {
+            self.warn(message);
         }
     }
 

@@ -239,7 +239,7 @@ impl Daemon {
     }
 
     /// Traces a process that is known as was decided now; says whether that is another way.
-    fn change(&mut self, decided: Process) -> bool {
+    pub(super) fn change(&mut self, decided: Process) -> bool {
         let pid = decided.pid;
         let Some(known) = self.processes.get_mut(pid) else { return false };
         let other_reason = known.by != decided.by;

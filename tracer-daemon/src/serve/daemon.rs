@@ -37,7 +37,7 @@ use crate::{
     pipeline::{Notice, ProcessFacts},
     record::{clock, engine::Engine, kick, session, signals::Signals, tell},
     server::{self, Command, Rights, Server, ServerConfig},
-    target::{ProcessInfo, go::snapshot},
+    target::{ProcessInfo, cgroup, go::snapshot},
 };
 
 /// Commands that may wait to be answered; who sends more waits.
@@ -78,6 +78,8 @@ pub struct Daemon {
     server: Server,
     metrics: Option<Metrics>,
     sender: mpsc::Sender<Command>,
+    /// There are control groups of version 1.
+    pub(super) version_1: bool,
     /// Its executable.
     pub(super) own_exe: Option<String>,
     /// Results of the prober for processes whose beginning is not tracked yet.
@@ -101,6 +103,7 @@ impl Daemon {
         let mut engine = Engine::new(kernel, ring, ids);
         engine.batch_rows = BATCH_ROWS;
         engine.pipeline.watch_beginnings();
+        engine.pipeline.adopt_unknown();
         let rules = config.rules();
         // Itself it does not trace: each of its events would make another one.
         // Nor the processes that it starts, until they run another program.
@@ -127,6 +130,7 @@ impl Daemon {
             prober,
             processes: Processes::default(),
             started: Instant::now(),
+            version_1: cgroup::has_version_1(),
             own_exe: ProcessInfo::exe(std::process::id()),
             looked: Vec::new(),
             withdrawn: FxHashMap::default(),
@@ -165,6 +169,7 @@ impl Daemon {
         let stop = loop {
             let more = self.engine.take();
             self.judge_beginnings();
+            self.judge_moves();
             for pid in self.engine.pipeline.take_ptrace_stopped() {
                 self.prober.stopped(pid);
             }

@@ -15,7 +15,7 @@ use crate::{
     pipeline::{Beginning, Begins},
     record::{Options, clock},
     server,
-    target::ProcessInfo,
+    target::{Cmdline, ProcessInfo},
 };
 
 impl Daemon {
@@ -77,7 +77,10 @@ impl Daemon {
             && let Some(now) = self.look_up(pid)
         {
             (process.exe, process.comm, process.cmdline) = (now.exe, now.comm, now.cmdline);
-            (process.uid, process.uid_at, process.cgroup) = (now.uid, now.uid_at, now.cgroup);
+            if process.cgroup != now.cgroup {
+                (process.cgroup, process.cgroup_id) = (now.cgroup, 0);
+            }
+            (process.uid, process.uid_at) = (now.uid, now.uid_at);
         }
         if !ProcessInfo::exists(pid) {
             // Too late: the kernel program that would have taken the entry away came before it.
@@ -174,8 +177,8 @@ impl Daemon {
         for beginning in beginnings {
             let mut process = match &beginning.what {
                 Begins::Process { parent } => self.created(&beginning, *parent),
-                Begins::Program { file, exe, cmdline, .. } => {
-                    self.executes(&beginning, exe.as_deref().unwrap_or(file), cmdline)
+                Begins::Program { exe, cmdline, .. } => {
+                    self.executes(&beginning, exe.clone(), cmdline.clone())
                 }
             };
             process.lost_before = lost_before;
@@ -205,31 +208,31 @@ impl Daemon {
         process.pid = beginning.pid;
         process.since = beginning.ts;
         process.comm.clone_from(&beginning.comm);
+        process.cgroup = self.cgroup_of(beginning, self.processes.get(parent));
+        process.cgroup_id = beginning.cgroup;
         (process.uid, process.uid_at) = (beginning.uid, beginning.ts);
         process.state = State::Tracing;
         process.options = process.options.or(process.next.take());
-        // What somebody asked for is that one process.
+        let moved = self.processes.get(parent).is_some_and(|p| p.cgroup != process.cgroup);
         if process.is_asked_for() {
+            // What somebody asked for is that one process.
             process.by = By::Nothing;
             process.holds.clear();
+            self.judge(&mut process);
+        } else if moved {
+            // It was created in another control group (CLONE_INTO_CGROUP).
             self.judge(&mut process);
         }
         process
     }
 
     /// A process that runs another program from now on.
-    fn executes(&self, beginning: &Beginning, file: &str, cmdline: &str) -> Process {
+    fn executes(&self, beginning: &Beginning, exe: Option<String>, cmdline: Cmdline) -> Process {
         let pid = beginning.pid;
         let before = self.processes.get(pid);
-        // The path that the program gave may be a relative one, or that of a script.
-        let exe = ProcessInfo::exe(pid).unwrap_or_else(|| match before {
-            Some(before) if file == "/proc/self/exe" => before.exe.clone(),
-            _ => file.to_owned(),
-        });
-        let cgroup = ProcessInfo::cgroup(pid)
-            .or_else(|| before.map(|before| before.cgroup.clone()))
-            .unwrap_or_default();
-        let mut process = Process { exe, cgroup, cmdline: cmdline.to_owned(), ..began(beginning) };
+        let exe = exe.or_else(|| self.shown_exe(beginning)).unwrap_or_default();
+        let cgroup = self.cgroup_of(beginning, before);
+        let mut process = Process { exe, cgroup, cmdline, ..began(beginning) };
         // What somebody asked for holds for this program, too.
         if let Some(before) = before {
             process.by = before.by.clone();
@@ -239,9 +242,75 @@ impl Daemon {
         process
     }
 
+    /// What /proc shows of the executable of a process that runs the same program still.
+    fn shown_exe(&self, beginning: &Beginning) -> Option<String> {
+        let exe = ProcessInfo::exe(beginning.pid)?;
+        let is_same = self.engine.kernel.entry(beginning.pid) == Some(beginning.entry());
+        is_same.then_some(exe)
+    }
+
+    /// The control group of a process that begins: what the kernel told of it. `before`: the process that it was, or that it
+    /// is a copy of.
+    fn cgroup_of(&self, beginning: &Beginning, before: Option<&Process>) -> String {
+        let id = beginning.cgroup;
+        if let Some(before) = before.filter(|before| id != 0 && before.cgroup_id == id) {
+            return before.cgroup.clone();
+        }
+        match (&beginning.group, before) {
+            (Some(path), _) if self.is_told_by(path) => path.to_string(),
+            // In one of version 1; it would have been told if it had got into another one since.
+            (Some(_), Some(before)) if before.cgroup_id == 0 => before.cgroup.clone(),
+            // What /proc shows of another process would be wrong.
+            _ if ProcessInfo::is_from(beginning.pid, beginning.created) => {
+                ProcessInfo::cgroup(beginning.pid).unwrap_or_default()
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// Whether the path of a control group of version 2 says where a process is: not the root, where it is in one of version 1
+    /// beside.
+    fn is_told_by(&self, path: &str) -> bool {
+        path != "/" || !self.version_1
+    }
+
+    /// Processes that got into another control group are judged anew.
+    pub(super) fn judge_moves(&mut self) {
+        for moved in self.engine.pipeline.take_moves() {
+            let known = self.processes.get(moved.pid);
+            // It runs another program since, which was told of with its control group.
+            if known.is_some_and(|known| moved.unified && known.since > moved.ts) {
+                continue;
+            }
+            let path = moved.group.as_deref().filter(|path| self.is_told_by(path));
+            let cgroup = match path {
+                Some(path) => path.to_owned(),
+                None => ProcessInfo::cgroup(moved.pid).unwrap_or_default(),
+            };
+            self.engine.pipeline.moved(moved.pid, moved.ts, &cgroup);
+            let id = if moved.unified { moved.cgroup } else { 0 };
+            match self.processes.get_mut(moved.pid) {
+                Some(known) => {
+                    (known.cgroup, known.cgroup_id) = (cgroup, id);
+                    let mut process = known.clone();
+                    self.judge(&mut process);
+                    self.change(process);
+                }
+                // It was of no interest before, so nothing was told of it.
+                None => {
+                    if let Some(process) = self.look_up(moved.pid)
+                        && process.options.is_some()
+                    {
+                        self.begin_or_not(process, None);
+                    }
+                }
+            }
+        }
+    }
+
     /// Whether a process is one of those that answer questions for this one.
     fn is_worker(&self, process: &Process) -> bool {
-        let is_asked = process.cmdline.split(' ').nth(1) == Some(server::worker::COMMAND);
+        let is_asked = process.cmdline.text.split(' ').nth(1) == Some(server::worker::COMMAND);
         is_asked && self.own_exe.as_deref() == Some(process.exe.as_str())
     }
 }
@@ -251,6 +320,7 @@ fn began(beginning: &Beginning) -> Process {
     Process {
         comm: beginning.comm.clone(),
         uid: beginning.uid,
+        cgroup_id: beginning.cgroup,
         ..unknown(beginning.pid, beginning.ts)
     }
 }
@@ -262,10 +332,11 @@ pub(super) fn unknown(pid: u32, since: u64) -> Process {
         since,
         exe: String::new(),
         comm: String::new(),
-        cmdline: String::new(),
+        cmdline: Cmdline::default(),
         uid: 0,
         uid_at: since,
         cgroup: String::new(),
+        cgroup_id: 0,
         by: By::Nothing,
         holds: Vec::new(),
         options: None,

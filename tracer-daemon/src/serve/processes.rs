@@ -5,7 +5,7 @@ use tracer_protocol::State;
 use tracer_store::query::warnings::NOT_LOOKED_INTO;
 
 use super::rules::Subject;
-use crate::{kernel::Level, pipeline::ProcessFacts, record::Options};
+use crate::{kernel::Level, pipeline::ProcessFacts, record::Options, target::Cmdline};
 
 /// Why a process is traced as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +35,13 @@ pub struct Process {
     pub since: u64,
     pub exe: String,
     pub comm: String,
-    pub cmdline: String,
+    pub cmdline: Cmdline,
     pub uid: u32,
     /// When it was that user's (CLOCK_MONOTONIC, ns).
     pub uid_at: u64,
     pub cgroup: String,
+    /// Inode number of the folder of its control group of version 2; 0 if that is not known.
+    pub cgroup_id: u64,
     pub by: By,
     /// What connections want beside that.
     pub holds: Vec<Hold>,

@@ -1,6 +1,7 @@
 //! What is traced: the process, its executable, and the runtime in it. Reads /proc and ELF files;
 //! knows nothing of the kernel programs.
 
+pub mod cgroup;
 mod debugger;
 mod elf;
 pub mod go;
@@ -13,4 +14,4 @@ pub mod time;
 pub use debugger::Debugger;
 pub use elf::{ElfError, ElfFile, Executable, Program32};
 pub use lease::Lease;
-pub use process::{ProcessError, ProcessInfo, live_thread, without_deleted};
+pub use process::{Cmdline, ProcessError, ProcessInfo, live_thread};

@@ -1,22 +1,50 @@
 //! A process as /proc shows it.
 
-use std::{collections::HashMap, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    collections::HashMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use procfs::{
-    ProcError,
-    process::{Process, StatFlags},
+    FromBufRead, ProcError, ProcessCGroups,
+    process::{Process, StatFlags, Status},
 };
 use thiserror::Error;
-use tracer_common::events::COMPAT_CALL;
+use tracer_common::events::{COMPAT_CALL, LONG_ARGS};
 
 use super::{memory::Memory, time};
 
 /// Inode of the first pid namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO).
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
 
-/// A path as the kernel tells it, without what it adds if it leads to the file no more.
-pub fn without_deleted(path: &str) -> &str {
-    path.strip_suffix(" (deleted)").unwrap_or(path)
+/// What the kernel adds to a path that leads to the file no more.
+const DELETED: &str = " (deleted)";
+
+/// Arguments of a program as they are stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cmdline {
+    /// Joined by spaces; what is not UTF-8 is replaced (U+FFFD). Empty if there are none, or they are not known.
+    pub text: String,
+    /// Length of all of them in bytes, if these are only their beginning.
+    pub cut_from: Option<u64>,
+}
+
+impl Cmdline {
+    /// Most of them that is stored, in bytes.
+    const MOST: usize = LONG_ARGS;
+
+    /// Of arguments with a zero at the end of each, or the beginning of them: `len` is the length of all, 0 if they are not
+    /// known. Zeros may follow.
+    pub fn of(args: &[u8], len: u64) -> Self {
+        let whole = usize::try_from(len).unwrap_or(usize::MAX);
+        let kept = args.len().min(whole).min(Self::MOST);
+        let cut_from = (kept < whole).then_some(len);
+        let args = &args[..kept];
+        let args = args.strip_suffix(&[0]).unwrap_or(args);
+        let args: Vec<_> = args.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
+        Self { text: args.join(" "), cut_from }
+    }
 }
 
 /// Executables are moved by whole pages.
@@ -109,10 +137,10 @@ pub struct ThreadInfo {
 pub struct ProcessInfo {
     /// Process id in the root namespace.
     pub pid: u32,
-    /// Path of the executable as /proc/PID/exe shows it, empty if unreadable.
+    /// Path of the executable, empty if it cannot be read.
     pub exe: String,
-    /// Arguments, joined by spaces.
-    pub cmdline: String,
+    /// Arguments.
+    pub cmdline: Cmdline,
     /// Whose it is ([`tracer_common::user::owner`]).
     pub uid: u32,
     /// Control group: the unified one, or the deepest other one where that is not used.
@@ -131,7 +159,7 @@ impl ProcessInfo {
             return Err(ProcessError::Myself(pid));
         }
         let process = open(pid)?;
-        let status = process.status().map_err(|e| proc_error(pid, &e))?;
+        let status = status(pid)?;
         if status.tgid != pid.cast_signed() {
             return Err(ProcessError::IsThread { tid: pid, tgid: status.tgid.cast_unsigned() });
         }
@@ -142,7 +170,7 @@ impl ProcessInfo {
         if has_ended(&stat) {
             return Err(ProcessError::Zombie { pid, comm: stat.comm, ppid: stat.ppid });
         }
-        Ok(Self::of(pid, &process, owner_of(&status), stat.comm))
+        Ok(Self::of(pid, owner_of(&status), stat.comm))
     }
 
     /// Looks at the process `pid`, whatever it is: of a thread of the kernel its name is all that there is to
@@ -151,20 +179,19 @@ impl ProcessInfo {
     /// # Errors
     /// When it does not exist or has ended.
     pub fn of_any(pid: u32) -> Result<Self, ProcessError> {
-        let process = open(pid)?;
-        let status = process.status().map_err(|e| proc_error(pid, &e))?;
-        // The name in `status` ends for the parser at its first colon.
-        let stat = process.stat().map_err(|e| proc_error(pid, &e))?;
-        Ok(Self::of(pid, &process, owner_of(&status), stat.comm))
+        let status = status(pid)?;
+        // Not the name in there, in which backslashes and newlines are escaped.
+        let stat = open(pid)?.stat().map_err(|e| proc_error(pid, &e))?;
+        Ok(Self::of(pid, owner_of(&status), stat.comm))
     }
 
-    fn of(pid: u32, process: &Process, uid: u32, comm: String) -> Self {
-        let live = live_thread(pid).filter(|&tid| tid != pid).and_then(|tid| open(tid).ok());
-        let shown = live.as_ref().unwrap_or(process);
+    fn of(pid: u32, uid: u32, comm: String) -> Self {
+        let shown = shown_by(pid);
+        let args = std::fs::read(format!("/proc/{shown}/cmdline")).unwrap_or_default();
         Self {
             pid,
             exe: Self::exe(pid).unwrap_or_default(),
-            cmdline: shown.cmdline().map(|args| args.join(" ")).unwrap_or_default(),
+            cmdline: Cmdline::of(&args, args.len() as u64),
             uid,
             cgroup: cgroup_of(shown).unwrap_or_default(),
             comm,
@@ -186,7 +213,8 @@ impl ProcessInfo {
             [] => Err(ProcessError::NobodyCalled(name.to_owned())),
             [one] => Ok(one.pid),
             several => {
-                let list = several.iter().map(|info| format!("{} ({})", info.pid, info.cmdline));
+                let list =
+                    several.iter().map(|info| format!("{} ({})", info.pid, info.cmdline.text));
                 let list = list.collect::<Vec<_>>().join(", ");
                 Err(ProcessError::SeveralCalled { name: name.to_owned(), list })
             }
@@ -201,13 +229,25 @@ impl ProcessInfo {
 
     /// Path of its executable, also if that is deleted or replaced; none if it has none or has ended.
     pub fn exe(pid: u32) -> Option<String> {
-        let path = std::fs::read_link(Self::exe_link(pid)).ok()?;
-        Some(without_deleted(&path.to_string_lossy()).to_owned())
+        let link = Self::exe_link(pid);
+        let path = std::fs::read_link(&link).ok()?;
+        let shown = path.to_string_lossy();
+        let without = shown.strip_suffix(DELETED);
+        // A file may be called so.
+        let without = without.filter(|_| !leads_to(pid, &path, &link));
+        Some(without.unwrap_or(&shown).to_owned())
     }
 
     /// Its control group; none if it has ended.
     pub fn cgroup(pid: u32) -> Option<String> {
-        cgroup_of(&open(shown_by(pid)).ok()?)
+        cgroup_of(shown_by(pid))
+    }
+
+    /// Whether the process with this pid was created at this time (CLOCK_BOOTTIME, ns), as /proc has it: in hundredths of a
+    /// second.
+    pub fn is_from(pid: u32, created: u64) -> bool {
+        let tick = 1_000_000_000 / procfs::ticks_per_second();
+        open(pid).is_ok_and(|p| p.stat().is_ok_and(|stat| stat.starttime == created / tick))
     }
 
     /// Makes sure that ids mean the same to tracerd and to the kernel programs.
@@ -240,7 +280,7 @@ impl ProcessInfo {
         }
         let tasks = open(pid).ok()?.tasks().ok()?.filter_map(Result::ok);
         let ids = tasks.filter_map(|task| {
-            let own = task.status().ok()?.nspid?.last().copied()?;
+            let own = status(task.tid.cast_unsigned()).ok()?.nspid?.last().copied()?;
             Some((u32::try_from(own).ok()?, task.tid.cast_unsigned()))
         });
         Some(ids.collect())
@@ -308,16 +348,40 @@ pub fn live_thread(pid: u32) -> Option<u32> {
     Some(live.tid.cast_unsigned())
 }
 
+/// Whether a path that /proc shows for an executable leads to it: here, or from the root of the process.
+fn leads_to(pid: u32, path: &Path, link: &Path) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let Some(file) = id(link) else { return false };
+    let root = PathBuf::from(format!("/proc/{}/root", shown_by(pid)));
+    let inside = path.strip_prefix("/").ok().map(|path| root.join(path));
+    id(path) == Some(file) || inside.is_some_and(|path| id(&path) == Some(file))
+}
+
 /// The control group of the unified hierarchy; where that is not used for anything, the deepest other one.
-fn cgroup_of(process: &Process) -> Option<String> {
-    let groups = process.cgroups().ok()?.0;
+fn cgroup_of(pid: u32) -> Option<String> {
+    let groups = read::<ProcessCGroups>(pid, "cgroup").ok()?.0;
     let unified = groups.iter().find(|g| g.hierarchy == 0 && g.pathname != "/");
     let deepest = || groups.iter().max_by_key(|g| g.pathname.matches('/').count());
     unified.or_else(deepest).map(|g| g.pathname.clone())
 }
 
+fn status(pid: u32) -> Result<Status, ProcessError> {
+    read(pid, "status")
+}
+
+/// A file of a process or a thread in /proc, in which names need not be UTF-8.
+pub fn read<T: FromBufRead>(pid: u32, file: &str) -> Result<T, ProcessError> {
+    let failed = |error: std::io::Error| match error.raw_os_error() {
+        Some(nix::libc::ENOENT | nix::libc::ESRCH) => ProcessError::NotFound(pid),
+        _ => ProcessError::Proc { pid, reason: format!("{file}: {error}") },
+    };
+    let bytes = std::fs::read(format!("/proc/{pid}/{file}")).map_err(failed)?;
+    let text = String::from_utf8_lossy(&bytes);
+    T::from_buf_read(text.as_bytes()).map_err(|e| proc_error(pid, &e))
+}
+
 /// Whose a process is.
-fn owner_of(status: &procfs::process::Status) -> u32 {
+fn owner_of(status: &Status) -> u32 {
     tracer_common::user::owner(status.ruid, status.euid, status.suid)
 }
 
@@ -427,6 +491,76 @@ mod tests {
         let exe = ProcessInfo::exe(child.id());
         child.kill().and_then(|()| child.wait()).expect("it ends");
         assert_eq!(exe.as_deref(), path.to_str());
+    }
+
+    #[test]
+    fn an_executable_may_be_called_deleted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let exe = |name: &str, then: &dyn Fn(&Path)| {
+            let path = folder.path().join(name);
+            std::fs::copy("/bin/sleep", &path).expect("it is there");
+            let mut child = std::process::Command::new(&path).arg("60").spawn().expect("it starts");
+            then(&path);
+            let exe = ProcessInfo::exe(child.id());
+            child.kill().and_then(|()| child.wait()).expect("it ends");
+            (exe, path.to_str().map(str::to_owned))
+        };
+        let remove = |path: &Path| std::fs::remove_file(path).expect("it is there");
+        let (seen, path) = exe("x (deleted)", &|_| {});
+        assert_eq!(seen, path);
+        // Beside it there is another one with the name that is shown.
+        let (seen, path) = exe("x", &remove);
+        assert_eq!(seen, path);
+        let (seen, path) = exe("x (deleted)", &remove);
+        assert_eq!(seen, path);
+        // It has another name by now.
+        let (seen, path) = exe("y", &|path| {
+            std::fs::hard_link(path, folder.path().join("z")).expect("it is there");
+            remove(path);
+        });
+        assert_eq!(seen, path);
+    }
+
+    #[test]
+    fn names_need_not_be_utf_8() {
+        use std::os::unix::{ffi::OsStrExt as _, process::CommandExt as _};
+        let odd = std::ffi::OsStr::from_bytes(b"process-name-t\xc3\xb6\xc3\xb6\xc3\xb6");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(odd);
+        std::fs::copy("/bin/sleep", &path).expect("it is there");
+        let mut command = std::process::Command::new(&path);
+        let mut child = command.arg0(std::ffi::OsStr::from_bytes(b"a\xff\\")).arg("60").spawn();
+        let child = child.as_mut().expect("it starts");
+        let (read, any) = (ProcessInfo::read(child.id()), ProcessInfo::of_any(child.id()));
+        let threads = ProcessInfo::threads(child.id()).map(|all| all.len());
+        let maps = read_maps(child.id()).map(|maps| maps.0.len());
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+        // The kernel cuts it within a character.
+        let comm = "process-name-t\u{fffd}";
+        for info in [read.expect("readable"), any.expect("readable")] {
+            assert_eq!((&*info.comm, &*info.cmdline.text), (comm, "a\u{fffd}\\ 60"));
+            assert_eq!(Some(&*info.exe), path.to_str());
+        }
+        assert_eq!(threads.expect("readable"), 1);
+        assert!(maps.expect("readable") > 0);
+    }
+
+    fn read_maps(pid: u32) -> Result<procfs::process::MemoryMaps, ProcessError> {
+        read(pid, "maps")
+    }
+
+    #[test]
+    fn arguments_are_whole_or_marked() {
+        let of = |args: &[u8], len| {
+            let Cmdline { text, cut_from } = Cmdline::of(args, len);
+            (text, cut_from)
+        };
+        assert_eq!(of(b"a\0b c\0\0\0", 6), ("a b c".to_owned(), None));
+        assert_eq!(of(b"a\0\0", 3), ("a ".to_owned(), None));
+        assert_eq!(of(b"a\0b", 9), ("a b".to_owned(), Some(9)));
+        assert_eq!(of(b"x", 0), (String::new(), None));
+        let long = vec![b'x'; 10_000];
+        assert_eq!(of(&long, 10_000), ("x".repeat(8192), Some(10_000)));
     }
 
     #[test]

@@ -7,9 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap, MemoryMaps};
 
-use super::{ElfError, ElfFile, Executable, ProcessError, ProcessInfo, go, process::shown_by};
+use super::{
+    ElfError, ElfFile, Executable, ProcessError, ProcessInfo, go,
+    process::{read, shown_by},
+};
 
 /// The file that a process runs.
 pub struct Program {
@@ -63,11 +66,11 @@ impl Program {
 /// The first Go program that a process has mapped as code.
 fn mapped(pid: u32) -> Option<Program> {
     let shown_by = shown_by(pid);
-    let process = Process::new(i32::try_from(shown_by).ok()?).ok()?;
     let is_code = |map: &MemoryMap| {
         map.perms.contains(MMPermissions::EXECUTE) && matches!(map.pathname, MMapPath::Path(_))
     };
-    process.maps().ok()?.into_iter().filter(is_code).find_map(|map| {
+    let maps: MemoryMaps = read(shown_by, "maps").ok()?;
+    maps.into_iter().filter(is_code).find_map(|map| {
         let (start, end) = map.address;
         let link = PathBuf::from(format!("/proc/{shown_by}/map_files/{start:x}-{end:x}"));
         let file = ElfFile::open(&link).ok()?;

@@ -1,9 +1,6 @@
 //! Threads and processes that begin, change and end.
 
-use core::{
-    ffi::c_void,
-    ptr::{addr_of_mut, write_volatile},
-};
+use core::{ffi::c_void, ptr::write_volatile};
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated},
@@ -13,17 +10,21 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use tracer_common::{
     events::{
-        COMM_LEN, EXEC_ARGS, EXEC_FILE, EXEC_WORDS, SchedExec, SchedExit, SchedFork, ThreadName,
+        CGROUP_PATH, CGROUP_WORDS, COMM_LEN, CgroupMade, CgroupMoved, EXEC_ARGS, EXEC_NAMES,
+        EXEC_WORDS, ExecArgs, ExecNames, LONG_ARGS, LONG_ARGS_WORDS, LONG_NAMES, LONG_NAMES_WORDS,
+        NAME_ROOM, NAMES_CUT, SchedExec, SchedExit, SchedFork, ThreadName,
     },
-    target::{GO, INHERIT, MAYBE_GO, SYSCALLS, Traced},
+    target::{GO, HOLD_AT_EXEC, INHERIT, MAYBE_GO, SYSCALLS, Traced},
 };
 
 use super::syscall;
 use crate::{
     arguments,
     emit::{emit, emit_tail, now, unreadable},
+    file::{self, zeroed},
+    globals,
     maps::{self, TARGETS, TRACED, traced},
-    task::Task,
+    task::{Task, cgroup_id},
 };
 
 /// trace_sched_process_fork(struct task_struct *parent, struct task_struct *child)
@@ -40,7 +41,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let (child_tid, child_comm) = (child.tid(), child.comm());
-    let (uid, cgroup) = (child.uid(), current_cgroup());
+    let (uid, cgroup) = (child.uid(), child.cgroup());
     emit(|header| SchedFork {
         header,
         parent_tgid,
@@ -61,9 +62,9 @@ fn inherit(parent: u32, child: u32, start: u64) {
     // SAFETY: as in `maps::flags`.
     let flags = unsafe { TRACED.get(&parent) }.map_or(0, |traced| traced.flags);
     if flags & INHERIT != 0 {
-        let flags = flags & !MAYBE_GO;
+        let flags = flags & !(MAYBE_GO | HOLD_AT_EXEC);
         // Without room for it, it is not traced; user space sees that it has no more room.
-        let _ = TRACED.insert(child, Traced { flags, reserved: 0, start, exec: 0 }, 0);
+        let _ = TRACED.insert(child, Traced { flags, parent, start, exec: 0 }, 0);
     } else {
         let _ = TRACED.remove(child);
     }
@@ -101,31 +102,41 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
         unsafe { (*target).flags &= !GO };
     }
     let (start, entry) = (task.start(), now());
+    // SAFETY: as in `maps::flags`.
+    let before = unsafe { TRACED.get(&tgid) }.filter(|traced| traced.start == start);
+    let parent = before.map_or(0, |traced| traced.parent);
     if new != 0 {
         // Without room for it, it is not traced; user space sees that it has no more room.
-        let _ = TRACED.insert(tgid, Traced { flags, reserved: 0, start, exec: entry }, 0);
+        let _ = TRACED.insert(tgid, Traced { flags, parent, start, exec: entry }, 0);
     } else if let Some(traced) = TRACED.get_ptr_mut(&tgid) {
         // SAFETY: whole words of an existing entry.
         unsafe { ((*traced).start, (*traced).exec) = (start, entry) };
     }
     let old_tid = ctx.arg::<u64>(1) as u32;
-    let filename = arguments::filename(ctx.arg::<u64>(2));
-    let file = arguments::executable(ctx.arg::<u64>(2));
+    let binprm = ctx.arg::<u64>(2);
     if flags & SYSCALLS != 0 {
+        let filename = arguments::filename(binprm);
         arguments::executes(u64::from(tgid) << 32 | u64::from(old_tid), filename);
     }
+    let file = arguments::executable(binprm);
+    let args = task.args();
+    if args.is_some_and(|(start, end)| end.wrapping_sub(start) > EXEC_ARGS as u64) {
+        emit_args(entry, tgid, args);
+    }
     let comm = task.comm();
-    let (uid, cgroup) = (task.uid(), current_cgroup());
-    emit_tail::<SchedExec, [u64; EXEC_WORDS]>(|header, record, tail| {
-        for i in 0..EXEC_WORDS {
-            // SAFETY: room that was reserved. Volatile, or the compiler makes a memset of it, which there
-            // is not.
-            unsafe { write_volatile(addr_of_mut!((*tail)[i]), 0) };
+    let (uid, cgroup) = (task.uid(), task.cgroup());
+    // Before the record: user space answers it by SIGCONT, which must not come first.
+    let held = flags & HOLD_AT_EXEC != 0 && send_to_current(SIGSTOP);
+    let submitted = emit_tail::<SchedExec, [u64; EXEC_WORDS]>(|header, record, tail| {
+        zero(tail.cast(), EXEC_WORDS);
+        let tail = tail.cast::<u8>();
+        let names = file::path_of::<EXEC_STEPS, { NAME_ROOM as u64 }>(file, record.cast(), tail);
+        if names == NAMES_CUT {
+            // Whoever finds the one that is reserved already finds this one, too.
+            exec_names(entry, tgid, file);
         }
-        // SAFETY: the first bytes of that room.
-        unsafe { read_filename(filename, tail.cast()) };
-        // SAFETY: the bytes behind them.
-        let args_len = unsafe { read_args(task, tail.cast::<u8>().add(EXEC_FILE)) };
+        // SAFETY: the bytes behind the names.
+        let args_len = unsafe { read_args::<{ EXEC_ARGS as u32 }>(args, tail.add(EXEC_NAMES)) };
         // SAFETY: room that was reserved.
         unsafe {
             record.write(SchedExec {
@@ -134,40 +145,89 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
                 old_tid,
                 uid,
                 args_len,
+                held: u32::from(held),
+                parent,
                 cgroup,
                 start,
-                file,
+                names,
+                reserved: 0,
                 entry,
                 comm,
             });
         }
     });
+    if held && !submitted {
+        // Nobody would know that it waits.
+        send_to_current(SIGCONT);
+    }
     0
 }
 
-/// Copies the file that execve was told, which is at `filename` in the kernel.
-///
-/// # Safety
-/// There must be room for [`EXEC_FILE`] bytes at `to`.
+/// Most names and mounts on the way of a path that is short, and of the longest: few paths have a name in each other byte.
+const EXEC_STEPS: usize = 32;
+const LONG_STEPS: usize = 512;
+
+/// The names of a path that is long. A function of its own for the verifier, as file::file_number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn exec_names(entry: u64, tgid: u32, file: u64) -> u64 {
+    let submitted = emit_tail::<ExecNames, [u64; LONG_NAMES_WORDS]>(|header, record, tail| {
+        zero(tail.cast(), LONG_NAMES_WORDS);
+        let names = file::path_of::<LONG_STEPS, { (LONG_NAMES - NAME_ROOM) as u64 }>(
+            file,
+            record.cast(),
+            tail.cast(),
+        );
+        // SAFETY: room that was reserved.
+        unsafe { record.write(ExecNames { header, entry, tgid, names }) };
+    });
+    u64::from(submitted)
+}
+
+/// Arguments that are many.
 #[inline(always)]
-unsafe fn read_filename(filename: u64, to: *mut u8) {
-    let filename = core::ptr::with_exposed_provenance(filename as usize);
-    // SAFETY: the helper checks the address; the caller vouches for the room. Without a file there are zeros.
-    unsafe { generated::bpf_probe_read_kernel_str(to.cast(), EXEC_FILE as u32, filename) };
+fn emit_args(entry: u64, tgid: u32, args: Option<(u64, u64)>) {
+    emit_tail::<ExecArgs, [u64; LONG_ARGS_WORDS]>(|header, record, tail| {
+        zero(tail.cast(), LONG_ARGS_WORDS);
+        // SAFETY: there is so much room.
+        let args_len = unsafe { read_args::<{ LONG_ARGS as u32 }>(args, tail.cast()) };
+        // SAFETY: room that was reserved.
+        unsafe { record.write(ExecArgs { header, entry, tgid, args_len }) };
+    });
+}
+
+/// Zeroes so many words of room that was reserved.
+#[inline(always)]
+fn zero(words: *mut u64, count: usize) {
+    for i in 0..count {
+        // SAFETY: the caller's room has so many. Volatile, or the compiler makes a memset of it, which there is not.
+        unsafe { write_volatile(words.add(i), 0) };
+    }
+}
+
+// include/uapi/asm-generic/signal.h
+const SIGCONT: u32 = 18;
+const SIGSTOP: u32 = 19;
+
+/// Sends a signal to the current process, which acts on it before it returns to user space; false if it is not sent.
+#[inline(always)]
+fn send_to_current(signal: u32) -> bool {
+    // SAFETY: takes a number.
+    unsafe { generated::bpf_send_signal(signal) == 0 }
 }
 
 /// Copies the arguments of a process, and returns how long they are; 0 if they cannot be read.
 ///
 /// # Safety
-/// There must be room for [`EXEC_ARGS`] bytes at `to`.
+/// There must be room for `MOST` bytes at `to`.
 #[inline(always)]
-unsafe fn read_args(task: Task, to: *mut u8) -> u32 {
-    let Some((start, end)) = task.args() else { return 0 };
+unsafe fn read_args<const MOST: u32>(args: Option<(u64, u64)>, to: *mut u8) -> u32 {
+    let Some((start, end)) = args else { return 0 };
     let len = end.wrapping_sub(start);
     if len == 0 || len > u64::from(u32::MAX) {
         return 0;
     }
-    let kept = if len > EXEC_ARGS as u64 { EXEC_ARGS as u64 } else { len } as u32;
+    let kept = if len > u64::from(MOST) { MOST } else { len as u32 };
     // SAFETY: the helper checks the address; the caller vouches for the room.
     let result = unsafe {
         generated::bpf_probe_read_user(
@@ -223,9 +283,56 @@ pub fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
-/// Control group (version 2) of the current thread.
+/// trace_cgroup_mkdir(struct cgroup *cgrp, const char *path)
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    // Of interest only where processes begin that are to be judged.
+    if globals::cgroups_known() == 0 || maps::settings().exec_flags == 0 {
+        return 0;
+    }
+    let (cgroup, path) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    emit_tail::<CgroupMade, [u64; CGROUP_WORDS]>(|header, record, tail| {
+        let path_len = read_path(path, tail.cast());
+        let (cgroup, hierarchy) = (cgroup_id(cgroup), hierarchy(cgroup));
+        // SAFETY: room that was reserved.
+        unsafe { record.write(CgroupMade { header, cgroup, hierarchy, path_len }) };
+    });
+    0
+}
+
+/// trace_cgroup_attach_task(struct cgroup *dst_cgrp, const char *path, struct task_struct *task, bool threadgroup)
+#[btf_tracepoint(function = "cgroup_attach_task")]
+pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::new(ctx.arg::<*const c_void>(2));
+    let (tgid, moved_tid) = (task.tgid(), task.tid());
+    let is_wanted = maps::settings().exec_flags != 0 || traced(tgid).is_some();
+    if globals::cgroups_known() == 0 || !is_wanted {
+        return 0;
+    }
+    let (cgroup, path) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    emit_tail::<CgroupMoved, [u64; CGROUP_WORDS]>(|header, record, tail| {
+        let path_len = read_path(path, tail.cast());
+        let (cgroup, hierarchy) = (cgroup_id(cgroup), hierarchy(cgroup));
+        // SAFETY: room that was reserved.
+        unsafe {
+            record.write(CgroupMoved { header, cgroup, hierarchy, path_len, moved_tid, tgid });
+        }
+    });
+    0
+}
+
+/// Number of the hierarchy of a struct cgroup.
 #[inline(always)]
-fn current_cgroup() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { generated::bpf_get_current_cgroup_id() }
+fn hierarchy(cgroup: u64) -> u32 {
+    zeroed(zeroed(cgroup, globals::cgroup_root()), globals::root_hierarchy())
+}
+
+/// Copies the path of a control group to room for [`CGROUP_PATH`] bytes; returns how long it is with its zero.
+#[inline(always)]
+fn read_path(path: u64, to: *mut u8) -> u32 {
+    zero(to.cast(), CGROUP_WORDS);
+    let path = core::ptr::with_exposed_provenance(path as usize);
+    // SAFETY: the helper checks the address, and there is so much room.
+    let len = unsafe { generated::bpf_probe_read_kernel_str(to.cast(), CGROUP_PATH as u32, path) };
+    if len < 0 { 0 } else { len as u32 }
 }

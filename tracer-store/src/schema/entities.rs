@@ -60,14 +60,17 @@ entities! {
         build_id: Option<Arc<str>>;
         /// Name of its first thread (`comm`), the last that was seen.
         comm: Option<Arc<str>>;
-        /// Its command line, arguments separated by spaces.
+        /// Its command line, arguments separated by spaces; of one of more than 8192 bytes the beginning.
         cmdline: Option<Arc<str>>;
+        /// Length of all of its arguments, if `cmdline` has only their beginning; else NULL.
+        cmdline_bytes: Option<i64>, unit "bytes";
         /// Whose it is: its saved user id, but 0 if its real or its effective one is 0, so that what can become root again is
         /// root's. As of its creation, its last exec, or when it was found running. NULL if not known.
         uid: Option<i64>;
         /// Since when; NULL if since its start, or since it is recorded. What began before is not shown to that user.
         uid_since: Option<i64>, unit "ns";
-        /// Path of its control group (version 2).
+        /// Path of its control group, as it was told last: that of version 2, or the deepest one of version 1 where it is in
+        /// the root of that. NULL if not known.
         cgroup: Option<Arc<str>>;
         /// The language runtime that was recognised: `go`, or NULL.
         runtime: Option<Arc<str>>;

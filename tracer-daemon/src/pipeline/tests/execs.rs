@@ -24,9 +24,12 @@ fn exec(ts: u64, old_tid: u32) -> SchedExec {
         old_tid,
         uid: 0,
         args_len: 0,
+        held: 0,
+        parent: 0,
         cgroup: 0,
         start: 0,
-        file: 0,
+        names: 0,
+        reserved: 0,
         entry: 0,
         comm: [0; 16],
     }
@@ -49,6 +52,7 @@ impl Bench {
         let mut bench = Self::with_thread();
         if watch {
             bench.pipeline.watch_beginnings();
+            bench.pipeline.adopt_unknown();
         }
         bench.push(forked(1_100, PID, OTHER));
         bench.push(on_cpu(2, switch(1_200, 1, 1, OTHER, 0)));
@@ -180,6 +184,7 @@ fn who_was_not_heard_to_end_is_gone_when_the_program_is() {
 fn a_process_that_is_traced_since_it_replaced_its_program_has_one_thread() {
     let mut bench = Bench::with_thread();
     bench.pipeline.watch_beginnings();
+    bench.pipeline.adopt_unknown();
     let (pid, second) = (500, 501);
     bench.pipeline.refuse(pid);
     for (ts, next_tid) in [(1_100, pid), (1_200, second)] {

@@ -71,9 +71,12 @@ fn exec(ts: u64, pid: u32) -> SchedExec {
         old_tid: pid,
         uid: 0,
         args_len: 0,
+        held: 0,
+        parent: 0,
         cgroup: 0,
         start: ts,
-        file: 0,
+        names: 0,
+        reserved: 0,
         entry: 0,
         comm: [0; 16],
     }
@@ -83,6 +86,7 @@ fn exec(ts: u64, pid: u32) -> SchedExec {
 fn watching() -> Bench {
     let mut pipeline = Pipeline::new(START, FirstIds::default());
     pipeline.watch_beginnings();
+    pipeline.adopt_unknown();
     pipeline.add_process(&facts(PARENT), None);
     Bench { pipeline, rows: Batch::default(), strings: Vec::new() }
 }

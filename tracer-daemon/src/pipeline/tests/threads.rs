@@ -315,9 +315,12 @@ fn exec(ts: u64, old_tid: u32) -> SchedExec {
         old_tid,
         uid: 0,
         args_len: 0,
+        held: 0,
+        parent: 0,
         cgroup: 0,
         start: 0,
-        file: 0,
+        names: 0,
+        reserved: 0,
         entry: 0,
         comm: *b"program\0\0\0\0\0\0\0\0\0",
     }
@@ -394,6 +397,7 @@ fn there_is_never_a_gap() {
         let mut bench = Bench::new();
         // So that it goes on when all threads have ended.
         bench.pipeline.watch_beginnings();
+        bench.pipeline.adopt_unknown();
         bench.pipeline.add_thread(
             PID,
             PID,

@@ -1,7 +1,5 @@
 //! What is told outside of the order of events: what comes ahead of those that name it, and what does not come.
 
-use std::sync::Arc;
-
 use tracer_common::{
     EventKind,
     events::{GoStack, GoText, SysFile, SysText},
@@ -46,11 +44,6 @@ impl Tracker {
     /// What a file descriptor refers to, ahead of the events that name it.
     pub fn file(&mut self, head: &SysFile, tail: &[u8]) {
         self.syscalls.file(head, tail);
-    }
-
-    /// The file with this number, if it was described.
-    pub fn file_of(&self, number: u64) -> Option<Arc<str>> {
-        self.syscalls.file_of(number)
     }
 
     /// A text among the arguments of a call, ahead of its event.

@@ -134,7 +134,8 @@ impl Entities {
         let Some(row) = self.processes.get_mut(&upid) else { return };
         row.exe = text(&facts.exe);
         row.build_id = facts.build_id.as_deref().and_then(text);
-        row.cmdline = text(&facts.cmdline);
+        row.cmdline = text(&facts.cmdline.text);
+        row.cmdline_bytes = facts.cmdline.cut_from.and_then(|bytes| i64::try_from(bytes).ok());
         row.cgroup = text(&facts.cgroup);
         row.runtime = facts.go_version.as_ref().map(|_| Arc::from("go"));
         row.runtime_version = facts.go_version.as_deref().and_then(text);
@@ -150,6 +151,16 @@ impl Entities {
     pub fn runtime_traced(&mut self, upid: i64, since: u64) {
         if let Some(row) = self.processes.get_mut(&upid) {
             row.runtime_since = Some(since.cast_signed());
+            self.changed_processes.insert(upid);
+        }
+    }
+
+    /// A process got into another control group.
+    pub fn moved(&mut self, pid: u32, cgroup: &str) {
+        if let Some(upid) = self.traced(pid)
+            && let Some(row) = self.processes.get_mut(&upid)
+        {
+            row.cgroup = (!cgroup.is_empty()).then(|| Arc::from(cgroup));
             self.changed_processes.insert(upid);
         }
     }
@@ -360,12 +371,26 @@ impl Entities {
             return Vec::new();
         };
         self.is_of_user(upid, event.uid, event.header.ts);
+        self.is_child_of(upid, event.parent);
         let Some(alive) = self.alive.get_mut(&upid) else { return Vec::new() };
         let unheard: Vec<u32> = alive.tids.extract_if(|&tid| tid != pid).collect();
         alive.here.retain(|tid| !unheard.contains(tid));
         alive.tids.insert(pid);
         alive.here.insert(pid);
         unheard
+    }
+
+    /// A process whose creation was not told was created by the one that has this pid, unless that is 0.
+    fn is_child_of(&mut self, upid: i64, parent: u32) {
+        let is_known = self.processes.get(&upid).is_none_or(|row| row.parent_upid.is_some());
+        if parent == 0 || is_known {
+            return;
+        }
+        let parent = self.process(parent);
+        if let Some(row) = self.processes.get_mut(&upid) {
+            row.parent_upid = Some(parent);
+            self.changed_processes.insert(upid);
+        }
     }
 
     /// Two threads of a process have got each other's tid: one of them, which was `tid`, is the first one from now on.

@@ -16,6 +16,11 @@ impl Tracker {
         self.decided.insert((pid, ts), facts);
     }
 
+    /// See [`crate::pipeline::Pipeline::moved`].
+    pub fn moved(&mut self, pid: u32, ts: u64, cgroup: &str) {
+        self.moved.insert((pid, ts), cgroup.to_owned());
+    }
+
     /// See [`crate::pipeline::Pipeline::record_syscalls`].
     pub fn record_syscalls(&mut self, pid: u32) {
         self.entities.record_syscalls(pid);

@@ -69,6 +69,8 @@ pub enum Notice {
     Exec {
         /// Process id.
         pid: u32,
+        /// Whether it is stopped until it gets SIGCONT.
+        held: bool,
     },
     /// A traced process has ended.
     Ended {
@@ -169,6 +171,8 @@ pub struct Tracker {
     notices: Vec<Notice>,
     /// What was decided of processes that begin, by pid and time of the event that tells of it.
     decided: FxHashMap<(u32, u64), Option<ProcessFacts>>,
+    /// Control groups that processes got into, likewise.
+    moved: FxHashMap<(u32, u64), String>,
     /// Whether to trace a process of which events come although its beginning was not heard of.
     adopts: bool,
     /// Processes that are not traced although events of them may come.
@@ -196,6 +200,7 @@ impl Tracker {
             doubts: Doubts::default(),
             notices: Vec::new(),
             decided: FxHashMap::default(),
+            moved: FxHashMap::default(),
             adopts: false,
             refused: FxHashSet::default(),
             children: 0,
@@ -263,6 +268,12 @@ impl Tracker {
             Event::SchedExec(e) => self.begins(e.tgid, e.header.ts, false, losses),
             Event::SchedExit(e) => self.is_of_interest(e.tgid),
             Event::ThreadName(e) => self.is_of_interest(e.tgid),
+            Event::CgroupMoved(e) => {
+                if let Some(cgroup) = self.moved.remove(&(e.tgid, e.header.ts)) {
+                    self.entities.moved(e.tgid, &cgroup);
+                }
+                false
+            }
             Event::SysEnter(e) => self.is_call_of_interest(e.tgid),
             Event::SysExit(e) => self.is_call_of_interest(e.tgid),
             Event::SysExitArgs(e) => self.is_call_of_interest(e.tgid),
@@ -332,7 +343,7 @@ impl Tracker {
                 exec::replaced(e, threads, syscalls, &mut cx);
                 let upid = cx.entities.process(e.tgid);
                 program_ended(upid, header.ts, (goroutines, procs, runtime, user), &mut cx);
-                notices.push(Notice::Exec { pid: e.tgid });
+                notices.push(Notice::Exec { pid: e.tgid, held: e.held != 0 });
             }
             Event::SchedExit(e) => {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
@@ -347,7 +358,14 @@ impl Tracker {
                 }
             }
             // Dealt with when it came, because it is ahead of the events that name it.
-            Event::GoStack(_) | Event::GoText(_) | Event::SchedFork(_) | Event::SysFile(_) => {}
+            Event::GoStack(_)
+            | Event::GoText(_)
+            | Event::SchedFork(_)
+            | Event::SysFile(_)
+            | Event::ExecNames(_)
+            | Event::ExecArgs(_)
+            | Event::CgroupMade(_)
+            | Event::CgroupMoved(_) => {}
             Event::SysText(e) => syscalls.text_of_next(e),
             Event::SysFd(e) => syscalls.fd_of_next(e, &mut cx),
             Event::ThreadName(e) => cx.entities.renamed(e.tgid, e.named_tid, &e.comm),
@@ -402,6 +420,7 @@ impl Tracker {
     pub fn held(&self) -> Vec<(&'static str, usize)> {
         let mut held = vec![
             ("decided", self.decided.len()),
+            ("moved", self.moved.len()),
             ("refused", self.refused.len()),
             ("on_thread", self.on_thread.len()),
         ];
@@ -438,6 +457,7 @@ impl Tracker {
         let ended = threads.advanced(until, &mut cx);
         // Its event came too late.
         self.decided.retain(|(_, ts), _| *ts >= until);
+        self.moved.retain(|(_, ts), _| *ts >= until);
         notices.extend(ended.into_iter().map(|pid| Notice::Ended { pid, ts: until }));
         existing.settle(until, goroutines, procs, &mut cx);
         self.syscalls.advanced(until);

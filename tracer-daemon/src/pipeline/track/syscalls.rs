@@ -70,11 +70,6 @@ struct Outside {
 }
 
 impl Syscalls {
-    /// How the file with this number is shown, if it was described.
-    pub fn file_of(&self, number: u64) -> Option<Arc<str>> {
-        self.files.find(number).ok().flatten()
-    }
-
     /// A file is described, ahead of the events that name it.
     pub fn file(&mut self, head: &SysFile, tail: &[u8]) {
         self.files.told(head, tail);

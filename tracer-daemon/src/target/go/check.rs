@@ -4,7 +4,7 @@
 
 use std::{cell::OnceCell, ops::Range, thread, time::Duration};
 
-use procfs::process::{MMPermissions, Process};
+use procfs::process::{MMPermissions, MemoryMaps};
 use rustc_hash::FxHashSet;
 use thiserror::Error;
 use tracer_common::goroutine_status::{
@@ -14,7 +14,7 @@ use tracer_common::goroutine_status::{
 use super::{GoRuntime, layout::ABSENT};
 use crate::target::{
     memory::{Memory, MemoryError, word},
-    process::shown_by,
+    process::{read, shown_by},
 };
 
 /// How often a goroutine or P that looks wrong is looked at again.
@@ -254,9 +254,8 @@ impl Check<'_> {
 
     fn mapped_code(&self) -> &[Range<u64>] {
         self.code.get_or_init(|| {
-            let shown_by = i32::try_from(shown_by(self.pid)).ok();
-            let process = shown_by.and_then(|pid| Process::new(pid).ok());
-            let maps = process.and_then(|process| process.maps().ok()).into_iter().flatten();
+            let maps: Option<MemoryMaps> = read(shown_by(self.pid), "maps").ok();
+            let maps = maps.into_iter().flatten();
             let code = maps.filter(|map| map.perms.contains(MMPermissions::EXECUTE));
             code.map(|map| map.address.0..map.address.1).collect()
         })

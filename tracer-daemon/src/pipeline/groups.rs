@@ -1,0 +1,99 @@
+//! Control groups by their ids, as the kernel tells of them and as they were found.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use tracer_common::events::CGROUP_PATH;
+
+/// Number of the hierarchy of version 2.
+pub const UNIFIED: u32 = 0;
+/// More than these are not kept: most of them are gone by then, and the others are found again.
+const MOST: usize = 16_384;
+
+/// Paths of the control groups of version 2, by the inode numbers of their folders, which are not used twice.
+#[derive(Default)]
+pub struct Groups {
+    paths: FxHashMap<u64, Arc<str>>,
+    /// Events name one that is not known.
+    wanted: bool,
+    ignored: bool,
+}
+
+impl Groups {
+    /// One is known by this path, which came with `len` bytes, its zero included, and zeros behind.
+    pub fn told(&mut self, id: u64, hierarchy: u32, path: &[u8], len: u32) {
+        let len = len as usize;
+        // Cut, or not readable.
+        if hierarchy != UNIFIED || len <= 1 || len >= CGROUP_PATH {
+            return;
+        }
+        if let Some(path) = path.get(..len - 1) {
+            self.add(id, &String::from_utf8_lossy(path));
+        }
+    }
+
+    /// From now on none is known.
+    pub fn ignore(&mut self) {
+        *self = Self { ignored: true, ..Self::default() };
+    }
+
+    /// All that there are now.
+    pub fn found(&mut self, all: Vec<(u64, String)>) {
+        self.wanted = false;
+        for (id, path) in all {
+            self.add(id, &path);
+        }
+    }
+
+    fn add(&mut self, id: u64, path: &str) {
+        if self.paths.len() >= MOST {
+            self.paths.clear();
+            self.wanted = true;
+        }
+        if !self.ignored {
+            self.paths.insert(id, path.into());
+        }
+    }
+
+    /// An event names one.
+    pub fn named(&mut self, id: u64) {
+        self.wanted |= id != 0 && !self.ignored && !self.paths.contains_key(&id);
+    }
+
+    /// Whether some that were named are not known.
+    pub fn are_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// The path of one; none if it is not known.
+    pub fn path(&self, id: u64) -> Option<Arc<str>> {
+        self.paths.get(&id).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_that_were_told_whole() {
+        let mut groups = Groups::default();
+        groups.told(7, UNIFIED, b"/a/b\0\0\0", 5);
+        groups.told(8, 3, b"/v1\0", 4);
+        groups.told(9, UNIFIED, &[b'x'; CGROUP_PATH], CGROUP_PATH as u32);
+        groups.told(10, UNIFIED, b"", 0);
+        groups.told(11, UNIFIED, b"/\xff\0", 3);
+        assert_eq!(groups.path(7).as_deref(), Some("/a/b"));
+        assert_eq!(groups.path(11).as_deref(), Some("/\u{fffd}"));
+        assert!([8, 9, 10].iter().all(|&id| groups.path(id).is_none()));
+        assert!(!groups.are_wanted());
+        groups.named(0);
+        groups.named(7);
+        assert!(!groups.are_wanted());
+        groups.named(9);
+        assert!(groups.are_wanted());
+        groups.found(vec![(9, "/long".to_owned())]);
+        assert!(!groups.are_wanted());
+        assert_eq!(groups.path(9).as_deref(), Some("/long"));
+    }
+}
