@@ -1,4 +1,4 @@
-//! Views over thread_state: waits with all that is known of them, and migrations.
+//! Views: waits of threads with all that is known of them, migrations, and where stacks leave the runtime.
 
 use super::{ColumnDef, ColumnKind, TableDef, TableKind, column};
 
@@ -13,7 +13,7 @@ const fn view(
 use ColumnKind::{OptInt, OptText, Text};
 
 /// The views.
-pub(crate) static VIEWS: [TableDef; 2] = [
+pub(crate) static VIEWS: [TableDef; 3] = [
     view(
         "thread_wait",
         &[
@@ -47,6 +47,21 @@ pub(crate) static VIEWS: [TableDef; 2] = [
         ],
         "Waits of threads (`sleeping` and `uninterruptible`), each with its system call and with who ended it. \
          Restrict `ts` if the recording is long.",
+    ),
+    view(
+        "stack_user",
+        &[
+            column("stack_id", ColumnKind::Int, None, "Number of the stack."),
+            column("depth", ColumnKind::Int, None, "Depth of the frame, 0 being the innermost."),
+            column("frame_id", ColumnKind::Int, None, "The frame, see `frame`."),
+            column("func", OptText, None, "As in `frame`."),
+            column("file", OptText, None, "As in `frame`."),
+            column("line", OptInt, None, "As in `frame`."),
+        ],
+        "Of each stack the innermost frame that belongs neither to Go's runtime nor to what waits in its name (packages \
+         `runtime`, `runtime/...`, `internal/...`, `sync`, `sync/...`, `syscall`, and `time.Sleep`); the innermost one of \
+         stacks that have no other. What the program calls of the standard library beside those (`net`, `os`) counts \
+         as its own.",
     ),
     view(
         "migration",
@@ -84,4 +99,12 @@ CREATE VIEW migration(ts, utid, from_cpu, to_cpu) AS
 SELECT ts, utid, before, cpu FROM
     (SELECT ts, utid, cpu, lag(cpu) OVER (PARTITION BY utid ORDER BY ts) AS before
      FROM thread_state WHERE state = 'running')
-  WHERE before != cpu;";
+  WHERE before != cpu;
+CREATE VIEW stack_user(stack_id, depth, frame_id, func, file, line) AS
+SELECT s.stack_id, s.depth, s.frame_id, f.func, f.file, f.line FROM
+    (SELECT stack_id, coalesce(min(CASE WHEN NOT (func GLOB 'runtime.*' OR func GLOB 'runtime/*' OR func GLOB 'internal/*'
+         OR func GLOB 'sync.*' OR func GLOB 'sync/*' OR func GLOB 'syscall.*' OR func = 'time.Sleep') THEN depth END),
+         min(depth)) AS depth
+     FROM stack JOIN frame USING (frame_id) GROUP BY stack_id) top
+  JOIN stack s ON s.stack_id = top.stack_id AND s.depth = top.depth
+  JOIN frame f ON f.frame_id = s.frame_id;";
