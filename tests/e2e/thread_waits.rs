@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tracer_tests::{
     cc,
-    harness::{Database, Process, field},
+    harness::{Database, Process, field, wait_until},
     lifetimes,
 };
 
@@ -188,32 +188,41 @@ fn a_hog_takes_the_cpu() -> Result<()> {
 struct Quota(PathBuf);
 
 impl Quota {
-    /// A fifth of a CPU.
-    fn new() -> Result<Self> {
-        let name = format!("tracerd-test-{}", std::process::id());
+    /// So much CPU time in each period (us).
+    fn new(quota: u32, period: u32) -> Result<Self> {
+        let name = format!("tracerd-test-{}-{quota}", std::process::id());
         let v1 = Path::new("/sys/fs/cgroup/cpu");
         let root = if v1.is_dir() { v1 } else { Path::new("/sys/fs/cgroup") };
         let group = Self(root.join(name));
         fs::create_dir(&group.0)?;
         if v1.is_dir() {
-            fs::write(group.0.join("cpu.cfs_quota_us"), "20000")?;
+            fs::write(group.0.join("cpu.cfs_period_us"), period.to_string())?;
+            fs::write(group.0.join("cpu.cfs_quota_us"), quota.to_string())?;
         } else {
             // Fails if it is on already.
             let _ = fs::write(root.join("cgroup.subtree_control"), "+cpu");
-            fs::write(group.0.join("cpu.max"), "20000 100000")?;
+            fs::write(group.0.join("cpu.max"), format!("{quota} {period}"))?;
         }
         Ok(group)
     }
 
     /// How long its threads were kept from running, in ns.
     fn throttled(&self) -> Result<i64> {
-        let stat = fs::read_to_string(self.0.join("cpu.stat"))?;
-        let value = |key: &str| {
-            let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
-            lines.find(|(name, _)| *name == key).and_then(|(_, value)| value.parse::<i64>().ok())
-        };
-        let usec = || value("throttled_usec").map(|usec| usec * 1_000);
-        value("throttled_time").or_else(usec).context("no time in cpu.stat")
+        let usec = || self.stat("throttled_usec").map(|usec| usec * 1_000);
+        self.stat("throttled_time").or_else(usec).context("no time in cpu.stat")
+    }
+
+    /// A line of cpu.stat.
+    fn stat(&self, key: &str) -> Option<i64> {
+        let stat = fs::read_to_string(self.0.join("cpu.stat")).ok()?;
+        let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
+        lines.find(|(name, _)| *name == key).and_then(|(_, value)| value.parse().ok())
+    }
+
+    /// A command that runs another one in the group.
+    fn command(&self, program: &Path, args: &str) -> String {
+        let (group, program) = (self.0.display(), program.display());
+        format!("echo $$ > {group}/cgroup.procs; exec {program} {args}")
     }
 }
 
@@ -226,13 +235,8 @@ impl Drop for Quota {
 
 #[test]
 fn a_quota_is_used_up() -> Result<()> {
-    let quota = Quota::new()?;
-    let program = cc::build("waits")?;
-    let script = format!(
-        "echo $$ > {}/cgroup.procs; exec {} spin 1000",
-        quota.0.display(),
-        program.display()
-    );
+    let quota = Quota::new(20_000, 100_000)?;
+    let script = quota.command(&cc::build("waits")?, "spin 1000");
     let database = Database::new()?;
     database.record(&[], &["sh", "-c", &script], LIMIT)?.ok()?;
     lifetimes::check(&database)?;
@@ -245,5 +249,33 @@ fn a_quota_is_used_up() -> Result<()> {
         (recorded - expected).abs() < expected / 5,
         "{recorded} ns, and {expected} by cpu.stat"
     );
+    Ok(())
+}
+
+/// Nothing happens to it before it may run again.
+#[test]
+fn a_quota_is_used_up_at_attach() -> Result<()> {
+    let quota = Quota::new(10_000, 1_000_000)?;
+    let script = quota.command(&cc::build("waits")?, "spin 60000");
+    let process = Process::start(Command::new("sh").args(["-c", &script]))?;
+    let times = || quota.stat("nr_throttled").unwrap_or_default();
+    wait_until("the quota is used up", LIMIT, || times() > 1)?;
+    let before = times();
+    wait_until("the quota is used up again", LIMIT, || times() > before)?;
+    let database = Database::new()?;
+    database.attach(process.pid(), &["--duration", "3s"])?.wait(LIMIT)?.ok()?;
+    drop(process);
+    lifetimes::check(&database)?;
+    let share = "select 100 * sum(iif(reason = 'throttled', length, 0)) / sum(length) as n from (
+         select reason, coalesce(dur, (select max(ts) from thread_state) - ts) as length
+         from thread_state join thread using (utid) join process using (upid)
+         where comm = 'waits')";
+    let share = database.number(share)?;
+    ensure!(share >= 80, "{share} %");
+    let first = database.value(
+        "select reason from thread_state join thread using (utid) where tid = (select pid from
+         process where comm = 'waits') order by ts limit 1",
+    )?;
+    assert_eq!(first, "throttled");
     Ok(())
 }

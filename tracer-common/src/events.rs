@@ -73,6 +73,13 @@ events! {
         /// Name of the new thread.
         child_comm: [u8; COMM_LEN], "text, zero padded";
     }
+    /// A traced thread was found that may not run until its control group gets CPU time again; the header has the thread that looked.
+    SchedThrottled = 50, "sched_throttled" => "thread_state" {
+        /// The thread.
+        throttled_tid: u32, "tid";
+        /// Its process.
+        tgid: u32, "pid";
+    }
     /// A process replaced its program (execve succeeded). After it: the names of the program's path, the innermost first, each with a zero at its end, in [`EXEC_NAMES`] bytes, and the first [`EXEC_ARGS`] bytes of the arguments, each with its terminating zero; zeros to the end of both.
     SchedExec = 4, "sched_exec" => "process" tail [u64; EXEC_WORDS] {
         /// The process.

@@ -375,7 +375,9 @@ mod tests {
         let known = programs::TRACEPOINTS.iter().chain(programs::INTERRUPTS);
         let known = known.chain(programs::CONTROL_GROUPS);
         let known = known.chain(programs::MORE_INTERRUPTS.as_flattened()).copied();
+        let known = known.chain([programs::THROTTLED_THREADS]);
         let mut known: Vec<_> = known.chain(GoProbe::programs()).collect();
+        probes.tell_throttled().expect("goes through all threads");
         let mut in_object: Vec<_> = probes.ebpf.programs().map(|(name, _)| name).collect();
         known.sort_unstable();
         in_object.sort_unstable();

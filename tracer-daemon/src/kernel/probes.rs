@@ -1,11 +1,11 @@
 //! The kernel programs, and where they are attached.
 
-use std::{num::NonZeroU32, path::Path, time::Duration};
+use std::{io, num::NonZeroU32, path::Path, time::Duration};
 
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, Program, ProgramError, UProbe,
+        BtfTracePoint, Iter, Program, ProgramError, UProbe,
         tp_btf::BtfTracePointLink,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
@@ -114,6 +114,8 @@ impl Probes {
         for &name in interrupts.iter().chain(programs::TRACEPOINTS).chain(&control_groups) {
             load_tracepoint(&mut ebpf, btf, name)?;
         }
+        let iterator: &mut Iter = program(&mut ebpf, programs::THROTTLED_THREADS)?;
+        iterator.load("task", btf).map_err(|e| refused(programs::THROTTLED_THREADS, &e))?;
         if interrupts.is_empty() {
             warn!("this kernel has no interrupt tracepoints: wakers are not recorded");
         }
@@ -133,6 +135,23 @@ impl Probes {
             let id = program.attach().map_err(failed)?;
             self.tracepoints.push(program.take_link(id).map_err(failed)?);
         }
+        Ok(())
+    }
+
+    /// Has an event submitted of each traced thread that its control group keeps from running now: nothing else tells of
+    /// it before the thread runs again.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn tell_throttled(&mut self) -> Result<(), KernelError> {
+        const NAME: &str = programs::THROTTLED_THREADS;
+        let iterator: &mut Iter = program(&mut self.ebpf, NAME)?;
+        let failed = |e: ProgramError| attach_error(NAME, &e);
+        let id = iterator.attach().map_err(failed)?;
+        let link = iterator.take_link(id).map_err(failed)?;
+        let mut threads = link.into_file().map_err(|e| attach_error(NAME, &e))?;
+        // The program prints nothing: one read goes through all threads.
+        io::copy(&mut threads, &mut io::sink()).map_err(|e| attach_error(NAME, &e))?;
         Ok(())
     }
 

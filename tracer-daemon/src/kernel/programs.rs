@@ -18,6 +18,9 @@ pub const TRACEPOINTS: &[&str] = &[
 /// Tracepoints of control groups, which a kernel may be built without.
 pub const CONTROL_GROUPS: &[&str] = &["cgroup_mkdir", "cgroup_attach_task"];
 
+/// The program that user space lets the kernel call for each thread that there is.
+pub const THROTTLED_THREADS: &str = "throttled_threads";
+
 /// Tracepoints that tell interrupts from threads: without them wakers are not recorded. In this order: a CPU whose
 /// interrupt is seen to begin and not to end would be taken to be in it until the next one.
 pub const INTERRUPTS: &[&str] = &[

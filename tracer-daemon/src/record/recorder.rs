@@ -211,6 +211,10 @@ impl Recorder {
             }
         }
         kick::every_cpu();
+        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = probes.tell_throttled() {
+            tracing::warn!("threads that are throttled now are shown as runnable: {error}");
+        }
         Ok(())
     }
 

@@ -140,6 +140,7 @@ impl Daemon {
         let since = clock::monotonic();
         daemon.engine.kernel.set(before_judged(&daemon.rules))?;
         daemon.learn_running(Some(since));
+        daemon.prober.tell_throttled();
         kick::every_cpu();
         Ok(daemon)
     }

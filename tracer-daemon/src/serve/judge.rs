@@ -100,6 +100,9 @@ impl Daemon {
                 }
             }
             self.look_into((pid, process.since), options);
+            if since.is_none() {
+                self.prober.tell_throttled();
+            }
         } else {
             self.engine.pipeline.refuse(pid);
         }

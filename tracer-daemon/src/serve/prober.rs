@@ -62,6 +62,8 @@ enum Request {
     Look(Life, Level),
     /// A thread of a process was stopped by ptrace: a debugger may have come.
     Stopped(u32),
+    /// Tell of the threads that may not run.
+    Throttled,
     /// A process does not run its program any more, or is not traced at a level with probes.
     Release(Life),
     /// Take everything away.
@@ -153,6 +155,11 @@ impl Prober {
     pub fn look(&self, life: Life, level: Level) {
         // It ends only after this was dropped.
         let _ = self.requests.send(Request::Look(life, level));
+    }
+
+    /// Has the kernel tell of the traced threads that it has listed and that may not run now.
+    pub fn tell_throttled(&self) {
+        let _ = self.requests.send(Request::Throttled);
     }
 
     /// A process that was looked at does not need its probes any more.
@@ -347,6 +354,11 @@ impl Work {
                 _ if self.stopping.load(Ordering::Relaxed) => break,
                 Ok(Request::Look(life, level)) => self.look(life, level, Tried::Young(0)),
                 Ok(Request::Release(life)) => self.release(life),
+                Ok(Request::Throttled) => {
+                    if let Err(error) = lock(&self.probes).tell_throttled() {
+                        warn!("threads that are throttled now are shown as runnable: {error}");
+                    }
+                }
                 Ok(Request::Stopped(pid)) => self.stopped(pid),
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}

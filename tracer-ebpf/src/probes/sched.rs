@@ -12,7 +12,8 @@ use tracer_common::{
     events::{
         CONTEXT_UNKNOWN, LOST_KERNEL_STACK, NO_CALL, NO_DELAY, NO_KERNEL_STACK, SWITCH_COMPAT,
         SWITCH_FAULT, SWITCH_FAULT_KNOWN, SWITCH_FROM_TRACED, SWITCH_IO, SWITCH_IO_KNOWN,
-        SWITCH_PREEMPT, SWITCH_THROTTLED, SWITCH_TO_TRACED, SchedSwitch, SchedWaking,
+        SWITCH_PREEMPT, SWITCH_THROTTLED, SWITCH_TO_TRACED, SchedSwitch, SchedThrottled,
+        SchedWaking,
     },
     target::KERNEL_STACKS,
 };
@@ -164,5 +165,32 @@ fn woken(wakee: Task, is_new: u16) -> i32 {
         is_new,
         waker_comm,
     });
+    0
+}
+
+/// What an iterator over tasks is given (kernel/bpf/task_iter.c, struct bpf_iter__task).
+#[repr(C)]
+struct TaskIteration {
+    _meta: *const c_void,
+    /// Null at the end.
+    task: *const c_void,
+}
+
+/// Called for each thread that there is, when user space reads the iterator.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+extern "C" fn throttled_threads(ctx: *const TaskIteration) -> i32 {
+    // SAFETY: the kernel passes a valid context.
+    let task = unsafe { (*ctx).task };
+    if task.is_null() {
+        return 0;
+    }
+    let task = Task::new(task);
+    let tgid = task.tgid();
+    if traced(tgid).is_none() || !task.is_throttled() {
+        return 0;
+    }
+    let throttled_tid = task.tid();
+    emit(|header| SchedThrottled { header, throttled_tid, tgid });
     0
 }

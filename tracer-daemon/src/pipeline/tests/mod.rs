@@ -20,8 +20,8 @@ use tracer_common::{
         GoAssistEnd, GoCreate, GoGcBegin, GoGcEnd, GoHeap, GoHeapGoal, GoMaxProcs, GoProc,
         GoProcStop, GoStack, GoStatus, GoStwBegin, GoStwEnd, GoSweepBegin, GoSweepEnd, GoSwitch,
         GoSyscall, GoText, GoUserLog, GoUserRegion, GoUserTask, GoUserTaskEnd, GoWorker, NO_DELAY,
-        NO_PROC, Record, SchedExec, SchedExit, SchedFork, SchedSwitch, SchedWaking, SysEnter,
-        SysExit, SysExitArgs, SysRefused, TEXT_WORDS,
+        NO_PROC, Record, SchedExec, SchedExit, SchedFork, SchedSwitch, SchedThrottled, SchedWaking,
+        SysEnter, SysExit, SysExitArgs, SysRefused, TEXT_WORDS,
     },
 };
 use tracer_store::{FirstIds, GoroutineState, ThreadState};
@@ -321,6 +321,7 @@ fn any_bytes_are_survived() {
 const SIZES: &[(EventKind, usize)] = &[
     size::<SchedSwitch>(),
     size::<SchedWaking>(),
+    size::<SchedThrottled>(),
     size::<SchedFork>(),
     size::<SchedExec>(),
     size::<SchedExit>(),

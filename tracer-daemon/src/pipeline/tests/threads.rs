@@ -435,3 +435,26 @@ fn there_is_never_a_gap() {
         }
     }
 }
+
+/// Of what it does there is no event before it may run again.
+#[test]
+fn a_thread_that_was_throttled_when_it_was_listed_is_so_from_the_beginning() {
+    let mut bench = Bench::new();
+    let (throttled, runnable) = (PID + 1, PID + 2);
+    for tid in [throttled, runnable] {
+        bench.pipeline.add_thread(PID, tid, "busy", 'R', (START, START + 50));
+    }
+    let header = header::<SchedThrottled>(START + 60, 1);
+    bench.push(SchedThrottled { header, throttled_tid: throttled, tgid: PID });
+    for tid in [throttled, runnable] {
+        bench.push(switch(START + 100, 1, 1, tid, 0));
+    }
+    bench.run(START + 200);
+    let first = |tid: u32| bench.thread(i64::from(tid))[0];
+    let ts = START.cast_signed();
+    assert_eq!(first(throttled), ("preempted", ts, Some(100)));
+    assert_eq!(first(runnable), ("runnable", ts, Some(100)));
+    let row =
+        bench.rows.closed.thread_state.iter().find(|row| row.ts == ts && row.reason.is_some());
+    assert_eq!(row.and_then(|row| row.reason).map(|id| bench.text(id)), Some("throttled"));
+}

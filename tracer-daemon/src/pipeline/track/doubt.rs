@@ -33,6 +33,7 @@ impl Subject {
             Self::Threads => &[
                 Kind::SchedSwitch,
                 Kind::SchedWaking,
+                Kind::SchedThrottled,
                 Kind::SchedFork,
                 Kind::SchedExec,
                 Kind::SchedExit,

@@ -128,6 +128,7 @@ impl Tracker {
             Event::GoWorker(e) => goroutines.is_worker(upid, e, cx),
             Event::SchedSwitch(_)
             | Event::SchedWaking(_)
+            | Event::SchedThrottled(_)
             | Event::SchedFork(_)
             | Event::SchedExec(_)
             | Event::SchedExit(_)

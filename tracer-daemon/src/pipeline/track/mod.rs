@@ -260,6 +260,7 @@ impl Tracker {
                 is_wanted(self, e.next_tgid, SWITCH_TO_TRACED) || leaves
             }
             Event::SchedWaking(e) => self.is_of_interest(e.wakee_tgid),
+            Event::SchedThrottled(e) => self.is_of_interest(e.tgid),
             Event::SchedFork(e) => {
                 let decided = self.decided.get(&(e.child_tgid, e.header.ts));
                 let child = matches!(decided, Some(Some(_)));
@@ -339,6 +340,7 @@ impl Tracker {
                 });
                 threads.woken(e, waker, &mut cx);
             }
+            Event::SchedThrottled(e) => threads.is_throttled(e, &mut cx),
             Event::SchedExec(e) => {
                 exec::replaced(e, threads, syscalls, &mut cx);
                 let upid = cx.entities.process(e.tgid);

@@ -8,7 +8,7 @@ use tracer_common::{
     Header,
     events::{
         COMPAT_CALL, NO_CALL, SWITCH_COMPAT, SchedExec, SchedExit, SchedFork, SchedSwitch,
-        SchedWaking, SysEnter, SysExit,
+        SchedThrottled, SchedWaking, SysEnter, SysExit,
     },
 };
 use tracer_store::{Interner, StrId, Streams, ThreadState, words::thread_reason};
@@ -341,6 +341,16 @@ impl Threads {
         let row = State::Runnable.row(ts, utid, cx.strings);
         let row = ThreadState { ugid: cx.goroutine_on(utid, ts), ..waker.on(row, cx.strings) };
         track.open = Some((State::Runnable, row));
+    }
+
+    /// A thread may not run: if nothing was heard of it before, since the recording of its process began.
+    pub fn is_throttled(&mut self, event: &SchedThrottled, cx: &mut Context<'_>) {
+        let Some(track) = self.tracks.get_mut(&event.throttled_tid) else { return };
+        if let (None, Some(first)) = (&track.open, track.first) {
+            let row = State::Preempted.row(first.since, track.utid, cx.strings);
+            let reason = Some(cx.strings.intern(thread_reason::THROTTLED));
+            track.open = Some((State::Preempted, ThreadState { reason, ..row }));
+        }
     }
 
     /// A thread begins to exit.
