@@ -20,7 +20,9 @@ fn chain(dir: &tempfile::TempDir, count: u32, pause: u32) -> Result<(Vec<String>
     let names = [&first, &second, &file].map(|path| path.display().to_string());
     let [first, second, written] = names;
     let numbers = [count, pause].map(|number| number.to_string());
-    let args = [&[first.clone()], &numbers[..], &[first, second, written]].concat();
+    let mut args = vec![first.clone()];
+    args.extend(numbers);
+    args.extend([first, second, written]);
     Ok((args, file))
 }
 

@@ -13,8 +13,17 @@ use tracer_tests::{
 /// Programs of a file each.
 const PROGRAMS: usize = 8;
 
-/// A daemon with a bound on its files, and what it says of the programs, by PID, when it is done with all of them.
-fn with_limit(limit: &str) -> Result<(Place, Process, Vec<Process>, BTreeMap<i64, String>)> {
+/// A daemon with a bound on its files.
+struct Limited {
+    place: Place,
+    daemon: Process,
+    _programs: Vec<Process>,
+    /// What `tracer ls` says of the programs, by PID, when the daemon is done with all of them.
+    states: BTreeMap<i64, String>,
+}
+
+/// Starts a daemon in a shell that has set this limit, and the programs.
+fn with_limit(limit: &str) -> Result<Limited> {
     let place = Place::new()?;
     let program = Go::find()?.build("parked")?;
     let pattern = place.dir().join("program-*");
@@ -42,12 +51,12 @@ fn with_limit(limit: &str) -> Result<(Place, Process, Vec<Process>, BTreeMap<i64
         last.len() == PROGRAMS && last.values().all(|state| !state.contains("attaching"))
     })
     .with_context(|| format!("{last:?}: {}", daemon.stderr()))?;
-    Ok((place, daemon, programs, last))
+    Ok(Limited { place, daemon, _programs: programs, states: last })
 }
 
 #[test]
 fn the_soft_limit_does_not_count() -> Result<()> {
-    let (_place, daemon, _programs, states) = with_limit("ulimit -Sn 300")?;
+    let Limited { place: _place, daemon, _programs, states } = with_limit("ulimit -Sn 300")?;
     ensure!(states.values().all(|state| state == "\"tracing\""), "{states:?}");
     stop(daemon)?;
     Ok(())
@@ -55,7 +64,7 @@ fn the_soft_limit_does_not_count() -> Result<()> {
 
 #[test]
 fn programs_for_which_there_are_too_few_are_named() -> Result<()> {
-    let (place, daemon, _programs, states) = with_limit("ulimit -n 300")?;
+    let Limited { place, daemon, _programs, states } = with_limit("ulimit -n 300")?;
     let refused = |state: &&String| state.contains("file descriptors");
     let count = states.values().filter(refused).count();
     ensure!((1..PROGRAMS).contains(&count), "{states:?}");
