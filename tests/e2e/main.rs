@@ -24,6 +24,7 @@ mod loss;
 mod oracle;
 mod reasons;
 mod refused_calls;
+mod samples;
 mod schedstat;
 mod serve;
 mod soak;

@@ -27,6 +27,10 @@ use crate::{
     },
 };
 
+/// Why a program has no samples of allocations.
+const NO_SAMPLES: &str = "samples of allocations (the program samples none: it uses no memory profile, as net/http/pprof \
+                          and runtime/pprof.WriteHeapProfile do, or has set runtime.MemProfileRate to 0)";
+
 /// What was found out about the executable of a process.
 pub struct Inspected {
     /// Build id of the file.
@@ -113,6 +117,8 @@ pub struct Attachable {
     sites: Arc<Sites>,
     /// The same places, from which level on, as addresses and bytes in the file.
     code: Arc<[(Level, Place)]>,
+    /// The process samples no allocations.
+    samples_nothing: bool,
     /// What the user should know.
     note: Option<String>,
     /// Load address minus address in the file.
@@ -171,8 +177,9 @@ fn attachable(
         0
     };
     let flags = ready | if sites.gosched_inlined { GOSCHED_INLINED } else { 0 };
+    let samples_nothing = runtime.samples_nothing(pid, bias);
     let (code, runtime, sites) = (code.collect(), Arc::new(runtime), Arc::new(sites));
-    Ok(Attachable { runtime, flags, sites, code, note, bias, probes: 0 })
+    Ok(Attachable { runtime, flags, sites, code, samples_nothing, note, bias, probes: 0 })
 }
 
 impl Attachable {
@@ -185,7 +192,8 @@ impl Attachable {
         let elf = program.file.parse().map_err(|e| e.to_string())?;
         let bias = program.bias(pid, &elf).map_err(|e| e.to_string())?;
         self.runtime.verify_again(pid, bias).map_err(|e| e.to_string())?;
-        Ok(Self { bias, ..self.clone() })
+        let samples_nothing = self.runtime.samples_nothing(pid, bias);
+        Ok(Self { bias, samples_nothing, ..self.clone() })
     }
 
     /// The same, with these probes of its file ([`Scope::File`]).
@@ -319,6 +327,7 @@ impl Attachable {
     /// What cannot be traced at a level, and why.
     pub fn missing(&self, level: Level) -> impl Iterator<Item = &str> {
         let wanted = self.sites.missing.iter().filter(move |(from, _)| *from <= level);
-        wanted.map(|(_, what)| what.as_str())
+        let samples = (self.samples_nothing && level == Level::Full).then_some(NO_SAMPLES);
+        wanted.map(|(_, what)| what.as_str()).chain(samples)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 
 use super::{Executable, Functions};
 
@@ -20,6 +20,17 @@ pub struct Globals {
     pub allp: Vec<u64>,
     /// `runtime.gcController`.
     pub gc_controller: Vec<u64>,
+    /// What decides whether allocations are sampled, if it was found.
+    pub profile: Option<Profile>,
+}
+
+/// Variables of the runtime's memory profiler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// `runtime.disableMemoryProfiling` (a byte): the linker sets it in a program that does not ask for the profile.
+    pub disabled: u64,
+    /// `runtime.MemProfileRate` (a word): set to 0 then, when the program begins.
+    pub rate: u64,
 }
 
 impl Globals {
@@ -47,8 +58,31 @@ impl Globals {
             allgs: operands("runtime.allgadd").slices(),
             allp: operands("runtime.procresize").slices(),
             gc_controller: commit.intersection(&init).copied().collect(),
+            profile: profile(elf, functions),
         }
     }
+}
+
+/// From `if disableMemoryProfiling { MemProfileRate = 0 }` in `schedinit`.
+fn profile(elf: &Executable<'_>, functions: &Functions) -> Option<Profile> {
+    let (start, end) = functions.range("runtime.schedinit")?;
+    let code = elf.bytes_at(start, end.checked_sub(start)?.min(MAX_CODE))?;
+    let instructions: Vec<_> =
+        Decoder::with_ip(64, code, start, DecoderOptions::NONE).into_iter().collect();
+    let zero = |instruction: &Instruction, code: Code| {
+        (instruction.code() == code
+            && instruction.is_ip_rel_memory_operand()
+            && instruction.immediate(1) == 0)
+            .then(|| instruction.ip_rel_memory_address())
+    };
+    let is_it = |three: &[Instruction]| {
+        let [test, skip, set] = three else { return None };
+        let skips_it =
+            skip.mnemonic() == Mnemonic::Je && skip.near_branch_target() == set.next_ip();
+        let disabled = zero(test, Code::Cmp_rm8_imm8).filter(|_| skips_it)?;
+        Some(Profile { disabled, rate: zero(set, Code::Mov_rm64_imm32)? })
+    };
+    instructions.windows(3).find_map(is_it)
 }
 
 /// Addresses that a function uses.
@@ -119,6 +153,8 @@ mod tests {
             assert_eq!((known.allp.len(), known.gc_controller.len()), (1, 1), "{minor}");
             assert!(found.allp.contains(&known.allp[0]), "{minor}");
             assert!(found.gc_controller.contains(&known.gc_controller[0]), "{minor}");
+            let rate = elf.symbols(&["runtime.MemProfileRate"])["runtime.MemProfileRate"];
+            assert_eq!(found.profile.map(|profile| profile.rate), Some(rate), "{minor}");
             assert!(found.allp.len() < 10 && found.gc_controller.len() < 10, "{minor}: {found:?}");
         }
     }

@@ -21,7 +21,7 @@ use self::{
     check::{CheckError, Checked},
     layout::{Distance, Layout},
 };
-use super::Executable;
+use super::{Executable, memory::Memory};
 pub use copy_site::{CopySite, Holder};
 pub use globals::Globals;
 pub use go_layout::{NO_NAMES, Names};
@@ -169,6 +169,16 @@ impl GoRuntime {
             Ok(_) | Err(CheckError::NoList) => Ok(()),
             Err(error) => Err(GoError::Check(error)),
         }
+    }
+
+    /// Whether the process `pid`, which was moved by `bias`, samples no allocations, as far as can be seen: nobody asks
+    /// for its memory profile.
+    pub fn samples_nothing(&self, pid: u32, bias: u64) -> bool {
+        let Some(profile) = self.globals.profile else { return false };
+        let memory = Memory::of(pid);
+        let read = |address: u64, size| memory.read(address.wrapping_add(bias), size).ok();
+        let disabled = read(profile.disabled, 1).is_some_and(|byte| byte == [1]);
+        disabled || read(profile.rate, 8).is_some_and(|rate| rate == [0; 8])
     }
 
     /// What the kernel programs need to know of it.
