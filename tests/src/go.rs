@@ -1,6 +1,7 @@
 //! The Go toolchain, and the test programs built with it.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -8,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use tempfile::NamedTempFile;
 
 use crate::toolchains::{NEWEST, TOOLCHAINS, Toolchain};
 
@@ -67,6 +69,8 @@ impl Variant {
     }
 }
 
+/// The program that does nothing but have goroutines wait for each other.
+const BUSIEST: &str = "pingpong";
 /// How many profiles are made of a program before giving up.
 const PROFILES: u32 = 4;
 /// What the compiler says when it inlines the function that all changes of goroutines go through.
@@ -167,14 +171,21 @@ impl Go {
         Ok(self.build_as(name, &file, variant.flags())?.0)
     }
 
-    /// Builds a program with a CPU profile of itself, in which the runtime's busiest functions are inlined.
+    /// Builds a program with a CPU profile of itself and of [`BUSIEST`], so that the compiler inlines the runtime's busiest
+    /// functions: how often a profile meets them in a program that also does something else depends on the machine.
     fn build_profiled(&self, name: &str, file: &str, flags: &[&str]) -> Result<PathBuf> {
-        let profile = self.out.join(format!("{name}.profile"));
+        let of = |name: &str| self.out.join(format!("{name}.profile"));
         for _ in 0..PROFILES {
-            if newest(&profile) <= self.changed(name) {
-                self.profile(name, &profile)?;
+            let mut profiles = BTreeMap::new();
+            for name in [name, BUSIEST] {
+                let profile = of(name);
+                if newest(&profile) <= self.changed(name) {
+                    self.profile(name, &profile)?;
+                }
+                profiles.insert(name, profile);
             }
-            let with = format!("-pgo={}", profile.display());
+            let merged = self.merge(profiles.values())?;
+            let with = format!("-pgo={}", merged.path().display());
             // The compiler says what it inlines, and says it again when it takes what it has compiled before.
             let flags = [flags, &[&*with, "-gcflags=runtime=-m"]].concat();
             let (binary, said) = self.build_as(name, file, &flags)?;
@@ -183,9 +194,21 @@ impl Go {
             }
             // Too little was seen of it: on a busy machine, say.
             fs::remove_file(&binary)?;
-            fs::remove_file(&profile)?;
+            for profile in profiles.values() {
+                fs::remove_file(profile)?;
+            }
         }
         bail!("the profiles of {name} have the compiler inline nothing that matters")
+    }
+
+    /// One profile with the samples of all.
+    fn merge<'a>(&self, profiles: impl Iterator<Item = &'a PathBuf>) -> Result<NamedTempFile> {
+        let merged = NamedTempFile::new_in(&self.out)?;
+        let mut pprof = self.command();
+        pprof.args(["tool", "pprof", "-proto", "-symbolize=none", "-output"]).arg(merged.path());
+        let output = pprof.args(profiles).stdin(Stdio::null()).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(merged)
     }
 
     /// Runs a program that writes a CPU profile of itself.
@@ -198,7 +221,7 @@ impl Go {
             _ => bail!("nobody has said how long {name} must run for a profile"),
         };
         let (program, _) = self.build_as(name, &format!("{name}-profile"), &["-tags=profile"])?;
-        let work = tempfile::NamedTempFile::new_in(&self.out)?;
+        let work = NamedTempFile::new_in(&self.out)?;
         let mut command = Command::new(program);
         command.args(args).env("CPU_PROFILE", work.path()).stdin(Stdio::null());
         if one_processor {

@@ -184,6 +184,7 @@ async fn no_statement_gets_around_it() {
         "select sum(live) over (order by ts rows between 3 preceding and current row) from heap where ts < 3000",
         "select name from syscall group by name having count(*) > 0",
         "select * from event order by 1",
+        "select * from stack_user natural join frame",
         "select detail from event where kind = 'user_log'",
         "select * from thread_state where waker_utid is not null or next_utid is not null",
         "select upid from process where exe like '%ANAR%' or exe glob '*N*'",
@@ -205,7 +206,7 @@ async fn no_statement_gets_around_it() {
     }
     assert_eq!(
         rows(&mine, "select name from sqlite_schema"),
-        ["event", "thread_wait", "migration"]
+        ["event", "thread_wait", "migration", "stack_user"]
     );
     assert_eq!(rows(&mine, "select file from pragma_database_list"), ["", ""]);
     assert_eq!(rows(&mine, "select max(rowid) from process"), ["0"]);

@@ -165,6 +165,8 @@ fn stacks_are_whole_while_goroutines_run() {
     let program = Running::start(&path, &["-c", "8"]);
     let runtime = read(&path);
     let function = |pc| runtime.functions.frames_at(pc).last().map(|frame| frame.entry);
+    let ended = runtime.functions.range("runtime.goexit1").map(|(start, _)| start);
+    assert!(ended.is_some());
     let (mut whole, mut changing) = (0, 0);
     for _ in 0..1000 {
         let snapshot = take(program.pid(), &runtime, 0).expect("a snapshot");
@@ -182,6 +184,10 @@ fn stacks_are_whole_while_goroutines_run() {
                 panic!("{goroutine:?}");
             };
             let called = [start - 1, *start].map(function);
+            // One that has returned from there stops once more on its way out now and then.
+            if called.contains(&ended) {
+                continue;
+            }
             assert!(called.contains(&function(goroutine.start_pc)), "{goroutine:?}");
             assert_eq!(runtime.functions.start_name(*goexit).as_deref(), Some("runtime.goexit"));
             whole += 1;
