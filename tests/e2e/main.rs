@@ -16,6 +16,7 @@ mod etcd;
 mod export;
 mod faults;
 mod follow;
+mod frames_at_attach;
 mod inherited;
 mod kernel_stacks;
 mod kill9;

@@ -24,6 +24,7 @@ fn waiting(goid: u64, until: u64) -> SnapGoroutine {
         is_current: false,
         proc: None,
         stack: SnapStack::Frames(vec![MAIN + 0x10]),
+        trace_skip: 0,
         read_from: 1_100,
         read_until: until,
     }

@@ -62,12 +62,17 @@ impl Existing {
         };
         let mut found: Vec<Found> = Vec::with_capacity(snapshot.goroutines.len());
         for goroutine in snapshot.goroutines {
-            let mut store = |pcs: &[u64]| stacks.store(&runtime.functions.expand(pcs, 0), module);
+            // As those are shown that events tell of: the same wait has the same stack.
+            let mut store = |pcs: &[u64], skip: u32| {
+                let functions = &runtime.functions;
+                stacks.store(&functions.expand(functions.taken(pcs, skip, false), skip), module)
+            };
             let stack_id = match &goroutine.stack {
-                SnapStack::Frames(pcs) => store(pcs),
+                SnapStack::Frames(pcs) => store(pcs, goroutine.trace_skip),
                 SnapStack::Running | SnapStack::Changing | SnapStack::Unreadable => None,
             };
-            let create_stack = (goroutine.go_pc != 0).then(|| store(&[goroutine.go_pc])).flatten();
+            let create_stack =
+                (goroutine.go_pc != 0).then(|| store(&[goroutine.go_pc], 0)).flatten();
             found.push(Found { pid, upid, goroutine, stack_id, create_stack });
         }
         self.goroutines.extend(found);

@@ -123,6 +123,12 @@ impl Functions {
         Some((self.text.wrapping_add(first.into()), self.text.wrapping_add(last.into())))
     }
 
+    /// First and last-plus-one address of the function that has this address.
+    pub fn around(&self, address: u64) -> Option<(u64, u64)> {
+        let (start, end) = self.table.range(self.table.find(self.offset(address)?)?)?;
+        Some((self.text.wrapping_add(start.into()), self.text.wrapping_add(end.into())))
+    }
+
     /// Whether there is a function at this address.
     pub fn is_code(&self, address: u64) -> bool {
         self.offset(address).and_then(|offset| self.table.find(offset)).is_some()

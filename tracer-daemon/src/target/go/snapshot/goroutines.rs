@@ -163,7 +163,11 @@ impl Process<'_> {
                 }
                 _ => self.stack(&words, &copies, RANGES * n, last),
             };
-            let goroutine = SnapGoroutine { stack, ..self.goroutine(g, &words) };
+            let trace_skip = match &stack {
+                SnapStack::Frames(pcs) if words.status == WAITING => self.trace_skip(pcs),
+                _ => 0,
+            };
+            let goroutine = SnapGoroutine { stack, trace_skip, ..self.goroutine(g, &words) };
             all.push((
                 address,
                 Read { goroutine, address, m: field(g, l.g_m), bubble: field(g, l.g_bubble) },
@@ -225,6 +229,7 @@ impl Process<'_> {
             is_current: false,
             proc: None,
             stack: SnapStack::Unreadable,
+            trace_skip: 0,
             read_from: 0,
             read_until: 0,
         }

@@ -6,15 +6,18 @@
 
 mod goroutines;
 mod procs;
+mod skip;
 mod stack;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     time::{Duration, Instant},
 };
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -94,6 +97,8 @@ pub struct SnapGoroutine {
     pub proc: Option<u32>,
     /// Its frames.
     pub stack: SnapStack,
+    /// How many of the innermost ones Go's tracer leaves out where it tells of such a wait.
+    pub trace_skip: u32,
     /// Before it was read (CLOCK_MONOTONIC, ns).
     pub read_from: u64,
     /// After it was found unchanged (CLOCK_MONOTONIC, ns).
@@ -157,7 +162,8 @@ pub fn take_within(
 ) -> Result<Snapshot, SnapshotError> {
     let tids = ProcessInfo::thread_ids(pid);
     let time = Limit { limit, end: Instant::now().checked_add(limit) };
-    let process = Process { memory: Memory::of(pid), runtime, bias, tids, time };
+    let (memory, skips) = (Memory::of(pid), RefCell::default());
+    let process = Process { memory, runtime, bias, tids, time, skips };
     let taken_from = monotonic();
     let mut goroutines = process.goroutines()?;
     let procs = process.procs()?;
@@ -181,6 +187,8 @@ struct Process<'a> {
     /// Kernel's ids of its threads by the ids that it knows itself, if these are different.
     tids: Option<HashMap<u32, u32>>,
     time: Limit,
+    /// [`SnapGoroutine::trace_skip`] by the innermost frames.
+    skips: RefCell<FxHashMap<Box<[u64]>, u32>>,
 }
 
 /// How long reading may take.
