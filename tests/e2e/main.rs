@@ -9,6 +9,7 @@ mod bad_input;
 mod command_line;
 mod crowds;
 mod daisy;
+mod debug_sections;
 mod debuggers;
 mod disk_full;
 mod dump;
