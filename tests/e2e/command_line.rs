@@ -78,18 +78,16 @@ fn a_program_that_replaces_itself_is_looked_at_again() -> Result<()> {
 fn attach_ends_after_its_duration_or_with_the_process() -> Result<()> {
     let database = Database::new()?;
     let program = Go::find()?.build("pingpong")?;
-    let target = Process::start(Command::new(program).args(["-d", "8s"]))?;
-    let attach = |duration: &str| -> Result<_> {
-        let mut tracerd = tracerd(&["attach", &target.pid().to_string()])?;
-        tracerd.args(["--duration", duration, "--db"]).arg(database.path());
-        run(&mut tracerd, SOON)
-    };
-    attach("500ms")?.ok()?;
+    let target = Process::start(Command::new(program).args(["-d", "1h"]))?;
+    let mut attach = tracerd(&["attach", &target.pid().to_string(), "--duration", "500ms"])?;
+    run(attach.arg("--db").arg(database.path()), SOON)?.ok()?;
     let length = "select (ended_ts - started_ts) / 1000000 as ms from session";
     let ms = database.number(length)?;
-    assert!((400..5000).contains(&ms), "{ms} ms");
-    attach("1h")?.ok()?;
-    assert!(field(&target.wait(SOON)?.ok()?.stdout, "rounds")? > 0);
+    assert!(ms >= 400, "{ms} ms");
+    let until_its_end = database.attach(target.pid(), &["--duration", "1h"])?;
+    target.signal(Signal::SIGTERM)?;
+    until_its_end.wait(SOON)?.ok()?;
+    assert_eq!(database.value("select end_reason from session")?, json!("the process ended"));
     Ok(())
 }
 
@@ -191,7 +189,11 @@ fn what_is_done_before_events_come_is_shown_on_a_terminal_only() -> Result<()> {
     attach.arg(database.path()).arg(target.pid().to_string());
     let ended = run(&mut attach, 2 * SOON)?.ok()?;
     assert!(ended.stderr.contains("next: tracer goroutines"), "{}", ended.stderr);
-    assert!(!ended.stderr.contains("probes") && !ended.stderr.contains('\r'), "{}", ended.stderr);
+    assert!(
+        !ended.stderr.contains("attaching") && !ended.stderr.contains('\r'),
+        "{}",
+        ended.stderr
+    );
     // The columns that say since when, which differ by the time that this took.
     let since = &database.sql(
         "select traced_since - started_ts as traced, runtime_since - traced_since as runtime,
@@ -200,7 +202,6 @@ fn what_is_done_before_events_come_is_shown_on_a_terminal_only() -> Result<()> {
     )?[0];
     let ns = |what: &str| since[what].as_i64().with_context(|| format!("{what} in {since}"));
     assert!(ns("traced")? > 0 && ns("runtime")? > 0 && ns("first")? >= 0, "{since}");
-    assert!(ns("first")? < 250_000_000, "{since}");
 
     let line: Vec<_> = [attach.get_program()]
         .into_iter()
