@@ -325,6 +325,11 @@ impl Pipeline {
                     self.tracker.argument(head, &record[size_of::<SysText>()..]);
                 }
                 self.count(event.kind(), event.header());
+                match &event {
+                    Event::GoCreate(e) => self.tracker.start(e.header.tid, e.startpc),
+                    Event::GoStatus(e) => self.tracker.start(e.header.tid, e.startpc),
+                    _ => {}
+                }
                 if let Some(beginnings) = &mut self.beginnings
                     && let Some(beginning) = Beginning::of(&event, record)
                 {
@@ -363,6 +368,18 @@ impl Pipeline {
     /// [`Pipeline::add_kernel_stack`] before those events are tracked.
     pub fn take_wanted_stacks(&mut self) -> Vec<i32> {
         self.tracker.take_wanted_stacks()
+    }
+
+    /// Processes that may load modules, or have run code of which nothing is known (with their runtime and its load address
+    /// minus that in the file): after [`GoRuntime::find_modules`] follows [`Pipeline::modules_are_known`], before those
+    /// events are tracked.
+    pub fn take_strange(&mut self) -> Vec<(u32, Arc<GoRuntime>, u64)> {
+        self.tracker.take_strange()
+    }
+
+    /// What can be known of modules is known.
+    pub fn modules_are_known(&mut self) {
+        self.tracker.modules_are_known();
     }
 
     /// A stack of the kernel, innermost frame first.

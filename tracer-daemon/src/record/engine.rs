@@ -1,6 +1,9 @@
 //! From the ring through the pipeline: what all recordings have in common.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tracer_store::{Batch, FirstIds};
 
@@ -29,6 +32,8 @@ const LAST_RECORDS: Duration = Duration::from_millis(500);
 pub struct Engine {
     pub kernel: Kernel,
     pub pipeline: Pipeline,
+    /// Modules that processes have loaded since somebody looked, by pid.
+    pub new_modules: Vec<(u32, Arc<str>)>,
     ring: Ring,
     horizon: Horizon,
     /// Everything before is in the pipeline's rows (CLOCK_MONOTONIC, ns).
@@ -68,6 +73,7 @@ impl Engine {
         Self {
             kernel,
             pipeline,
+            new_modules: Vec::new(),
             ring,
             horizon: Horizon::default(),
             tracked_until: ts,
@@ -102,6 +108,7 @@ impl Engine {
         });
         self.most = self.most.max(bytes);
         self.kernel_stacks();
+        self.modules();
         if self.pipeline.wants_groups() && self.groups_found.elapsed() >= GROUPS {
             self.pipeline.add_groups(cgroup::all());
             self.groups_found = Instant::now();
@@ -147,6 +154,7 @@ impl Engine {
         loop {
             self.ring.drain(usize::MAX, |record| self.pipeline.push(record));
             self.kernel_stacks();
+            self.modules();
             let Ok((counts, _)) = self.kernel.counts() else {
                 return;
             };
@@ -190,6 +198,15 @@ impl Engine {
         }
         self.last_flush = Instant::now();
         batch
+    }
+
+    /// Looks for the modules whose code events named.
+    fn modules(&mut self) {
+        for (pid, runtime, bias) in self.pipeline.take_strange() {
+            let files = runtime.find_modules(pid, bias);
+            self.new_modules.extend(files.into_iter().map(|file| (pid, file)));
+        }
+        self.pipeline.modules_are_known();
     }
 
     /// Looks up the stacks of the kernel that events named.

@@ -31,6 +31,14 @@ use crate::{
 const NO_SAMPLES: &str = "samples of allocations (the program samples none: it uses no memory profile, as net/http/pprof \
                           and runtime/pprof.WriteHeapProfile do, or has set runtime.MemProfileRate to 0)";
 
+/// What is missing of goroutines that run the code of a module.
+pub fn of_module(file: &str) -> String {
+    format!(
+        "what goroutines do in {file}: a plugin has a copy of the runtime of its own, which has no probes, so that states \
+         are unknown in which it takes part"
+    )
+}
+
 /// What was found out about the executable of a process.
 pub struct Inspected {
     /// Build id of the file.
@@ -191,9 +199,10 @@ impl Attachable {
         let program = Program::of(pid).map_err(|e| e.to_string())?;
         let elf = program.file.parse().map_err(|e| e.to_string())?;
         let bias = program.bias(pid, &elf).map_err(|e| e.to_string())?;
-        self.runtime.verify_again(pid, bias).map_err(|e| e.to_string())?;
-        let samples_nothing = self.runtime.samples_nothing(pid, bias);
-        Ok(Self { bias, samples_nothing, ..self.clone() })
+        let runtime = self.runtime.for_process();
+        runtime.verify_again(pid, bias).map_err(|e| e.to_string())?;
+        let samples_nothing = runtime.samples_nothing(pid, bias);
+        Ok(Self { bias, runtime, samples_nothing, ..self.clone() })
     }
 
     /// The same, with these probes of its file ([`Scope::File`]).
@@ -325,9 +334,11 @@ impl Attachable {
     }
 
     /// What cannot be traced at a level, and why.
-    pub fn missing(&self, level: Level) -> impl Iterator<Item = &str> {
+    pub fn missing(&self, level: Level) -> impl Iterator<Item = String> {
         let wanted = self.sites.missing.iter().filter(move |(from, _)| *from <= level);
         let samples = (self.samples_nothing && level == Level::Full).then_some(NO_SAMPLES);
-        wanted.map(|(_, what)| what.as_str()).chain(samples)
+        let modules = self.runtime.functions.files_of_others();
+        let modules = modules.into_iter().map(|file| of_module(&file));
+        wanted.map(|(_, what)| what.as_str()).chain(samples).map(str::to_owned).chain(modules)
     }
 }

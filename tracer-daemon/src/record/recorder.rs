@@ -269,6 +269,7 @@ impl Recorder {
                 self.engine.advance();
             }
             self.notices();
+            self.tell_of_modules();
             self.watch_code();
             if keeps_up && let Some(batch) = self.engine.batch_if_due() {
                 // If it fails, the store says why at the end.

@@ -35,7 +35,7 @@ use crate::{
     args::Serve,
     kernel::{self, Loaded},
     pipeline::{Notice, ProcessFacts},
-    record::{clock, engine::Engine, kick, session, signals::Signals, tell},
+    record::{clock, engine::Engine, go::of_module, kick, session, signals::Signals, tell},
     server::{self, Command, Rights, Server, ServerConfig},
     target::{ProcessInfo, cgroup, go::snapshot},
 };
@@ -173,6 +173,9 @@ impl Daemon {
             self.judge_moves();
             for pid in self.engine.pipeline.take_ptrace_stopped() {
                 self.prober.stopped(pid);
+            }
+            for (pid, file) in self.engine.new_modules.drain(..) {
+                warn!("{pid}: not traced: {}", of_module(&file));
             }
             self.take_results();
             self.engine.advance();

@@ -424,7 +424,7 @@ impl Work {
         }
         let mut missing = Vec::new();
         if let Some(Ok(go)) = &go {
-            missing.extend(go.missing(level).chain(go.note()).map(str::to_owned));
+            missing.extend(go.missing(level).chain(go.note().map(str::to_owned)));
             if matches!(tried, Tried::Refused(_)) {
                 missing.push("goroutines until the kernel took the probes".to_owned());
             }

@@ -1,5 +1,8 @@
 //! What is told outside of the order of events: what comes ahead of those that name it, and what does not come.
 
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
     EventKind,
     events::{GoStack, GoText, SysFile, SysText},
@@ -9,7 +12,34 @@ use super::{
     Tracker,
     doubt::{Subject, tells_of},
 };
-use crate::kernel::KernelFrame;
+use crate::{kernel::KernelFrame, target::go::GoRuntime};
+
+/// Starts of goroutines that are remembered because nothing is known of them.
+const MAX_STARTS: usize = 4096;
+
+/// What lies in modules that are not known yet.
+#[derive(Default)]
+pub struct Strange {
+    /// Processes whose modules are to be looked for, by upid.
+    wanted: FxHashMap<i64, (u32, Arc<GoRuntime>, u64)>,
+    /// Stacks that wait for it.
+    stacks: Vec<(GoStack, Vec<u64>)>,
+    /// Starts of goroutines for which that was done.
+    starts: FxHashSet<(i64, u64)>,
+}
+
+impl Strange {
+    fn wants(&mut self, upid: i64, pid: u32, runtime: &Arc<GoRuntime>, bias: u64) {
+        self.wanted.entry(upid).or_insert_with(|| (pid, Arc::clone(runtime), bias));
+    }
+
+    fn is_new(&mut self, upid: i64, address: u64) -> bool {
+        if self.starts.len() >= MAX_STARTS {
+            self.starts.clear();
+        }
+        self.starts.insert((upid, address))
+    }
+}
 
 impl Tracker {
     /// A stack of a process, ahead of the events that name it.
@@ -17,8 +47,56 @@ impl Tracker {
         let upid = self.entities.process(head.tgid);
         // Without a runtime there are no events that could name it.
         if let Some((runtime, bias)) = self.goroutines.runtime(upid) {
+            let is_strange = |pc: &u64| !runtime.functions.is_code(pc.wrapping_sub(bias));
+            if runtime.may_have_modules() && pcs.iter().any(is_strange) {
+                self.strange.wants(upid, head.tgid, runtime, bias);
+                self.strange.stacks.push((*head, pcs.to_vec()));
+                return;
+            }
             let module = self.entities.executable(upid);
             self.stacks.add(upid, head, pcs, runtime, bias, module);
+        }
+    }
+
+    /// An event names the start of a goroutine.
+    pub fn start(&mut self, tid: u32, address: u64) {
+        if address == 0 || self.with_modules.is_empty() {
+            return;
+        }
+        let Self { entities, goroutines, strange, with_modules, .. } = self;
+        // A thread may be as new as the goroutine.
+        let of = entities.known(tid).map(|(upid, _)| upid);
+        for (&upid, &pid) in
+            with_modules.iter().filter(|(upid, _)| of.is_none_or(|of| of == **upid))
+        {
+            if let Some((runtime, bias)) = goroutines.runtime(upid)
+                && !runtime.functions.is_code(address.wrapping_sub(bias))
+                && strange.is_new(upid, address)
+            {
+                strange.wants(upid, pid, runtime, bias);
+            }
+        }
+    }
+
+    /// See [`crate::pipeline::Pipeline::take_strange`].
+    pub fn take_strange(&mut self) -> Vec<(u32, Arc<GoRuntime>, u64)> {
+        // Those of a process that ends soon afterwards could not be read any more when they are needed.
+        for (&upid, &pid) in &self.with_modules {
+            if let Some((runtime, bias)) = self.goroutines.runtime(upid) {
+                self.strange.wants(upid, pid, runtime, bias);
+            }
+        }
+        std::mem::take(&mut self.strange.wanted).into_values().collect()
+    }
+
+    /// See [`crate::pipeline::Pipeline::modules_are_known`].
+    pub fn modules_are_known(&mut self) {
+        for (head, pcs) in std::mem::take(&mut self.strange.stacks) {
+            let upid = self.entities.process(head.tgid);
+            if let Some((runtime, bias)) = self.goroutines.runtime(upid) {
+                let module = self.entities.executable(upid);
+                self.stacks.add(upid, &head, &pcs, runtime, bias, module);
+            }
         }
     }
 

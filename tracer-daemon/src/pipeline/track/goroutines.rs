@@ -160,8 +160,8 @@ impl Goroutines {
     }
 
     /// The runtime of a process, and its load address minus the address in its file.
-    pub fn runtime(&self, upid: i64) -> Option<(&GoRuntime, u64)> {
-        self.processes.get(&upid).map(|process| (&*process.runtime, process.bias))
+    pub fn runtime(&self, upid: i64) -> Option<(&Arc<GoRuntime>, u64)> {
+        self.processes.get(&upid).map(|process| (&process.runtime, process.bias))
     }
 
     /// The goroutine that has this goid, if it is known.

@@ -48,6 +48,7 @@ use tracer_store::{
 
 use super::{ProcessFacts, losses::Losses};
 use crate::target::go::{GoRuntime, snapshot::Snapshot};
+use ahead::Strange;
 use doubt::{Doubts, Subject};
 use entities::Entities;
 pub use entities::ProcessEvents;
@@ -157,6 +158,9 @@ pub struct Tracker {
     strings: Interner,
     stacks: Stacks,
     existing: Existing,
+    strange: Strange,
+    /// Processes that may load modules at any time, by upid.
+    with_modules: FxHashMap<i64, u32>,
     closed: Streams,
     threads: Threads,
     syscalls: Syscalls,
@@ -188,6 +192,8 @@ impl Tracker {
             strings: Interner::starting_at(ids.string),
             stacks: Stacks::starting_at(ids),
             existing: Existing::default(),
+            strange: Strange::default(),
+            with_modules: FxHashMap::default(),
             closed: Streams::default(),
             threads: Threads::default(),
             syscalls: Syscalls::default(),
@@ -229,6 +235,11 @@ impl Tracker {
     pub fn set_go(&mut self, pid: u32, runtime: Arc<GoRuntime>, bias: u64, since: u64) {
         let upid = self.entities.process(pid);
         self.entities.runtime_traced(upid, since);
+        if runtime.may_have_modules() {
+            let Self { with_modules, goroutines, .. } = self;
+            with_modules.retain(|&upid, _| goroutines.runtime(upid).is_some());
+            with_modules.insert(upid, pid);
+        }
         self.procs.add_process(upid, runtime.minor, since);
         self.runtime.add_process(upid, Arc::clone(&runtime), bias);
         self.user.add_process(upid, Arc::clone(&runtime), bias);

@@ -199,7 +199,7 @@ impl Stacks {
             file: (!frame.file.is_empty()).then(|| Arc::clone(&frame.file)),
             line: (frame.line > 0).then_some(i64::from(frame.line)),
             address: frame.pc.cast_signed(),
-            module: module.cloned(),
+            module: frame.module.as_ref().or(module).cloned(),
         };
         let (program, new) = self.program(module);
         program.frame(place, new)

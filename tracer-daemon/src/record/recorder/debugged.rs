@@ -66,6 +66,25 @@ impl Recorder {
         }
     }
 
+    /// Says which modules the process has loaded.
+    pub(super) fn tell_of_modules(&mut self) {
+        for (pid, file) in std::mem::take(&mut self.engine.new_modules) {
+            let missing = format!("not traced: {}", go::of_module(&file));
+            self.warn(&missing);
+            if pid == self.pid {
+                self.is_missing(missing);
+            }
+        }
+    }
+
+    fn is_missing(&mut self, missing: String) {
+        self.facts.missing = Some(match self.facts.missing.take() {
+            Some(before) => format!("{before}; {missing}"),
+            None => missing,
+        });
+        self.engine.pipeline.add_process(&self.facts, None);
+    }
+
     /// From `since` (ns) on there are no probes.
     pub(super) fn begin_gap(&mut self, since: u64) {
         self.gap.get_or_insert(Gap { since, ends: None, unnoticed: false });
@@ -122,11 +141,7 @@ impl Recorder {
                     return;
                 }
                 let missing = format!("goroutines while {debugger} debugs it (see loss)");
-                self.facts.missing = Some(match self.facts.missing.take() {
-                    Some(before) => format!("{before}; {missing}"),
-                    None => missing,
-                });
-                self.engine.pipeline.add_process(&self.facts, None);
+                self.is_missing(missing);
                 self.warn(&format!(
                     "{debugger} debugs the process: its goroutines are not traced until it leaves, because its breakpoints \
                      and the probes would overwrite each other"

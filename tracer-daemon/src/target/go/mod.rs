@@ -8,6 +8,7 @@ mod globals;
 mod inner_site;
 pub mod layout;
 mod module;
+mod modules;
 mod pclntab;
 mod site;
 pub mod snapshot;
@@ -92,6 +93,8 @@ pub struct GoRuntime {
     pub functions: Functions,
     /// Where its variables may be.
     pub globals: Globals,
+    /// Whether it has the means to open plugins.
+    opens_plugins: bool,
 }
 
 /// The version of Go that built this executable; none if it is not a Go program.
@@ -111,6 +114,7 @@ impl GoRuntime {
             tls_g: 8,
             functions: Functions::for_tests(functions),
             globals: Globals::default(),
+            opens_plugins: false,
         }
     }
 
@@ -134,7 +138,9 @@ impl GoRuntime {
         let functions = Functions::read(elf, &layout, known.minor, exact)?;
         let tls_g = thread_local::distance(elf, &functions).ok_or(GoError::ThreadLocal)?;
         let globals = Globals::find(elf, &functions);
-        Ok(Self { minor: known.minor, source, layout, names, tls_g, functions, globals })
+        let opens_plugins = Self::opens_plugins(&functions);
+        let minor = known.minor;
+        Ok(Self { minor, source, layout, names, tls_g, functions, globals, opens_plugins })
     }
 
     /// Makes sure that the runtime of the process `pid`, which was moved by `bias`, is as was read from
@@ -144,6 +150,7 @@ impl GoRuntime {
     /// When anything in its memory cannot be what it should be; when the version is unknown and the
     /// process has no goroutines yet to tell.
     pub fn verify(&mut self, pid: u32, bias: u64) -> Result<(), GoError> {
+        self.find_modules(pid, bias);
         let Source::Nearest(unknown) = self.source else {
             return self.verify_again(pid, bias);
         };

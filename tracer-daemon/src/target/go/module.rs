@@ -26,6 +26,8 @@ pub struct Module {
     pub text: u64,
     /// `go:func.*`: the data of functions.
     pub gofunc: Option<u64>,
+    /// `runtime.firstmoduledata`, if it was found.
+    pub data: Option<u64>,
 }
 
 impl Module {
@@ -43,19 +45,21 @@ impl Module {
             let named = elf.section_range(".go.module").map(|(address, _)| address);
             let named = named.or_else(|| symbol("runtime.firstmoduledata"));
             let data = ModuleData { elf, layout, table };
-            let found = named.and_then(|at| data.read(at));
-            let found =
-                found.or_else(|| elf.places_of(table).into_iter().find_map(|at| data.read(at)));
-            let (text, gofunc) = match found {
+            let read = |at: u64| Some((at, data.read(at)?));
+            let found = named.and_then(read);
+            let found = found.or_else(|| elf.places_of(table).into_iter().find_map(read));
+            let (at, text, gofunc) = match found {
                 // What else was checked has been in its place since Go 1.18; this has not.
-                Some((text, gofunc)) => (Some(text), Some(gofunc).filter(|_| exact)),
-                None => (symbol("runtime.text").or_else(|| data.header(TEXT_START)), None),
+                Some((at, (text, gofunc))) => {
+                    (Some(at).filter(|_| exact), Some(text), Some(gofunc).filter(|_| exact))
+                }
+                None => (None, symbol("runtime.text").or_else(|| data.header(TEXT_START)), None),
             };
             match text.filter(|&text| text != 0 && elf.code_offset(text).is_some()) {
                 Some(text) => {
                     let gofunc =
                         gofunc.or_else(|| symbol("go:func.*")).or_else(|| symbol("go.func.*"));
-                    return Ok(Self { table, table_size, text, gofunc });
+                    return Ok(Self { table, table_size, text, gofunc, data: at });
                 }
                 None => error = TableError::NoTextStart,
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::{
-    Functions, GENERIC_METHODS, name,
+    Functions, GENERIC_METHODS, Part, name,
     table::{Func, Table},
     unwind::Step,
 };
@@ -37,8 +37,10 @@ pub struct Frame {
     pub line: u32,
     /// Line of the `func` keyword; 0 if not known, as before Go 1.20.
     pub start_line: u32,
-    /// Address in the file of an instruction (not a return address) at that line.
+    /// Address in its file of an instruction (not a return address) at that line.
     pub pc: u64,
+    /// Its file, if that is not the program itself.
+    pub module: Option<Arc<str>>,
     /// Address in the file of the start of the function that this one was compiled into; 0 if not
     /// known.
     pub entry: u64,
@@ -88,7 +90,7 @@ impl Kind {
 
 /// Kinds by FuncID. The numbers differ between versions, so they are taken from the functions that
 /// bear them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Kinds([Kind; 256]);
 
 impl Kinds {
@@ -148,7 +150,7 @@ impl Cache {
     }
 
     /// A name by its number, as Go prints it.
-    pub fn name(&mut self, number: u32, functions: &Functions) -> Arc<str> {
+    pub fn name(&mut self, number: u32, functions: &Part) -> Arc<str> {
         let decode = || {
             let name = String::from_utf8_lossy(functions.table.name(number));
             Arc::from(name::printed(&name, functions.minor >= GENERIC_METHODS))
@@ -165,8 +167,9 @@ impl Cache {
     }
 
     /// The frames of an instruction `at` bytes into a function.
-    fn decode(&mut self, func: &Func, at: u32, functions: &Functions) -> Arc<[Frame]> {
+    fn decode(&mut self, func: &Func, at: u32, functions: &Part) -> Arc<[Frame]> {
         let entry = functions.text.wrapping_add(func.entry.into());
+        let above = functions.file.as_ref().map_or(0, |&(_, above)| above);
         let mut frames = Vec::with_capacity(1);
         let mut at = at;
         while frames.len() < MAX_INLINED {
@@ -181,7 +184,8 @@ impl Cache {
                 file,
                 line,
                 start_line,
-                pc: entry.wrapping_add(at.into()),
+                pc: entry.wrapping_add(at.into()).wrapping_sub(above),
+                module: functions.file.as_ref().map(|(file, _)| Arc::clone(file)),
                 entry,
                 inlined: inlined.is_some(),
                 kind: functions.kinds.get(id),
@@ -199,15 +203,16 @@ impl Functions {
     /// All frames of the instruction at an address (not a return address), innermost first: inlined
     /// functions, then the one that they were inlined into. Empty if it is no instruction of Go.
     pub fn frames_at(&self, address: u64) -> Arc<[Frame]> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = self.part(address);
+        let mut cache = part.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(frames) = cache.frames.get(&address) {
             return Arc::clone(frames);
         }
-        let func = self.offset(address).and_then(|offset| {
-            let func = self.table.func(self.table.find(offset)?)?;
+        let func = part.offset(address).and_then(|offset| {
+            let func = part.table.func(part.table.find(offset)?)?;
             Some((func, offset.checked_sub(func.entry)?))
         });
-        let frames = func.map(|(func, at)| cache.decode(&func, at, self)).unwrap_or_default();
+        let frames = func.map(|(func, at)| cache.decode(&func, at, &part)).unwrap_or_default();
         if cache.frames.len() >= MAX_CACHED {
             cache.frames.clear();
         }
@@ -287,8 +292,9 @@ impl Functions {
     /// The address of the call that an address on a stack stands for: the instruction before it,
     /// unless the function has not begun yet.
     pub fn call(&self, pc: u64) -> u64 {
-        let begins = |offset| Some(self.table.range(self.table.find(offset)?)?.0 == offset);
-        let has_not_begun = self.offset(pc).and_then(begins).unwrap_or(false);
+        let part = self.part(pc);
+        let begins = |offset| Some(part.table.range(part.table.find(offset)?)?.0 == offset);
+        let has_not_begun = part.offset(pc).and_then(begins).unwrap_or(false);
         if has_not_begun { pc } else { pc.wrapping_sub(1) }
     }
 
@@ -309,6 +315,7 @@ fn unknown(pc: u64) -> Frame {
         line: 0,
         start_line: 0,
         pc: pc.wrapping_sub(1),
+        module: None,
         entry: 0,
         inlined: false,
         kind: Kind::Normal,

@@ -40,17 +40,17 @@ impl Functions {
     /// without for all; none if there are more of them, or larger tables, than in any real program.
     pub fn copies_of(&self, wanted: &[(&str, Option<&str>)]) -> Option<Vec<InlinedCopy>> {
         let names: Vec<&str> = wanted.iter().map(|&(name, _)| name).collect();
-        let numbers = self.table.name_numbers(&names);
+        let numbers = self.own.table.name_numbers(&names);
         let mut copies = Vec::new();
         if numbers.is_empty() {
             return Some(copies);
         }
         // A damaged table may let all functions share one part of it.
-        let mut budget = self.table.len();
-        for i in 0..self.table.count() {
-            let Some(func) = self.table.func(i) else { continue };
-            let Some(ranges) = self.table.inlined_ranges(&func, &mut budget)? else { continue };
-            let holder = self.table.name(func.name);
+        let mut budget = self.own.table.len();
+        for i in 0..self.own.table.count() {
+            let Some(func) = self.own.table.func(i) else { continue };
+            let Some(ranges) = self.own.table.inlined_ranges(&func, &mut budget)? else { continue };
+            let holder = self.own.table.name(func.name);
             let is_wanted = |function: &str| {
                 let is_it = |&(name, within): &(&str, Option<&str>)| {
                     name == function && within.is_none_or(|name| name.as_bytes() == holder)
@@ -58,12 +58,12 @@ impl Functions {
                 wanted.iter().any(is_it)
             };
             let one_of_them = |&(_, _, index): &(u32, u32, u32)| {
-                let call = self.table.inlined_call(&func, index);
+                let call = self.own.table.inlined_call(&func, index);
                 let name = call.and_then(|call| numbers.get(&call.name));
                 name.is_some_and(|name| is_wanted(name))
             };
             if ranges.iter().any(one_of_them) {
-                let (start, end) = self.table.range(i)?;
+                let (start, end) = self.own.table.range(i)?;
                 let within = (self.moved(start), self.moved(end));
                 let first = copies.len();
                 self.copies_in(&func, within, &ranges, &numbers, &mut copies);
@@ -91,11 +91,11 @@ impl Functions {
         let first = copies.len();
         let mut places: FxHashMap<u32, usize> = FxHashMap::default();
         for &(start, end, index) in ranges {
-            for (index, call) in ancestors(&self.table, func, ranges, index) {
+            for (index, call) in ancestors(&self.own.table, func, ranges, index) {
                 let Some(function) = numbers.get(&call.name) else { continue };
                 let at = |offset: u32| within.0.wrapping_add(offset.into());
                 let place = *places.entry(index).or_insert_with(|| {
-                    let holder = self.table.name(func.name);
+                    let holder = self.own.table.name(func.name);
                     copies.push(InlinedCopy {
                         function: (*function).to_owned(),
                         holder: String::from_utf8_lossy(holder).into_owned(),
@@ -115,7 +115,7 @@ impl Functions {
     }
 
     fn moved(&self, offset: u32) -> u64 {
-        self.text.wrapping_add(offset.into())
+        self.own.text.wrapping_add(offset.into())
     }
 }
 

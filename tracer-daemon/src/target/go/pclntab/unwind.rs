@@ -4,7 +4,7 @@
 
 use std::sync::PoisonError;
 
-use super::{Functions, Kind};
+use super::{Functions, Kind, Part};
 
 /// How to get from a frame to its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,16 +25,19 @@ impl Functions {
     /// no address of Go's code. `in_syscall`: it is the innermost frame of a goroutine in a system
     /// call, saved before the function changed its stack pointer.
     pub fn step(&self, pc: u64, in_syscall: bool) -> Option<Step> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = self.part(pc);
+        let mut cache = part.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (pc, in_syscall);
         if let Some(step) = cache.steps.get(&key) {
             return *step;
         }
-        let step = self.find_step(pc, in_syscall);
+        let step = part.find_step(pc, in_syscall);
         cache.add_step(key, step);
         step
     }
+}
 
+impl Part {
     fn find_step(&self, pc: u64, in_syscall: bool) -> Option<Step> {
         let offset = self.offset(pc)?;
         let func = self.table.func(self.table.find(offset)?)?;

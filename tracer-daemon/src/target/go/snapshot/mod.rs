@@ -160,6 +160,7 @@ pub fn take_within(
     runtime: &GoRuntime,
     bias: u64,
 ) -> Result<Snapshot, SnapshotError> {
+    runtime.find_modules(pid, bias);
     let tids = ProcessInfo::thread_ids(pid);
     let time = Limit { limit, end: Instant::now().checked_add(limit) };
     let (memory, skips) = (Memory::of(pid), RefCell::default());
@@ -247,7 +248,7 @@ fn half(bytes: &[u8], offset: u32) -> u32 {
 }
 
 /// How many bytes of a struct must be read for these fields of up to 8 bytes.
-fn size(fields: &[u32]) -> usize {
+pub(super) fn size(fields: &[u32]) -> usize {
     let present = fields.iter().filter(|&&offset| offset != super::layout::ABSENT);
     present.max().map_or(0, |&last| last as usize + 8)
 }

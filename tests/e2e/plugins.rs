@@ -1,0 +1,91 @@
+//! Plugins: modules that a Go program loads at any time, with functions, and a copy of the runtime, of their own.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use tracer_tests::{
+    go::Go,
+    harness::{Database, Process, SOON, run, tracerd, wait_until},
+};
+
+const PARKED: &str = "select count(*) as n from goroutine g join goroutine_state s using (ugid)
+    where start_func = 'programs/plugins/plugged.Park' and s.state = 'waiting'";
+const UNKNOWN: &str = "select count(*) as n from frame where func = '[unknown]'";
+const MISSING: &str =
+    "select count(*) as n from process where missing like '%plugged.so: a plugin%'";
+
+/// The program and its plugin, which belong to one another.
+fn build(dir: &Path) -> Result<[PathBuf; 2]> {
+    let go = Go::find()?;
+    let build = |file: &str, flags: &[&str], package: &str| -> Result<PathBuf> {
+        let path = dir.join(file);
+        let mut command = go.command();
+        command.env("CGO_ENABLED", "1").arg("build").args(flags).arg("-o").arg(&path).arg(package);
+        run(&mut command, 4 * SOON)?.ok()?;
+        Ok(path)
+    };
+    Ok([
+        build("plugins", &[], "./plugins")?,
+        build("plugged.so", &["-buildmode=plugin"], "./plugins/plugged")?,
+    ])
+}
+
+fn start(program: &Path, plugged: &Path) -> Result<Process> {
+    let mut command = Command::new(program);
+    let target = Process::start(command.arg("-plugin").arg(plugged).arg("-forever"))?;
+    let dump = || dump(target.pid()).is_ok_and(|text| text.contains("plugged.Park(...)"));
+    wait_until("the plugin is open", SOON, dump)?;
+    Ok(target)
+}
+
+fn dump(pid: i32) -> Result<String> {
+    Ok(run(&mut tracerd(&["dump", &pid.to_string()])?, SOON)?.ok()?.stdout)
+}
+
+#[test]
+fn their_functions_have_names() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let [program, plugged] = build(dir.path())?;
+
+    // Opened while it is recorded.
+    let database = Database::new()?;
+    let [path, file] = [&program, &plugged].map(|path| path.to_str());
+    let command = [path.context("an odd path")?, "-plugin", file.context("an odd path")?];
+    let ended = database.record(&["--level", "go"], &command, SOON)?.ok()?;
+    ensure!(ended.stdout.contains("sum=124750"), "{}", ended.stdout);
+    ensure!(ended.stderr.contains("plugged.so: a plugin has a copy"), "{}", ended.stderr);
+    assert_eq!(database.number(UNKNOWN)?, 0);
+    assert_eq!(database.number(MISSING)?, 1);
+    let starts = "select count(distinct start_func) as n from goroutine
+         where start_func in ('programs/plugins/plugged.Park', 'programs/plugins/plugged.ping',
+             'programs/plugins/plugged.pong', 'programs/plugins/plugged.Play.gowrap1',
+             'programs/plugins/plugged.Play.gowrap2')";
+    assert_eq!(database.number(starts)?, 3);
+    let nameless = "select count(*) as n from goroutine where start_func is null and goid > 0";
+    assert_eq!(database.number(nameless)?, 0);
+    let frames = "select count(*) as n from frame where func like 'programs/plugins/plugged.p_ng'
+         and module like '%/plugged.so' and file like '%/plugged/main.go' and line > 0";
+    ensure!(database.number(frames)? > 0, "no frame in the plugin's file");
+
+    // Opened before.
+    let target = start(&program, &plugged)?;
+    let database = Database::new()?;
+    let tracerd = database.attach(target.pid(), &["--level", "go"])?;
+    wait_until("the parked one", SOON, || database.number(PARKED).is_ok_and(|n| n == 1))?;
+    tracerd.signal(Signal::SIGINT)?;
+    let said = tracerd.wait(SOON)?.ok()?.stderr;
+    ensure!(said.contains("plugged.so: a plugin has a copy"), "{said}");
+    assert_eq!(database.number(UNKNOWN)?, 0);
+    assert_eq!(database.number(MISSING)?, 1);
+    let parks = "select count(*) as n from goroutine_state s join goroutine g using (ugid)
+         join stack_user u using (stack_id)
+         where start_func = 'programs/plugins/plugged.Park' and u.func = start_func";
+    ensure!(database.number(parks)? > 0, "no stack of the parked one");
+    let text = dump(target.pid())?;
+    ensure!(!text.contains("[unknown]") && text.contains("/plugged/main.go:"), "{text}");
+    Ok(())
+}
