@@ -84,6 +84,7 @@ fn attach_ends_after_its_duration_or_with_the_process() -> Result<()> {
     let length = "select (ended_ts - started_ts) / 1000000 as ms from session";
     let ms = database.number(length)?;
     assert!(ms >= 400, "{ms} ms");
+    let database = Database::new()?;
     let until_its_end = database.attach(target.pid(), &["--duration", "1h"])?;
     target.signal(Signal::SIGTERM)?;
     until_its_end.wait(SOON)?.ok()?;
