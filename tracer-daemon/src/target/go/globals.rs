@@ -24,13 +24,17 @@ pub struct Globals {
     pub profile: Option<Profile>,
 }
 
+/// Bytes for each sample, if nobody says otherwise (runtime.MemProfileRate).
+const DEFAULT_RATE: u32 = 512 << 10;
+
 /// Variables of the runtime's memory profiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// `runtime.disableMemoryProfiling` (a byte): the linker sets it in a program that does not ask for the profile.
     pub disabled: u64,
-    /// `runtime.MemProfileRate` (a word): set to 0 then, when the program begins.
-    pub rate: u64,
+    /// `runtime.MemProfileRate` (a word): set to 0 then, when the program begins. None before Go 1.21, where it is 0 until
+    /// the program begins.
+    pub rate: Option<u64>,
 }
 
 impl Globals {
@@ -63,26 +67,41 @@ impl Globals {
     }
 }
 
-/// From `if disableMemoryProfiling { MemProfileRate = 0 }` in `schedinit`.
+/// From `if disableMemoryProfiling { MemProfileRate = 0 }` in `schedinit`, before Go 1.21 from the value that `init` gives
+/// `MemProfileRate`.
 fn profile(elf: &Executable<'_>, functions: &Functions) -> Option<Profile> {
-    let (start, end) = functions.range("runtime.schedinit")?;
-    let code = elf.bytes_at(start, end.checked_sub(start)?.min(MAX_CODE))?;
-    let instructions: Vec<_> =
-        Decoder::with_ip(64, code, start, DecoderOptions::NONE).into_iter().collect();
+    let instructions = |function| {
+        let (start, end) = functions.range(function)?;
+        let code = elf.bytes_at(start, end.checked_sub(start)?.min(MAX_CODE))?;
+        let decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
+        Some(decoder.into_iter().collect::<Vec<_>>())
+    };
     let zero = |instruction: &Instruction, code: Code| {
         (instruction.code() == code
             && instruction.is_ip_rel_memory_operand()
             && instruction.immediate(1) == 0)
             .then(|| instruction.ip_rel_memory_address())
     };
-    let is_it = |three: &[Instruction]| {
+    let is_reset = |three: &[Instruction]| {
         let [test, skip, set] = three else { return None };
         let skips_it =
             skip.mnemonic() == Mnemonic::Je && skip.near_branch_target() == set.next_ip();
         let disabled = zero(test, Code::Cmp_rm8_imm8).filter(|_| skips_it)?;
-        Some(Profile { disabled, rate: zero(set, Code::Mov_rm64_imm32)? })
+        Some(Profile { disabled, rate: Some(zero(set, Code::Mov_rm64_imm32)?) })
     };
-    instructions.windows(3).find_map(is_it)
+    let is_default = |three: &[Instruction]| {
+        let [load, test, set] = three else { return None };
+        let is_it = load.mnemonic() == Mnemonic::Movzx
+            && load.is_ip_rel_memory_operand()
+            && test.mnemonic() == Mnemonic::Test
+            && set.mnemonic() == Mnemonic::Mov
+            && set.op1_kind() == OpKind::Immediate32
+            && set.immediate32() == DEFAULT_RATE;
+        is_it.then(|| Profile { disabled: load.ip_rel_memory_address(), rate: None })
+    };
+    let reset = || instructions("runtime.schedinit")?.windows(3).find_map(is_reset);
+    let default = || instructions("runtime.init")?.windows(3).find_map(is_default);
+    reset().or_else(default)
 }
 
 /// Addresses that a function uses.
@@ -153,8 +172,10 @@ mod tests {
             assert_eq!((known.allp.len(), known.gc_controller.len()), (1, 1), "{minor}");
             assert!(found.allp.contains(&known.allp[0]), "{minor}");
             assert!(found.gc_controller.contains(&known.gc_controller[0]), "{minor}");
-            let rate = elf.symbols(&["runtime.MemProfileRate"])["runtime.MemProfileRate"];
-            assert_eq!(found.profile.map(|profile| profile.rate), Some(rate), "{minor}");
+            let names = ["runtime.MemProfileRate", "runtime.disableMemoryProfiling"];
+            let [rate, disabled] = names.map(|name| elf.symbols(&[name])[name]);
+            let rate = (minor != "1.19").then_some(rate);
+            assert_eq!(found.profile, Some(Profile { disabled, rate }), "{minor}");
             assert!(found.allp.len() < 10 && found.gc_controller.len() < 10, "{minor}: {found:?}");
         }
     }

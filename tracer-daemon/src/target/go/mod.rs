@@ -185,7 +185,8 @@ impl GoRuntime {
         let memory = Memory::of(pid);
         let read = |address: u64, size| memory.read(address.wrapping_add(bias), size).ok();
         let disabled = read(profile.disabled, 1).is_some_and(|byte| byte == [1]);
-        disabled || read(profile.rate, 8).is_some_and(|rate| rate == [0; 8])
+        let rate = profile.rate.and_then(|address| read(address, 8));
+        disabled || rate.is_some_and(|rate| rate == [0; 8])
     }
 
     /// What the kernel programs need to know of it.
