@@ -14,7 +14,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tracer_common::target::{HOLD_AT_EXEC, INHERIT};
+use tracer_common::{
+    inlined::FILE_MASK,
+    target::{HOLD_AT_EXEC, INHERIT},
+};
 use tracer_store::{FirstIds, query::warnings::NOT_LOOKED_INTO};
 
 use self::debugged::{Gap, Placed, debugged};
@@ -44,7 +47,7 @@ const ATTACHING: &str = "waiting for the kernel to attach the probes...";
 const DETACHING: &str = "waiting for the kernel to take the probes away...";
 
 /// Of the probes that all processes with the file of the target run into: none that the prober of [`Family`] gives.
-const COOKIE: u64 = u64::MAX;
+const COOKIE: u64 = FILE_MASK;
 
 /// Why a recording ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -200,6 +200,18 @@ fn one_on_its_way_out_of_a_system_call_runs_since_then() {
     assert!(bench.losses().is_empty());
 }
 
+/// The daemon traces threads of a process before its goroutines.
+#[test]
+fn one_in_a_system_call_has_not_left_it_before_goroutines_were_traced() {
+    let calls = SnapGoroutine { status: 3, tid: Some(PID), ..waiting(5, 1_500) };
+    let mut bench = bench_since(1_300, vec![calls], vec![]);
+    bench.push(exit(1_100));
+    bench.push(status(1_750, 5, 3, 1, 0));
+    bench.run(2_000);
+    let expected = [("syscall", None, 1_300, Some(450)), ("runnable", None, 1_750, None)];
+    assert_eq!(bench.goroutine(5), expected);
+}
+
 #[test]
 fn the_p_of_one_that_runs_is_the_one_that_its_first_event_tells() {
     let running = SnapGoroutine { status: 2, tid: Some(PID), proc: Some(3), ..waiting(5, 1_500) };

@@ -206,7 +206,7 @@ impl Goroutines {
             let create_stack = met.create_stack;
             Track::existed(Goroutine { parent_ugid, create_stack, ..new }, cx)
         });
-        let since = process.since_if_complete(met.at, cx);
+        let (began, since) = (process.since, process.since_if_complete(met.at, cx));
         let place = met.place.unwrap_or(Place { utid: 0, proc: None });
         let on_thread = matches!(state, State::Running | State::Syscall);
         // A thread that only marks its goroutine as waiting was not looked for.
@@ -216,7 +216,8 @@ impl Goroutines {
             track.was_read(met.stack_id);
         }
         if state == State::Syscall {
-            match self.left_unknown.get(&utid) {
+            // An older one is of another call, of the time in which only threads were traced.
+            match self.left_unknown.get(&utid).filter(|&&left| left >= began) {
                 // The kernel's part of the call is over; the status changes later.
                 Some(&left) => {
                     track.leave_syscall(left.cast_unsigned(), None);
