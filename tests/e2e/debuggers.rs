@@ -92,7 +92,9 @@ fn probes(pid: i32) -> Result<Vec<u64>> {
 
 /// It runs on, and its code is its own.
 fn is_well(target: &mut Process) -> Result<()> {
-    wait_until("its code is its own", SOON, || code_is_unchanged(target.pid()).unwrap_or(false))?;
+    wait_until("its code is its own", SOON, || {
+        !target.is_running() || code_is_unchanged(target.pid()).unwrap_or(false)
+    })?;
     // Its players meet every probe of a switch a thousand times meanwhile.
     std::thread::sleep(Duration::from_millis(200));
     ensure!(target.is_running(), "the target has died");
@@ -149,8 +151,8 @@ fn the_target_outlives_a_debugger_that_is_faster() -> Result<()> {
     std::thread::sleep(Duration::from_secs(1));
     kill(Pid::from_raw(gdb.child.id().cast_signed()), Signal::SIGINT)?;
     gdb.leave()?;
-    tracerd.wait(SOON)?.ok()?;
-    is_well(&mut target)
+    let ended = tracerd.wait(SOON)?.ok()?;
+    is_well(&mut target).with_context(|| ended.stderr)
 }
 
 #[test]
