@@ -240,11 +240,13 @@ impl Recorder {
     fn wait_for_debuggers(&mut self, interrupted: &mut impl FnMut() -> bool) {
         let mut told = false;
         loop {
-            // One that has only just come is not in the way.
-            let step = self.guard.look(self.pid);
+            // While probes go, which takes a while, it could let the process go on, and nobody would put them back then.
+            if let Some(Step::GiveWay(debugger, _)) = self.guard.look(self.pid) {
+                self.guard.must_stay(debugger);
+            }
             let is_settled = !self.guard.is_due(false) || self.guard.is_away_for().is_some();
             match self.guard.stays_for().cloned() {
-                None if is_settled || step.is_some() => return,
+                None if is_settled => return,
                 Some(debugger) if !told => {
                     told = true;
                     self.warn(&format!(
