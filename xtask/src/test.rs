@@ -3,6 +3,7 @@
 use std::{path::Path, process::Command, time::Instant};
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use tracer_tests::toolchains::NEWEST;
 
 use crate::{
@@ -37,6 +38,7 @@ pub fn run(filter: &[String], full: bool) -> Result<()> {
         "the tests load kernel programs, which needs root: run `sudo -E env PATH=\"$PATH\" cargo \
          xtask test`, or only what needs no root: `cargo test --lib --bins`"
     );
+    reset_signals()?;
     let start = Instant::now();
     setup::run(&[Purpose::Build, Purpose::Test])?;
     let go = NEWEST.root()?.join("bin/go");
@@ -67,6 +69,16 @@ pub fn run(filter: &[String], full: bool) -> Result<()> {
     eprintln!("test: {} s in all", start.elapsed().as_secs());
     // Both results are wanted before either of them ends the run.
     units.and(traces)
+}
+
+/// Gives signals back their default action if they are ignored, as nohup and shells without job control leave them:
+/// programs that are started inherit that, and tests signal those.
+fn reset_signals() -> Result<()> {
+    for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        // SAFETY: no handler is installed.
+        unsafe { signal(ignored, SigHandler::SigDfl) }?;
+    }
+    Ok(())
 }
 
 fn test(command: &mut Command, bin: &Path, go: &Path) -> Result<()> {
