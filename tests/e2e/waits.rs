@@ -73,14 +73,17 @@ fn share_first_cpu(pid: i32) -> Result<()> {
     Ok(())
 }
 
-/// The only child of a process, once there is one that has become this program.
+/// The child of a process that has become this program, once there is one.
 fn child_of(pid: i32, name: &str) -> Result<i32> {
     let mut child = None;
     wait_until("the program runs", SOON, || {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        child = children.ok().and_then(|text| text.trim().parse().ok());
-        let comm = child.map(|child: i32| fs::read_to_string(format!("/proc/{child}/comm")));
-        matches!(comm, Some(Ok(comm)) if comm.trim() == name)
+        let children = children.unwrap_or_default();
+        let is_it = |child: &i32| {
+            fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        child = children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_it);
+        child.is_some()
     })?;
     child.context("no child")
 }
