@@ -1,4 +1,4 @@
-//! What a kernel program is told of the place of its probe, in the probe's cookie.
+//! The site of a probe, as its cookie passes it to the kernel program.
 //!
 //! The compiler inlines functions into others, with a profile even large ones. A probe in such a copy finds what the
 //! function was called with in other registers than a probe where the function begins: the cookie says in which.

@@ -1,4 +1,4 @@
-//! What whoever started this process left it: which signals are ignored, and the limit of descriptors. tracerd changes some of
+//! What this process inherited from its parent: which signals are ignored, and the limit of descriptors. tracerd changes some of
 //! it for itself; a command that it starts is to find everything as if it had been started without tracerd.
 
 use std::{

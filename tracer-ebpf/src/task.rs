@@ -65,7 +65,7 @@ impl Task {
         signal.read::<u32>(globals::signal_flags()) & SIGNAL_GROUP_EXIT != 0
     }
 
-    /// Whether calls of it may be refused before they are told of.
+    /// Whether its calls may be refused before `sys_enter` fires.
     #[inline(always)]
     pub fn calls_are_filtered(self) -> bool {
         self.seccomp_mode() != 0 || self.read::<u32>(globals::task_ptrace()) != 0

@@ -120,7 +120,7 @@ pub struct Shown {
 }
 
 impl Prober {
-    /// Starts it. Whoever shares the probes must not keep them locked for long.
+    /// Starts it. Other holders of the probes must not keep them locked for long.
     ///
     /// # Errors
     /// When no thread can be started.
