@@ -206,9 +206,14 @@ fn one_in_a_system_call_has_not_left_it_before_goroutines_were_traced() {
     let calls = SnapGoroutine { status: 3, tid: Some(PID), ..waiting(5, 1_500) };
     let mut bench = bench_since(1_300, vec![calls], vec![]);
     bench.push(exit(1_100));
-    bench.push(status(1_750, 5, 3, 1, 0));
+    bench.push(exit(1_650));
+    bench.push(status(1_750, 5, 2, 4, CHAN_RECEIVE));
     bench.run(2_000);
-    let expected = [("syscall", None, 1_300, Some(450)), ("runnable", None, 1_750, None)];
+    let expected = [
+        ("syscall", None, 1_300, Some(350)),
+        ("running", None, 1_650, Some(100)),
+        ("waiting", Some("chan receive"), 1_750, None),
+    ];
     assert_eq!(bench.goroutine(5), expected);
 }
 
