@@ -346,7 +346,7 @@ pub struct Functions {
     pub limit: Option<usize>,
 }
 
-/// A moment that somebody names.
+/// A moment given on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Time {
     /// The moment.

@@ -126,8 +126,8 @@ impl Source {
         match self {
             Self::File(reader) => {
                 let options = gotrace::choose(reader, selection)?;
-                let told = warnings(reader, &options.scope())?;
-                Ok((gotrace::export(reader, &options, out, progress)?, told))
+                let warnings = warnings(reader, &options.scope())?;
+                Ok((gotrace::export(reader, &options, out, progress)?, warnings))
             }
             Self::Daemon(client) => {
                 let question = Question::Export(selection.clone());

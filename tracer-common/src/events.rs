@@ -153,7 +153,7 @@ events! {
         tgid: u32, "pid";
         /// How the process ends, as wait(2) gives it: signal in bits 0-6, status in bits 8-15; means nothing unless `ends`.
         exit_code: u32, "wait status";
-        /// 1 if the process ends: this is its last thread, or all are told to end; 0 if other threads go on.
+        /// 1 if the process ends: this is its last thread, or all are being killed; 0 if other threads go on.
         ends: u32, "0 or 1";
         /// Always 0.
         reserved: u32, "always 0";

@@ -47,7 +47,7 @@ impl Task {
     #[inline(always)]
     pub fn wait_status(self) -> Option<u32> {
         let signal = Self(self.read(globals::task_signal()));
-        if self.is_told_to_exit() {
+        if self.is_exiting_as_group() {
             return Some(signal.read(globals::signal_exit_code()));
         }
         // Else it is that of the first thread, which may have ended long ago.
@@ -56,9 +56,9 @@ impl Task {
         is_last.then(|| first.read(globals::task_exit_code()))
     }
 
-    /// Whether all threads of its process are told to end, with one exit code for the process.
+    /// Whether all threads of its process are to end, with one exit code for the process.
     #[inline(always)]
-    fn is_told_to_exit(self) -> bool {
+    fn is_exiting_as_group(self) -> bool {
         // include/linux/sched/signal.h
         const SIGNAL_GROUP_EXIT: u32 = 4;
         let signal = Self(self.read(globals::task_signal()));
@@ -80,7 +80,7 @@ impl Task {
         const SIGKILL: u32 = 9;
         let signal = self.read::<u32>(globals::task_exit_code()) & 0x7f;
         // Where the signal is sent, it ends all threads.
-        let is_sent = self.is_told_to_exit() && signal != SIGKILL;
+        let is_sent = self.is_exiting_as_group() && signal != SIGKILL;
         (self.seccomp_mode() == DEAD && !is_sent).then_some(signal)
     }
 

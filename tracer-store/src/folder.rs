@@ -1,4 +1,4 @@
-//! Folders: made with a mode of their own whatever the umask, and named when they are what keeps somebody from a file.
+//! Folders: made with a mode of their own whatever the umask, and named when they are what denies access to a file.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};

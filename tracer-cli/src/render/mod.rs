@@ -51,7 +51,7 @@ pub fn json_text(value: &Value) -> String {
     }
 }
 
-/// The largest integer up to which a number with a fraction can tell all from their neighbours.
+/// The largest integer up to which a number with a fraction can represent every integer exactly.
 const EXACT: u64 = 1 << 53;
 
 /// Makes strings of the integers that many programs would round.

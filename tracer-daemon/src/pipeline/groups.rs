@@ -1,4 +1,4 @@
-//! Control groups by their ids, as the kernel tells of them and as they were found.
+//! Control groups by their ids, as the kernel reports them and as they were found.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct Groups {
 
 impl Groups {
     /// One is known by this path, which came with `len` bytes, its zero included, and zeros behind.
-    pub fn told(&mut self, id: u64, hierarchy: u32, path: &[u8], len: u32) {
+    pub fn learn(&mut self, id: u64, hierarchy: u32, path: &[u8], len: u32) {
         let len = len as usize;
         // Cut, or not readable.
         if hierarchy != UNIFIED || len <= 1 || len >= CGROUP_PATH {
@@ -76,13 +76,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_those_that_were_told_whole() {
+    fn only_whole_paths_are_learned() {
         let mut groups = Groups::default();
-        groups.told(7, UNIFIED, b"/a/b\0\0\0", 5);
-        groups.told(8, 3, b"/v1\0", 4);
-        groups.told(9, UNIFIED, &[b'x'; CGROUP_PATH], CGROUP_PATH as u32);
-        groups.told(10, UNIFIED, b"", 0);
-        groups.told(11, UNIFIED, b"/\xff\0", 3);
+        groups.learn(7, UNIFIED, b"/a/b\0\0\0", 5);
+        groups.learn(8, 3, b"/v1\0", 4);
+        groups.learn(9, UNIFIED, &[b'x'; CGROUP_PATH], CGROUP_PATH as u32);
+        groups.learn(10, UNIFIED, b"", 0);
+        groups.learn(11, UNIFIED, b"/\xff\0", 3);
         assert_eq!(groups.path(7).as_deref(), Some("/a/b"));
         assert_eq!(groups.path(11).as_deref(), Some("/\u{fffd}"));
         assert!([8, 9, 10].iter().all(|&id| groups.path(id).is_none()));

@@ -132,7 +132,7 @@ impl Pipeline {
         }
     }
 
-    /// From now on [`Pipeline::take_beginnings`] tells who begins, and each may be answered by [`Pipeline::decide`]
+    /// From now on [`Pipeline::take_beginnings`] lists the processes that begin, and each may be answered by [`Pipeline::decide`]
     /// before its time is given to [`Pipeline::advance`]; without an answer it is traced as before.
     pub fn watch_beginnings(&mut self) {
         self.beginnings = Some(Vec::new());
@@ -176,7 +176,7 @@ impl Pipeline {
         self.tracker.moved(pid, ts, cgroup);
     }
 
-    /// Whether events named control groups that are not known: [`Pipeline::add_groups`] is to tell of those that there are.
+    /// Whether events named control groups that are not known: [`Pipeline::add_groups`] is to add those that there are.
     pub fn wants_groups(&self) -> bool {
         self.groups.are_wanted()
     }
@@ -255,7 +255,7 @@ impl Pipeline {
         self.tracker.end_go(pid, ts, &mut self.losses);
     }
 
-    /// The probes of a process were not in place between `from` and `until` (ns). `unnoticed`: nobody knew, so that
+    /// The probes of a process were not in place between `from` and `until` (ns). `unnoticed`: it was not known, so that
     /// nothing is known that its events of that time tell.
     pub fn add_gap(&mut self, from: u64, until: u64, unnoticed: bool) {
         self.losses.add_gap(from, until);
@@ -311,12 +311,12 @@ impl Pipeline {
             Ok(Event::CgroupMade(head)) => {
                 self.count(EventKind::CgroupMade, &head.header);
                 let path = &record[size_of::<CgroupMade>()..];
-                self.groups.told(head.cgroup, head.hierarchy, path, head.path_len);
+                self.groups.learn(head.cgroup, head.hierarchy, path, head.path_len);
             }
             Ok(event) => {
                 if let Event::CgroupMoved(head) = &event {
                     let path = &record[size_of::<CgroupMoved>()..];
-                    self.groups.told(head.cgroup, head.hierarchy, path, head.path_len);
+                    self.groups.learn(head.cgroup, head.hierarchy, path, head.path_len);
                     if self.beginnings.is_some() {
                         self.moves.extend(Moved::of(head));
                     }

@@ -32,7 +32,7 @@ const LAST_RECORDS: Duration = Duration::from_millis(500);
 pub struct Engine {
     pub kernel: Kernel,
     pub pipeline: Pipeline,
-    /// Modules that processes have loaded since somebody looked, by pid.
+    /// Modules that processes have loaded since the last call, by pid.
     pub new_modules: Vec<(u32, Arc<str>)>,
     ring: Ring,
     horizon: Horizon,

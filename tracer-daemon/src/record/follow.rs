@@ -24,7 +24,7 @@ use crate::{
 
 /// How long reading the goroutines of a process may hold up the loop; meanwhile the ring fills.
 const GOROUTINES: Duration = Duration::from_secs(1);
-/// How often to look for processes whose end was not heard of.
+/// How often to look for processes whose end was not reported.
 const CHECK: Duration = Duration::from_secs(1);
 
 /// The processes that the traced one has created, and those that they have.
@@ -334,7 +334,7 @@ impl Family {
     }
 }
 
-/// The control group of a process that begins: as the kernel told of it, else that which it had, or its creator.
+/// The control group of a process that begins: as the kernel reported it, else that which it had, or its creator.
 fn cgroup_of(beginning: &Beginning, before: Option<&str>) -> String {
     match (&beginning.group, before) {
         (Some(path), _) if cgroup::says_where(path) => path.to_string(),

@@ -64,7 +64,7 @@ impl Inspected {
         program::is_same(&self.file, &self.link)
     }
 
-    /// Puts the probes of these levels in place; `progress` is told how many are, and of how many. They record nothing before [`Kernel::set_target`](crate::kernel::Kernel::set_target).
+    /// Puts the probes of these levels in place; `progress` is called with how many are, and of how many. They record nothing before [`Kernel::set_target`](crate::kernel::Kernel::set_target).
     ///
     /// # Errors
     /// When the kernel refuses a probe; none is left then.

@@ -75,7 +75,7 @@ impl Guard {
         // SAFETY: a system call without pointers.
         let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, command.as_raw(), 0) })
             .context(context)?;
-        // SAFETY: a new file descriptor of which nobody else knows.
+        // SAFETY: a new file descriptor that nothing else owns.
         let pidfd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
         let (read, write) = pipe2(OFlag::O_CLOEXEC).context(context)?;
         // SAFETY: this process has one thread.

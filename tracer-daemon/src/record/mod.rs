@@ -100,11 +100,11 @@ pub fn run(args: &Run, inherited: &Inherited) -> Result<ExitCode> {
 
     let mut exit = None;
     let end = args.duration.map(|duration| Instant::now() + duration);
-    let mut told = args.recording.quiet;
+    let mut is_announced = args.recording.quiet;
     let stop = recorder.record(|recorder| {
         let over = match exit {
             None => forward(&signals, &launched),
-            // Nobody is there any more to pass it on to.
+            // No process is left to pass it on to.
             Some(_) => signals.take().map(|received| Stop::Signal(received.signal)),
         };
         let is_over = end.is_some_and(|end| Instant::now() >= end);
@@ -122,7 +122,7 @@ pub fn run(args: &Run, inherited: &Inherited) -> Result<ExitCode> {
             if others == 0 {
                 return Some(Stop::ProcessEnded);
             }
-            if !std::mem::replace(&mut told, true) {
+            if !std::mem::replace(&mut is_announced, true) {
                 recorder.warn(&format!(
                     "the command has ended; {others} of the processes that it has left are traced until they end, or Ctrl-C"
                 ));

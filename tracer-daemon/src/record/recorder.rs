@@ -122,7 +122,7 @@ pub struct Recorder {
     ended: bool,
     /// It was not there when /proc was asked last.
     gone: bool,
-    /// The exec that `run` waits for: its event comes after it was dealt with, and is told of before it is tracked.
+    /// The exec that `run` waits for: its event comes after it was dealt with, and is reported before it is tracked.
     exec_expected: bool,
     beginning_expected: bool,
     /// The process runs another program, which is to be looked into.
@@ -397,12 +397,12 @@ impl Recorder {
         self.look_again();
     }
 
-    /// What the kernel tells of a program that the process runs from now on holds even if it has ended before anybody
+    /// What the kernel reports of a program that the process runs from now on holds even if it has ended before tracerd
     /// could look at it.
     fn beginnings(&mut self) {
         for moved in self.engine.pipeline.take_moves() {
-            let told = moved.group.filter(|path| cgroup::says_where(path));
-            let cgroup = match told {
+            let group = moved.group.filter(|path| cgroup::says_where(path));
+            let cgroup = match group {
                 Some(path) => path.to_string(),
                 None => ProcessInfo::cgroup(moved.pid).unwrap_or_default(),
             };
@@ -472,7 +472,7 @@ impl Recorder {
         let start = if held { Start::Held } else { Start::Running };
         match self.look(self.pid, start) {
             Ok(true) => {}
-            // Or it has been replaced again: if that event is lost, nobody else will look.
+            // Or it has been replaced again: if that event is lost, nothing else looks at it.
             Ok(false) => self.to_look = Some(Exec { held: false, failed }),
             Err(_) if !ProcessInfo::alive(self.pid) => {}
             Err(_) if failed < ATTEMPTS => {
@@ -511,7 +511,7 @@ impl Recorder {
         let _ = kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGCONT);
     }
 
-    /// While the ring is left alone nobody would let the process go on.
+    /// While the ring is not read the process would stay held.
     fn hold_if(&mut self, keeps_up: bool) {
         if self.holds.is_none() || self.kept_up == keeps_up {
             return;
@@ -665,17 +665,17 @@ impl Recorder {
         self.engine.pipeline.set_go(pid, attachable.runtime(), attachable.bias(), since);
         let missing = attachable.missing(self.options.level);
         let missing = missing.map(|missing| format!("not traced: {missing}"));
-        let mut told: Vec<_> = attachable.note().map(str::to_owned).into_iter().collect();
-        told.extend(missing);
+        let mut said: Vec<_> = attachable.note().map(str::to_owned).into_iter().collect();
+        said.extend(missing);
         if running {
             match snapshot::take(pid, &attachable.runtime(), attachable.bias()) {
                 Ok(snapshot) => self.engine.pipeline.set_existing(pid, snapshot),
-                Err(error) => told.push(format!(
+                Err(error) => said.push(format!(
                     "goroutines that do nothing while they are traced are not recorded: {error}"
                 )),
             }
         }
-        told
+        said
     }
 
     /// Takes the probes in the program away.

@@ -27,7 +27,7 @@ const CALLERS: &[&str] = &[
 ];
 /// The closure by which `runtime.goready` calls `runtime.ready`.
 pub const CLOSURE_OF_GOREADY: &str = "runtime.goready.func1";
-/// By which of them it is told for whom there is sweeping, at level `full`.
+/// Those that show for whom there is sweeping, at level `full`.
 const SWEEPERS: &[&str] = &["runtime.(*mcentral).cacheSpan", "runtime.(*mheap).reclaimChunk"];
 const DEDUCT: &str = "runtime.deductSweepCredit";
 

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_takes_long_is_told() {
+    fn only_what_takes_long_is_printed() {
         let (said, heard) = mpsc::channel();
         let waits = |time, what| {
             let said = said.clone();

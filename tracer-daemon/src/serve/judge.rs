@@ -218,7 +218,7 @@ impl Daemon {
         process.options = process.options.or(process.next.take());
         let moved = self.processes.get(parent).is_some_and(|p| p.cgroup != process.cgroup);
         if process.is_asked_for() {
-            // What somebody asked for is that one process.
+            // A manual attach is for that one process.
             process.by = By::Nothing;
             process.holds.clear();
             self.judge(&mut process);
@@ -252,7 +252,7 @@ impl Daemon {
         is_same.then_some(exe)
     }
 
-    /// The control group of a process that begins: what the kernel told of it. `before`: the process that it was, or that it
+    /// The control group of a process that begins: what the kernel reported. `before`: the process that it was, or that it
     /// is a copy of.
     fn cgroup_of(&self, beginning: &Beginning, before: Option<&Process>) -> String {
         let id = beginning.cgroup;
@@ -260,8 +260,8 @@ impl Daemon {
             return before.cgroup.clone();
         }
         match (&beginning.group, before) {
-            (Some(path), _) if self.is_told_by(path) => path.to_string(),
-            // In one of version 1; it would have been told if it had got into another one since.
+            (Some(path), _) if self.is_reported_by(path) => path.to_string(),
+            // In one of version 1; it would have been reported if it had got into another one since.
             (Some(_), Some(before)) if before.cgroup_id == 0 => before.cgroup.clone(),
             // What /proc shows of another process would be wrong.
             _ if ProcessInfo::is_from(beginning.pid, beginning.created) => {
@@ -273,19 +273,19 @@ impl Daemon {
 
     /// Whether the path of a control group of version 2 says where a process is: not the root, where it is in one of version 1
     /// beside.
-    fn is_told_by(&self, path: &str) -> bool {
+    fn is_reported_by(&self, path: &str) -> bool {
         path != "/" || !self.version_1
     }
 
-    /// Processes that got into another control group are judged anew.
+    /// Processes that got into another control group have the rules applied again.
     pub(super) fn judge_moves(&mut self) {
         for moved in self.engine.pipeline.take_moves() {
             let known = self.processes.get(moved.pid);
-            // It runs another program since, which was told of with its control group.
+            // It runs another program since, which was reported with its control group.
             if known.is_some_and(|known| moved.unified && known.since > moved.ts) {
                 continue;
             }
-            let path = moved.group.as_deref().filter(|path| self.is_told_by(path));
+            let path = moved.group.as_deref().filter(|path| self.is_reported_by(path));
             let cgroup = match path {
                 Some(path) => path.to_owned(),
                 None => ProcessInfo::cgroup(moved.pid).unwrap_or_default(),
@@ -299,7 +299,7 @@ impl Daemon {
                     self.judge(&mut process);
                     self.change(process);
                 }
-                // It was of no interest before, so nothing was told of it.
+                // It was of no interest before, so nothing was reported of it.
                 None => {
                     if let Some(process) = self.look_up(moved.pid)
                         && process.options.is_some()

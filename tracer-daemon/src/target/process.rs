@@ -66,7 +66,7 @@ pub enum ProcessError {
     },
     /// No process has this name.
     #[error("no process is called {0}: `ps -e` lists the processes")]
-    NobodyCalled(String),
+    NoneCalled(String),
     /// Several processes have this name.
     #[error("several processes are called {name}, give the PID of one: {list}")]
     SeveralCalled {
@@ -210,7 +210,7 @@ impl ProcessInfo {
         let mut found: Vec<_> = infos.filter(is_called).collect();
         found.sort_unstable_by_key(|info| info.pid);
         match found.as_slice() {
-            [] => Err(ProcessError::NobodyCalled(name.to_owned())),
+            [] => Err(ProcessError::NoneCalled(name.to_owned())),
             [one] => Ok(one.pid),
             several => {
                 let list =

@@ -257,7 +257,7 @@ fn status(target: &Target, regs: &pt_regs, place: Place, change: &Change) -> Res
         _ => None,
     };
     let stack = stack::number(target, start);
-    // Nobody else changes it again before the one who did goes on.
+    // No other thread changes it again before the one that did goes on.
     let found = if done {
         // Without a branch: the verifier would follow each way along the stack.
         let as_set = stack::all_if_zero(u64::from(g.status ^ new));

@@ -157,7 +157,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
         }
     });
     if held && !submitted {
-        // Nobody would know that it waits.
+        // User space would not know that it waits.
         send_to_current(SIGCONT);
     }
     0

@@ -195,7 +195,7 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
         let in_memory = Args::new(args);
         file = arguments::left(ts, call, &in_memory, ret);
         if is_filtered && REFUSALS.contains(&ret) {
-            // No `sys_enter` may have told.
+            // There may have been no `sys_enter`.
             (given_file, _) = arguments::entered(ts, call, &in_memory);
         }
     }

@@ -170,7 +170,7 @@ fn in_part(
     (from, to): (i64, i64),
     scope: &Scope,
 ) -> Result<Vec<String>> {
-    // Nobody has looked whether these are Go programs; another process may tell that they are not.
+    // These were not checked for a Go runtime; another process may show that they have none.
     let mut statement = reader.conn().prepare_cached(
         "SELECT pid, coalesce(comm, exe, '?'), missing, upid,
              EXISTS (SELECT 1 FROM process other WHERE p.missing = ?4

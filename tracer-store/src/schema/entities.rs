@@ -69,7 +69,7 @@ entities! {
         uid: Option<i64>;
         /// Since when; NULL if since its start, or since it is recorded. What began before is not shown to that user.
         uid_since: Option<i64>, unit "ns";
-        /// Path of its control group, as it was told last: that of version 2, or the deepest one of version 1 where it is in
+        /// Path of its control group, as last reported by the kernel: that of version 2, or the deepest one of version 1 where it is in
         /// the root of that. NULL if not known.
         cgroup: Option<Arc<str>>;
         /// The language runtime that was recognised: `go`, or NULL.

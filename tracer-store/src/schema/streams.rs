@@ -82,7 +82,7 @@ tables! {
     /// System calls, one row per call, from entry to exit. What their arguments refer to is looked up when the call is
     /// made; it is NULL for calls of the 32-bit interface.
     Syscall syscall texts {
-        /// When it was entered. The kernel tells only of the end of a call that a filter (seccomp) or ptrace has refused: then it is when
+        /// When it was entered. The kernel reports only the end of a call that a filter (seccomp) or ptrace has refused: then it is when
         /// the thread began to wait in it, or that end.
         ts: i64, unit "ns";
         /// Time until it returned; NULL while it is open.

@@ -9,7 +9,7 @@ use super::apt;
 use crate::command::{self, cargo};
 
 /// The LLVM major version of the compiler that is worth a linker: the best one whose LLVM is
-/// installed or can be. The nightly may be ahead of all packages. With `may_update` the lists of packages are fetched anew if they
+/// installed or can be. The nightly may be ahead of all packages. With `may_update` the lists of packages are fetched again if they
 /// name none of them.
 pub fn llvm_to_build_for(may_update: bool) -> Result<u32> {
     let compilers = compilers()?;

@@ -380,7 +380,7 @@ impl Entities {
         unheard
     }
 
-    /// A process whose creation was not told was created by the one that has this pid, unless that is 0.
+    /// A process whose creation was not reported was created by the one that has this pid, unless that is 0.
     fn is_child_of(&mut self, upid: i64, parent: u32) {
         let is_known = self.processes.get(&upid).is_none_or(|row| row.parent_upid.is_some());
         if parent == 0 || is_known {

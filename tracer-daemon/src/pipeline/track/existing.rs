@@ -62,7 +62,7 @@ impl Existing {
         };
         let mut found: Vec<Found> = Vec::with_capacity(snapshot.goroutines.len());
         for goroutine in snapshot.goroutines {
-            // As those are shown that events tell of: the same wait has the same stack.
+            // As for waits that events report: the same wait has the same stack.
             let mut store = |pcs: &[u64], skip: u32| {
                 let functions = &runtime.functions;
                 stacks.store(&functions.expand(functions.taken(pcs, skip, false), skip), module)
@@ -118,7 +118,7 @@ impl Existing {
         for found in self.procs.extract_if(.., |found| found.at < ts) {
             let known = |proc: &&SnapProc| match proc.status {
                 P_DEAD => false,
-                // The next event of it tells whose it was.
+                // Its next event shows whose it was.
                 P_SYSCALL => proc.tid.is_some(),
                 _ => true,
             };

@@ -73,7 +73,7 @@ pub struct Track {
     goes_on_with: Option<u32>,
     /// It was there before the recording, and this is its first interval.
     first: bool,
-    /// The open interval is what the memory of the process showed, and no event has told of it so far.
+    /// The open interval is what the memory of the process showed, and no event has confirmed it so far.
     read: bool,
     /// Thread on which it took part in a switch of coroutines, until its next change.
     switched_by: Option<u32>,
@@ -131,7 +131,7 @@ impl Track {
         }
     }
 
-    /// Whether no event has told what it does, and its memory has not either.
+    /// Whether neither an event nor its memory has shown what it does.
     pub fn is_unheard(&self) -> bool {
         self.first && self.open.is_none()
     }

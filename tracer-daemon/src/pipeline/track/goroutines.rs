@@ -152,7 +152,7 @@ impl Goroutines {
     }
 
     /// An event of the process came at `ts` (ns). The first ones may be older than what is known of when its tracing
-    /// began: that is looked at only after the kernel programs have been told of the process.
+    /// began: the clock is read only after the kernel programs know the process.
     pub fn heard(&mut self, upid: i64, ts: u64) {
         if let Some(process) = self.processes.get_mut(&upid) {
             process.since = process.since.min(ts.cast_signed());

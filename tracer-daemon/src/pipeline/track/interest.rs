@@ -76,7 +76,7 @@ impl Tracker {
         program_ended(upid, ts, go, &mut cx);
     }
 
-    /// Events of probes between `from` and `until` (ns) are missing, and nobody has counted them.
+    /// Events of probes between `from` and `until` (ns) are missing and were not counted.
     pub fn go_was_missed(&mut self, from: u64, until: u64) {
         let of_go = |kind: &&EventKind| kind.name().starts_with("go_");
         EventKind::ALL.iter().filter(of_go).for_each(|&kind| self.doubts.add(kind, from, until));

@@ -17,7 +17,7 @@ struct Process {
     since: u64,
     /// The open interval of every P that was heard of; none if what it does is not known.
     procs: FxHashMap<i32, Option<ProcState>>,
-    /// Those whose open interval is what the memory of the process showed: no event has told of them so far.
+    /// Those whose open interval is what the memory of the process showed: no event has confirmed them so far.
     read: FxHashSet<i32>,
     /// Those that have been taken from the thread of their open interval, by one that is still to be
     /// heard of.
@@ -125,7 +125,7 @@ impl Process {
         }
     }
 
-    /// An event tells who had a P until now. If its memory showed something else, that was about to change: the hit of a probe
+    /// An event shows who had a P until now. If its memory showed something else, that was about to change: the hit of a probe
     /// came just before the recording, and the change itself just after the read.
     fn correct(&mut self, upid: i64, proc: i32, holder: Holder, cx: &mut Context<'_>) {
         if self.read.remove(&proc)
@@ -233,7 +233,7 @@ impl Procs {
             return;
         };
         let call = self.calls.get_mut(&utid).filter(|call| call.is_open);
-        // Nobody had it, and the thread had none.
+        // No thread had it, and this thread had none.
         process.correct(upid, event.proc, None, cx);
         if let Some(other) = process.held_by(utid).filter(|other| process.read.contains(other))
             && call.is_none()

@@ -29,7 +29,7 @@ enum Value {
     Fd(i64, Option<Arc<str>>),
 }
 
-/// What is not known of a call that was not told of when it was entered.
+/// What is not known of a call whose beginning was not reported.
 const NOT_ENTERED: SysEnter = SysEnter {
     header: Header { ts: 0, kind: 0, cpu: 0, tid: 0 },
     tgid: 0,
@@ -59,13 +59,13 @@ pub struct Syscalls {
     outside: FxHashMap<i64, Outside>,
 }
 
-/// A thread that is in no call, or in one that the kernel has not told of because it may be refused.
+/// A thread that is in no call, or in one that the kernel has not reported because it may be refused.
 struct Outside {
     /// Since when (ns).
     since: i64,
     /// When it first waited in such a call (ns).
     waits: Option<i64>,
-    /// Number of the call in place of which it gets a signal; its end may still be told.
+    /// Number of the call in place of which it gets a signal; its end may still be reported.
     signalled: Option<u32>,
 }
 
@@ -198,7 +198,7 @@ impl Syscalls {
         true
     }
 
-    /// A call was refused, of which only the end was told.
+    /// A call was refused, of which only the end was reported.
     fn was_refused(
         &mut self,
         utid: i64,
@@ -239,7 +239,7 @@ impl Syscalls {
         self.outside.insert(utid, Outside { since: ts, waits: None, signalled: Some(nr) });
     }
 
-    /// A thread waits in a call, of which the beginning may not have been told.
+    /// A thread waits in a call, of which the beginning may not have been reported.
     pub fn waits(&mut self, header: &Header, cx: &Context<'_>) {
         if let Some((_, utid)) = cx.entities.known(header.tid)
             && let Some(outside) = self.outside.get_mut(&utid)

@@ -343,7 +343,7 @@ impl Threads {
         track.open = Some((State::Runnable, row));
     }
 
-    /// A thread may not run: if nothing was heard of it before, since the recording of its process began.
+    /// A thread may not run: if no event of it came before, since the recording of its process began.
     pub fn is_throttled(&mut self, event: &SchedThrottled, cx: &mut Context<'_>) {
         let Some(track) = self.tracks.get_mut(&event.throttled_tid) else { return };
         if let (None, Some(first)) = (&track.open, track.first) {

@@ -24,7 +24,7 @@ pub struct Globals {
     pub profile: Option<Profile>,
 }
 
-/// Bytes for each sample, if nobody says otherwise (runtime.MemProfileRate).
+/// Bytes for each sample, unless the program sets another rate (runtime.MemProfileRate).
 const DEFAULT_RATE: u32 = 512 << 10;
 
 /// Variables of the runtime's memory profiler.

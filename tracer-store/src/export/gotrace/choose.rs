@@ -41,7 +41,7 @@ fn process(reader: &Reader, chosen: &Chosen, by_pid: bool) -> Result<Named> {
     Err(StoreError::Choice(problem))
 }
 
-/// Names processes so that they can be told from each other.
+/// Names processes so that they can be distinguished.
 fn list(reader: &Reader, processes: &[Named]) -> Result<String> {
     let mut statement = reader.conn().prepare("SELECT cmdline FROM process WHERE upid = ?1")?;
     let mut list = Vec::with_capacity(processes.len());

@@ -97,7 +97,7 @@ pub struct SnapGoroutine {
     pub proc: Option<u32>,
     /// Its frames.
     pub stack: SnapStack,
-    /// How many of the innermost ones Go's tracer leaves out where it tells of such a wait.
+    /// How many of the innermost ones Go's tracer leaves out where it reports such a wait.
     pub trace_skip: u32,
     /// Before it was read (CLOCK_MONOTONIC, ns).
     pub read_from: u64,
