@@ -1,6 +1,6 @@
 //! What has to be equal in both recordings of a run.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use anyhow::Result;
 use tracer_tests::{
@@ -8,8 +8,8 @@ use tracer_tests::{
     oracle::{
         Event, State,
         census::{Family, census, compare, sums},
-        profile::{self, Allowed, Kind},
-        stacks,
+        profile::{self, Allowed, Kind, Profile},
+        read, stacks,
         timeline::{Change, forks, lengths, timelines},
     },
 };
@@ -48,16 +48,22 @@ pub struct Wrong {
 /// # Errors
 /// When something cannot be compared.
 pub fn check(recorded: &Recorded, source: Source) -> Result<Wrong> {
+    let mut wrong = Wrong::default();
     let ours = match source {
         Source::Rows => recorded.rows()?,
-        Source::Export => recorded.exported()?,
+        Source::Export => {
+            let file = recorded.export()?;
+            let exported = read(&Go::find()?, &file)?;
+            profiles_of_tool(&file, &exported, &mut wrong.facts)?;
+            recorded.window(exported)?
+        }
     };
-    let mut wrong = Wrong::default();
-    counts(recorded, source, &ours, &mut wrong.facts);
-    states(recorded, &ours, &mut wrong);
+    let [go, ours] = recorded.sides(ours);
+    counts(recorded, source, [&go, &ours], &mut wrong.facts);
+    states(recorded, [&go, &ours], &mut wrong);
     if source == Source::Export {
-        frames(recorded, &ours, &mut wrong.facts);
-        profiles(recorded, &mut wrong.times)?;
+        frames(recorded, [&go, &ours], &mut wrong.facts);
+        profiles(recorded, [&go, &ours], &mut wrong.times);
     }
     for wrong in [&mut wrong.facts, &mut wrong.times] {
         if !wrong.is_empty() {
@@ -90,7 +96,7 @@ fn tells_steals(recorded: &Recorded, source: Source) -> bool {
     source == Source::Export && !recorded.is_v1 && !stops_in_calls
 }
 
-fn counts(recorded: &Recorded, source: Source, ours: &[Event], wrong: &mut String) {
+fn counts(recorded: &Recorded, source: Source, sides: [&[Event]; 2], wrong: &mut String) {
     let tells_steals = tells_steals(recorded, source);
     let fold = |events: &[Event]| {
         let mut census = census(events);
@@ -102,7 +108,7 @@ fn counts(recorded: &Recorded, source: Source, ours: &[Event], wrong: &mut Strin
         }
         census
     };
-    let (go, ours) = (fold(&recorded.go), fold(ours));
+    let [go, ours] = sides.map(fold);
     let sums = sums(&go);
     for (kind, least) in at_least(recorded).iter().filter(|(kind, _)| is_compared(recorded, kind)) {
         let count = sums.get(kind).copied().unwrap_or_default();
@@ -124,8 +130,8 @@ fn counts(recorded: &Recorded, source: Source, ours: &[Event], wrong: &mut Strin
     }
 }
 
-fn states(recorded: &Recorded, ours: &[Event], wrong: &mut Wrong) {
-    let (go, ours) = (timelines(&recorded.go), timelines(ours));
+fn states(recorded: &Recorded, sides: [&[Event]; 2], wrong: &mut Wrong) {
+    let [go, ours] = sides.map(timelines);
     let forks = forks(&go, &ours);
     if !forks.is_empty() {
         let _ =
@@ -147,8 +153,8 @@ fn states(recorded: &Recorded, ours: &[Event], wrong: &mut Wrong) {
     }
 }
 
-fn frames(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
-    for (kind, stacks) in stacks::compare(&recorded.go, ours) {
+fn frames(recorded: &Recorded, [go, ours]: [&[Event]; 2], wrong: &mut String) {
+    for (kind, stacks) in stacks::compare(go, ours) {
         let counts = format!("{} of {} stacks at {kind} are equal", stacks.equal, stacks.compared);
         let promised = match kind.as_str() {
             "create" | stacks::START => 99,
@@ -168,30 +174,49 @@ fn frames(recorded: &Recorded, ours: &[Event], wrong: &mut String) {
     }
 }
 
-fn profiles(recorded: &Recorded, wrong: &mut String) -> Result<()> {
-    let (go, ours) = (Go::find()?, recorded.export_of_trace()?);
-    let (timelines, skew) = (timelines(&recorded.rows_of_trace()?), recorded.skew());
+/// Compares the profiles that Go's tool makes of both recordings, each of the intervals that begin and end in the window:
+/// the tool cannot cut a trace, and of an interval that the trace begins or ends in, only one side knows the length.
+fn profiles(recorded: &Recorded, [go, ours]: [&[Event]; 2], wrong: &mut String) {
+    let (timelines, skew) = (timelines(ours), recorded.skew());
     for kind in Kind::ALL {
         // In the older format a call that did not block has no length, and some events that make goroutines
         // runnable have no stack.
         if recorded.is_v1 && [Kind::Syscall, Kind::Sched].contains(&kind) {
             continue;
         }
-        let [theirs, ours] = [&recorded.trace, &ours].map(|file| profile::read(&go, kind, file));
-        let is_of_kind = |begin: &Change, end: &Change| match kind {
-            Kind::Net => begin.kind == "block: network",
-            Kind::Sync => begin.to == State::Waiting && begin.kind != "block: network",
-            Kind::Syscall => begin.to == State::Syscall,
-            Kind::Sched => (begin.to, end.to) == (State::Runnable, State::Running),
+        let is_of_kind = |begin: &Change, _: &Change| {
+            kind.begins(begin.to, begin.kind.strip_prefix("block: ").unwrap_or_default())
         };
         let (interval, off) = skew.of_intervals(&timelines, is_of_kind);
         let allowed = Allowed { interval, more: off + skew.costs.interrupt() };
-        let differences = profile::compare(&theirs?, &ours?, allowed);
+        let [theirs, ours] = [go, ours].map(|events| Profile::of(events, kind));
+        let differences = profile::compare(&theirs, &ours, allowed);
         for difference in differences.iter().take(5) {
             let _ = writeln!(wrong, "profile {}: {difference}", kind.name());
         }
         if !differences.is_empty() {
             let _ = writeln!(wrong, "  allowed were {allowed:?}");
+        }
+    }
+}
+
+/// Go's tool makes of the exported file the profiles of its events, to the nanosecond.
+fn profiles_of_tool(file: &Path, exported: &[Event], wrong: &mut String) -> Result<()> {
+    let go = Go::find()?;
+    for kind in Kind::ALL {
+        let (tool, ours) = (profile::read(&go, kind, file)?, Profile::of_tool(exported, kind));
+        if tool != ours {
+            let Profile { total, functions } = tool;
+            let others =
+                functions.iter().filter(|(name, time)| ours.functions.get(*name) != Some(time));
+            let others: Vec<_> =
+                others.take(3).map(|(name, time)| (name, time, ours.functions.get(name))).collect();
+            let _ = writeln!(
+                wrong,
+                "profile {} of the file: the tool has {total:?}, its events {:?}: {others:?}",
+                kind.name(),
+                ours.total
+            );
         }
     }
     Ok(())

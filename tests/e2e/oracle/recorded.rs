@@ -15,14 +15,14 @@ use tracer_tests::{
     go::{Go, Variant},
     harness::{Database, Process},
     oracle::{
-        Event, State, WINDOW, What,
+        Event, State, What,
         census::HEAP_LIVE,
+        edges::{Edges, Window},
         read,
         reasons::in_v1,
         rows,
         skew::{Costs, OffCpu},
         timeline::Skew,
-        window,
     },
 };
 
@@ -111,15 +111,11 @@ pub struct Recorded {
     /// What tracerd recorded.
     pub database: Database,
     /// What Go saw in the window.
-    pub go: Vec<Event>,
+    pub go: Window,
     /// Whether Go's trace has the format of Go 1.21 and older.
     pub is_v1: bool,
     /// Whether Go's trace tells of every stop of the world, not only of those of the GC.
     pub tells_stops: bool,
-    /// The trace that Go wrote.
-    pub trace: PathBuf,
-    /// How long before and after the window's beginning that trace begins and ends, in ns.
-    around: (i64, i64),
     /// What it cost the program to be watched.
     costs: Costs,
     /// When its threads had no CPU.
@@ -176,15 +172,11 @@ pub fn record(name: &str, minor: &str, variant: Variant, by: By) -> Result<Recor
     if is_v1 {
         tell_first_starts(&mut whole);
     }
-    let (first, last) =
-        (whole.first().context("no event")?.time, whole.last().context("no event")?.time);
-    let go = events(whole, is_v1).context("from Go's trace")?;
-    let begin = go.first().context("no event")?.time;
-    let around = (begin - first, last - begin);
+    let go = window(whole, is_v1).context("from Go's trace")?;
     let tells_stops = number >= 21;
     let (costs, off) = (Costs::read(&file)?, OffCpu::read(&database)?);
     eprintln!("{label}: {costs:?} ns");
-    Ok(Recorded { label, database, go, is_v1, tells_stops, trace: file, around, costs, off })
+    Ok(Recorded { label, database, go, is_v1, tells_stops, costs, off })
 }
 
 /// The programs of the table, for what a test needs of it.
@@ -203,19 +195,8 @@ impl Recorded {
     ///
     /// # Errors
     /// When it cannot be read or has no window.
-    pub fn rows(&self) -> Result<Vec<Event>> {
-        events(rows::events(&self.database)?, self.is_v1).context("from the database")
-    }
-
-    /// What the database holds of the time in which Go's trace was written.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn rows_of_trace(&self) -> Result<Vec<Event>> {
-        let (from, to) = self.time_of_trace()?;
-        let mut events = rows::events(&self.database)?;
-        events.retain(|event| (from..=to).contains(&event.time));
-        Ok(events)
+    pub fn rows(&self) -> Result<Window> {
+        window(rows::events(&self.database)?, self.is_v1).context("from the database")
     }
 
     /// What explains that lengths differ.
@@ -231,31 +212,30 @@ impl Recorded {
         Ok(self.database.export(&[])?.0)
     }
 
-    /// Writes an export of the time in which Go's trace was written, and returns its path.
+    /// The part of an export that lies in the window.
     ///
     /// # Errors
-    /// When `tracer` fails.
-    pub fn export_of_trace(&self) -> Result<PathBuf> {
-        let (from, to) = self.time_of_trace()?;
-        let [from, to] = [from, to].map(|ts| ts.to_string());
-        Ok(self.database.export(&["--from", &from, "--to", &to])?.0)
+    /// When it has no window.
+    pub fn window(&self, exported: Vec<Event>) -> Result<Window> {
+        window(exported, self.is_v1).context("from the export")
     }
 
-    /// When Go's trace begins and ends, in ns.
-    fn time_of_trace(&self) -> Result<(i64, i64)> {
-        let begin = format!("select created_ts from goroutine where start_func = '{}'", WINDOW[0]);
-        let begin = self.database.number(&begin)?;
-        let (before, after) = self.around;
-        Ok((begin - before, begin + after))
-    }
-
-    /// What the export holds of the window, as Go's own parser reads it.
-    ///
-    /// # Errors
-    /// When Go's parser refuses it, or it has no window.
-    pub fn exported(&self) -> Result<Vec<Event>> {
-        let file = self.export()?;
-        events(read(&Go::find()?, &file)?, self.is_v1).context("from the export")
+    /// Both sides of what is compared: Go's, and ours of this window. What only one of them has at the edges of its window, and
+    /// the other one may have beyond them, is in none.
+    pub fn sides(&self, mut ours: Window) -> [Vec<Event>; 2] {
+        let mut go = self.go.clone();
+        let begin = |window: &Window| window.events.first().map_or(0, |event| event.time);
+        // Times in the older format count from the beginning of the trace.
+        let shift = if self.is_v1 { begin(&ours) - begin(&go) } else { 0 };
+        let edges = Edges { costs: self.costs, off: &self.off };
+        let left_out = edges.level(&mut go, &mut ours, shift);
+        if left_out > 0 {
+            eprintln!(
+                "{}: {left_out} events at the edges of the window are on one side only",
+                self.label
+            );
+        }
+        [go.events, ours.events]
     }
 }
 
@@ -300,7 +280,7 @@ fn tell_first_starts(events: &mut [Event]) {
 /// The window, with reasons that both formats can tell, and settings where they change: Go tells the
 /// number of Ps again after every stop of the world, and its reader leaves out the first time in the
 /// older format.
-fn events(mut events: Vec<Event>, is_v1: bool) -> Result<Vec<Event>> {
+fn window(mut events: Vec<Event>, is_v1: bool) -> Result<Window> {
     let mut settings = HashMap::new();
     settings.insert("/gc/heap/goal:bytes".into(), FIRST_GOAL);
     if is_v1 {
@@ -315,14 +295,14 @@ fn events(mut events: Vec<Event>, is_v1: bool) -> Result<Vec<Event>> {
         }
         _ => true,
     });
-    let mut events = window(&events)?.to_vec();
+    let mut window = Window::of(events)?;
     if is_v1 {
-        leave_out_taken_back(&mut events);
-        for event in &mut events {
+        leave_out_taken_back(&mut window.events);
+        for event in &mut window.events {
             if let What::Goroutine { to: State::Waiting, reason, .. } = &mut event.what {
                 *reason = in_v1(reason).into();
             }
         }
     }
-    Ok(events)
+    Ok(window)
 }

@@ -5,11 +5,12 @@
 
 use std::{path::Path, process::Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::go::Go;
 
 pub mod census;
+pub mod edges;
 pub mod event;
 mod parse;
 pub mod profile;
@@ -44,12 +45,12 @@ pub fn read(go: &Go, file: &Path) -> Result<Vec<Event>> {
     parse(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// The part of a trace from the creation of `main.windowBegin`'s goroutine up to, and without, the
-/// creation of `main.windowEnd`'s.
+/// Where in a trace the window is: from the creation of `main.windowBegin`'s goroutine up to, and without, the creation of
+/// `main.windowEnd`'s, by the indices of these two.
 ///
 /// # Errors
-/// When the trace does not have them once each.
-pub fn window(events: &[Event]) -> Result<&[Event]> {
+/// When the trace does not have them once each, in this order.
+pub fn markers(events: &[Event]) -> Result<[usize; 2]> {
     let [begin, end] = WINDOW.map(|function| {
         let mut places = events.iter().enumerate().filter(|(_, event)| event.creates(function));
         match (places.next(), places.next()) {
@@ -58,7 +59,8 @@ pub fn window(events: &[Event]) -> Result<&[Event]> {
         }
     });
     let (begin, end) = (begin?, end?);
-    events.get(begin..end).context("main.windowEnd comes before main.windowBegin")
+    ensure!(begin < end, "main.windowEnd comes before main.windowBegin");
+    Ok([begin, end])
 }
 
 #[cfg(test)]
@@ -87,7 +89,8 @@ mod tests {
     fn a_daisy_chain_is_as_it_must_be() {
         let events = trace("daisy", &["-n", "7"]);
         assert!(events.is_sorted_by_key(|event| event.time));
-        let window = window(&events).expect("it has both markers");
+        let [begin, end] = markers(&events).expect("it has both markers");
+        let window = &events[begin..end];
         assert_eq!(created(window, "main.pass"), 7);
         assert_eq!(created(window, "main.sendFirst"), 1);
         assert_eq!(created(window, "main.windowEnd"), 0);
@@ -107,7 +110,8 @@ mod tests {
     #[test]
     fn garbage_collections_are_seen() {
         let events = trace("gcheavy", &["-rounds", "40"]);
-        let window = window(&events).expect("it has both markers");
+        let [begin, end] = markers(&events).expect("it has both markers");
+        let window = &events[begin..end];
         let cycles = |events| census::sums(&census::census(events)).get(census::GC).copied();
         assert!(cycles(window) > Some(0));
         assert_eq!(cycles(&window[..1]), None);
@@ -116,6 +120,6 @@ mod tests {
     #[test]
     fn a_trace_without_markers_has_no_window() {
         let lone = "M=1 P=0 G=1 Metric Time=1 Name=\"x\" Value=Value{Uint64(1)}";
-        assert!(window(&parse(lone).expect("it is well formed")).is_err());
+        assert!(markers(&parse(lone).expect("it is well formed")).is_err());
     }
 }

@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tempfile::NamedTempFile;
 
-use super::skew::Longer;
+use super::{
+    event::{Event, State, What},
+    skew::Longer,
+};
 use crate::go::Go;
 
 /// What the samples of a profile consist of.
@@ -44,6 +47,20 @@ impl Kind {
             Self::Sched => "sched",
         }
     }
+
+    /// Whether an interval of this profile begins when a goroutine gets into this state for this reason, as Go's tool has it
+    /// (cmd/trace/pprof.go).
+    pub fn begins(self, state: State, reason: &str) -> bool {
+        match self {
+            Self::Sync => {
+                state == State::Waiting
+                    && ["chan", "sync", "select"].iter().any(|part| reason.contains(part))
+            }
+            Self::Net => state == State::Waiting && reason == "network",
+            Self::Syscall => state == State::Syscall,
+            Self::Sched => state == State::Runnable,
+        }
+    }
 }
 
 /// How long, and how often.
@@ -69,6 +86,68 @@ pub struct Profile {
     pub total: Time,
     /// That of the stacks which a function is on.
     pub functions: BTreeMap<Arc<str>, Time>,
+}
+
+impl Profile {
+    /// The profile of the intervals that begin and end among these events. The stack of an interval is that of the event
+    /// which begins it.
+    pub fn of(events: &[Event], kind: Kind) -> Self {
+        Self::since(&HashMap::new(), events, kind)
+    }
+
+    /// The profile that `go tool trace -pprof` makes of a file with these events: what a goroutine does before it runs for the
+    /// first time does not count, nor does what an earlier one with its number did (internal/trace/summary.go).
+    pub fn of_tool(events: &[Event], kind: Kind) -> Self {
+        let mut starts = HashMap::new();
+        for event in events {
+            match &event.what {
+                What::Goroutine { goid, from: State::NotExist, .. } => {
+                    starts.remove(goid);
+                }
+                What::Goroutine { goid, to: State::Running, .. } => {
+                    starts.entry(*goid).or_insert(event.time);
+                }
+                _ => {}
+            }
+        }
+        Self::since(&starts, events, kind)
+    }
+
+    /// That of the time since the start of each goroutine.
+    fn since(starts: &HashMap<i64, i64>, events: &[Event], kind: Kind) -> Self {
+        let mut begun: HashMap<i64, (State, &Event)> = HashMap::new();
+        let mut profile = Self::default();
+        for event in events {
+            let What::Goroutine { goid, to, reason, .. } = &event.what else { continue };
+            match begun.get(goid) {
+                None if kind.begins(*to, reason) => {
+                    begun.insert(*goid, (*to, event));
+                }
+                Some((state, begin)) if state != to => {
+                    let from = begin.time.max(starts.get(goid).copied().unwrap_or(i64::MIN));
+                    let time = Time { ns: event.time - from, intervals: 1 };
+                    if time.ns > 0 {
+                        profile.add(time, begin.stack.iter().map(|frame| &frame.function));
+                    }
+                    begun.remove(goid);
+                }
+                // A trace says it again now and then.
+                _ => {}
+            }
+        }
+        profile
+    }
+
+    /// Adds the time of a stack.
+    fn add<'a>(&mut self, time: Time, stack: impl Iterator<Item = &'a Arc<str>>) {
+        self.total.add(time);
+        // The tracer itself is on some stacks of Go's trace.
+        let functions: BTreeSet<_> =
+            stack.filter(|name| !name.starts_with("runtime.traceLocker.")).collect();
+        for function in functions {
+            self.functions.entry(Arc::clone(function)).or_default().add(time);
+        }
+    }
 }
 
 /// The profile that `go tool trace -pprof` makes of a trace file.
@@ -120,16 +199,11 @@ fn parse(text: &str) -> Result<Profile> {
         let mut values = values.split_whitespace().map(str::parse);
         let mut value = || values.next().context("too few values")?.context("no number");
         let time = Time { intervals: value()?, ns: value()? };
-        profile.total.add(time);
-        let mut functions = BTreeSet::new();
-        for id in stack.split_whitespace() {
-            functions.insert(names.get(id).with_context(|| format!("no location {id}"))?);
-        }
-        // The tracer itself is on some stacks of Go's trace.
-        functions.retain(|name| !name.starts_with("runtime.traceLocker."));
-        for function in functions {
-            profile.functions.entry(Arc::clone(function)).or_default().add(time);
-        }
+        let names = stack
+            .split_whitespace()
+            .map(|id| names.get(id).with_context(|| format!("no location {id}")))
+            .collect::<Result<Vec<_>>>()?;
+        profile.add(time, names.into_iter());
     }
     Ok(profile)
 }
@@ -224,6 +298,42 @@ mod tests {
         assert_eq!(parse(&text).expect("it is well formed"), Profile::default());
         assert!(parse("Samples:\n").is_err());
         assert!(parse(&text.replace("Loc", "          1          2: 7\nLoc")).is_err());
+    }
+
+    /// A goroutine that is created, runs, waits for a channel twice, and runs; at these times.
+    fn life(times: [i64; 8]) -> Vec<Event> {
+        let stack = "\nStack=\n\tmain.a @ 0x1\n\t\t/a.go:5\n";
+        let changes = [
+            "NotExist->Runnable Reason=\"\"",
+            "Runnable->Running Reason=\"\"",
+            "Running->Waiting Reason=\"chan receive\"",
+            "Waiting->Runnable Reason=\"\"",
+            "Runnable->Running Reason=\"\"",
+            "Running->Waiting Reason=\"chan receive\"",
+            "Waiting->Waiting Reason=\"\"",
+            "Waiting->Runnable Reason=\"\"",
+        ];
+        let lines = changes.iter().zip(times).map(|(change, time)| {
+            format!("M=1 P=0 G=3 StateTransition Time={time} GoID=3 {change}{stack}")
+        });
+        crate::oracle::parse(&lines.collect::<String>()).expect("it is well formed")
+    }
+
+    #[test]
+    fn intervals_that_begin_and_end_among_the_events_count() {
+        let life = life([100, 110, 120, 140, 150, 170, 200, 260]);
+        let time = |events: &[Event], kind| {
+            let profile = Profile::of(events, kind);
+            assert_eq!(profile.functions.get("main.a").copied().unwrap_or_default(), profile.total);
+            (profile.total.ns, profile.total.intervals)
+        };
+        assert_eq!(time(&life, Kind::Sync), (110, 2));
+        assert_eq!(time(&life[3..], Kind::Sync), (90, 1), "the first began before");
+        assert_eq!(time(&life[..7], Kind::Sync), (20, 1), "the last is under way");
+        assert_eq!(time(&life, Kind::Sched), (20, 2));
+        assert_eq!(time(&life, Kind::Net), (0, 0));
+        // The tool leaves out the time from the creation to the first start.
+        assert_eq!(Profile::of_tool(&life, Kind::Sched).total, Time { ns: 10, intervals: 1 });
     }
 
     /// Nothing but an interrupt.

@@ -12,7 +12,7 @@
 //! | unblock by `injectglist`, of n that the network makes ready | Go's n events; n times `casgstatus` | 0 to n of both |
 //! | start | `casgstatus` in `execute`; Go's event | minus a hit and an event to 0 |
 //! | creation | Go's event between `casgstatus` and `runqput`, each of which some versions have a probe on | one of both, either way |
-//! | into a system call | Go's event; `casgstatus` (up to Go 1.25); the call. With C: a probe before all that | minus one of both to two |
+//! | into a system call | Go's event; `casgstatus` (up to Go 1.25); the call. With C: a probe before all that | minus two hits and an event to two of both |
 //! | out of a system call | the return; `casgstatus` (up to Go 1.25), `wirep`; Go's event. With C: a probe before all that | minus three hits and an event to 0 |
 //! | switch of coroutines | a probe; Go's event | minus two of both to two |
 //!
@@ -20,7 +20,8 @@
 //! network makes ready. [`Costs`] are measured by the program itself in the same run (tests/programs/go/window/costs.go).
 //!
 //! If a thread loses the CPU between the two readings, the time until it has it again is on one side only. That is known,
-//! too: the scheduler's events tell when it lost and got it ([`OffCpu`]).
+//! too: the scheduler's events tell when it lost and got it ([`OffCpu`]). It does so at the end of an interrupt, which begins
+//! between the two readings and may itself take longer than a few hits: on a virtual machine tens of microseconds.
 
 use std::{collections::HashMap, fs, path::Path};
 
@@ -36,13 +37,15 @@ pub struct Costs {
     pub hit: i64,
     /// An event of Go's own tracer, with a stack.
     pub event: i64,
+    /// An interrupt.
+    pub interrupt: i64,
 }
 
 /// The resolution of Go's clock, in ns (runtime/traceruntime.go, traceTimeDiv).
 const TICK: i64 = 64;
 
-/// An interrupt goes into the kernel and back as a hit does, and may do as much as some of them; between two readings
-/// there is rarely even one.
+/// One that wakes other threads up does as much as some hits, beside going into the kernel and back; it may be more than
+/// what the timer's takes. Between two readings there is rarely even one.
 const HITS_OF_INTERRUPT: i64 = 8;
 
 impl Costs {
@@ -54,17 +57,18 @@ impl Costs {
         let mut file = trace.as_os_str().to_owned();
         file.push(".costs");
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        Ok(Self { hit: field(&text, "hit")?, event: field(&text, "event")? })
+        let of = |name| field(&text, name);
+        Ok(Self { hit: of("hit")?, event: of("event")?, interrupt: of("interrupt")? })
     }
 
     /// What an interrupt between the two readings may add, in ns.
     pub fn interrupt(&self) -> i64 {
-        HITS_OF_INTERRUPT * self.hit
+        self.interrupt.max(HITS_OF_INTERRUPT * self.hit)
     }
 
-    /// How long two readings may be apart that lie around one event, without an interrupt or the loss of the CPU.
+    /// How long two readings may be apart that lie around one event, without the loss of the CPU.
     pub fn reach(&self) -> i64 {
-        self.times(3)
+        self.times(3) + self.interrupt()
     }
 
     /// So many hits and events, in ns.
@@ -82,7 +86,7 @@ impl Costs {
             (State::Waiting, State::Runnable) => (1, if together > 1 { together } else { 0 }),
             (State::Runnable, State::Running) => (1, 0),
             (State::NotExist, _) => (1, 1),
-            (State::Running, State::Syscall) => (1, 2),
+            (State::Running, State::Syscall) => (2, 2),
             (State::Syscall, _) => (3, 0),
             _ => (2, 2),
         };
@@ -182,7 +186,7 @@ impl<const N: usize> From<[(i64, i64, i64); N]> for OffCpu {
 mod tests {
     use super::*;
 
-    const COSTS: Costs = Costs { hit: 2000, event: 500 };
+    const COSTS: Costs = Costs { hit: 2000, event: 500, interrupt: 3000 };
 
     #[test]
     fn waits_are_longer_for_go_and_never_for_us() {

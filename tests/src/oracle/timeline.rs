@@ -100,30 +100,18 @@ impl fmt::Display for Fork {
     }
 }
 
-/// How close to the window's end, in ns, a change may be that only one side has in the window.
-const EDGE: i64 = 100_000;
-
-/// The goroutines of which the two sides tell different sequences, the earliest first. What only one
-/// side tells at the very end of the window does not count.
+/// The goroutines of which the two sides tell different sequences, the earliest first.
 pub fn forks(go: &Timelines, ours: &Timelines) -> Vec<Fork> {
     const NONE: &[Change] = &[];
     let goids: std::collections::BTreeSet<&i64> = go.keys().chain(ours.keys()).collect();
     let start = go.values().flatten().map(|change| change.time).min().unwrap_or_default();
     let our_start = ours.values().flatten().map(|change| change.time).min().unwrap_or_default();
-    let last = |side: &Timelines| side.values().flatten().map(|change| change.time).max();
-    let (end, our_end) = (last(go).unwrap_or_default(), last(ours).unwrap_or_default());
     let mut forks = Vec::new();
     for goid in goids {
         let of = |side: &'_ Timelines| side.get(goid).map_or_else(|| NONE.to_vec(), Clone::clone);
         let (go, ours) = (of(go), of(ours));
         let common = go.iter().zip(&ours).take_while(|(a, b)| a.kind == b.kind).count();
         if common == go.len() && common == ours.len() {
-            continue;
-        }
-        let is_late = |side: &[Change], end: i64| {
-            side.get(common).is_none_or(|change| change.time > end.saturating_sub(EDGE))
-        };
-        if common == go.len().min(ours.len()) && is_late(&go, end) && is_late(&ours, our_end) {
             continue;
         }
         let first = common.saturating_sub(2);
@@ -268,7 +256,7 @@ mod tests {
 
     /// On a machine where a hit takes 2 us.
     fn compare(go: &Timelines, ours: &Timelines, filter: impl Fn(&Change) -> bool) -> Lengths {
-        let (costs, off) = (Costs { hit: 2000, event: 500 }, OffCpu::default());
+        let (costs, off) = (Costs { hit: 2000, event: 500, interrupt: 3000 }, OffCpu::default());
         lengths(go, ours, &Skew { costs, off: &off, is_v1: false }, filter)
     }
 
@@ -292,16 +280,6 @@ mod tests {
         assert!(text.contains("unblock at 2 us, start at 3 us"), "{text}");
         // What follows the fork is not compared.
         assert_eq!(compare(&all, &fewer, |_| true).compared, 1);
-    }
-
-    #[test]
-    fn the_last_change_may_be_behind_the_edge() {
-        let all = life([0, 1000, 2000, 300_000]);
-        let mut fewer = all.clone();
-        fewer.get_mut(&3).expect("it is there").pop();
-        assert_eq!(forks(&all, &fewer), []);
-        fewer.get_mut(&3).expect("it is there").pop();
-        assert_eq!(forks(&all, &fewer).len(), 1);
     }
 
     #[test]
@@ -336,7 +314,11 @@ mod tests {
         let ours = life([0, 1_000_000, 1_100_000, 5_000_000]);
         assert!(!compare(&go, &ours, |_| true).off.is_empty());
         let off = OffCpu::from([(1, 1_101_000, 2_890_000)]);
-        let skew = Skew { costs: Costs { hit: 2000, event: 500 }, off: &off, is_v1: false };
+        let skew = Skew {
+            costs: Costs { hit: 2000, event: 500, interrupt: 3000 },
+            off: &off,
+            is_v1: false,
+        };
         assert_eq!(lengths(&go, &ours, &skew, |_| true).off, []);
     }
 
