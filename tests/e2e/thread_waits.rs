@@ -185,11 +185,11 @@ fn a_hog_takes_the_cpu() -> Result<()> {
 }
 
 /// A control group with a quota of CPU time, of either version.
-struct Quota(PathBuf);
+pub struct Quota(PathBuf);
 
 impl Quota {
     /// So much CPU time in each period (us).
-    fn new(quota: u32, period: u32) -> Result<Self> {
+    pub fn new(quota: u32, period: u32) -> Result<Self> {
         let name = format!("tracerd-test-{}-{quota}", std::process::id());
         let v1 = Path::new("/sys/fs/cgroup/cpu");
         let root = if v1.is_dir() { v1 } else { Path::new("/sys/fs/cgroup") };
@@ -207,9 +207,17 @@ impl Quota {
     }
 
     /// How long its threads were kept from running, in ns.
-    fn throttled(&self) -> Result<i64> {
+    pub fn throttled(&self) -> Result<i64> {
         let usec = || self.stat("throttled_usec").map(|usec| usec * 1_000);
         self.stat("throttled_time").or_else(usec).context("no time in cpu.stat")
+    }
+
+    /// What is limited by it, as `tracer waits` shows it.
+    pub fn words(&self, quota: &str) -> Result<String> {
+        let name = self.0.file_name().context("no name")?.display();
+        let is_v1 = self.0.join("cpu.cfs_quota_us").exists();
+        let file = if is_v1 { "cpu.cfs_quota_us" } else { "cpu.max" };
+        Ok(format!("/{name}: {quota} ({file})"))
     }
 
     /// A line of cpu.stat.
@@ -220,7 +228,7 @@ impl Quota {
     }
 
     /// A command that runs another one in the group.
-    fn command(&self, program: &Path, args: &str) -> String {
+    pub fn command(&self, program: &Path, args: &str) -> String {
         let (group, program) = (self.0.display(), program.display());
         format!("echo $$ > {group}/cgroup.procs; exec {program} {args}")
     }
@@ -277,5 +285,7 @@ fn a_quota_is_used_up_at_attach() -> Result<()> {
          process where comm = 'waits') order by ts limit 1",
     )?;
     assert_eq!(first, "throttled");
+    let quota = "select quota || ' of ' || quota_period from process where comm = 'waits'";
+    assert_eq!(database.value(quota)?, "10000000 of 1000000000");
     Ok(())
 }

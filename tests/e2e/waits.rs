@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, thread, time::Duration};
 
-use crate::schedstat::stolen;
+use crate::{schedstat::stolen, thread_waits::Quota};
 use anyhow::{Context as _, Result, ensure};
 use tracer_tests::{
     go::Go,
@@ -204,5 +204,52 @@ fn cpu_time_is_that_of_the_scheduler() -> Result<()> {
             "thread {tid}: {found} ns of goroutines, {expected} ns by schedstat, {stolen} ns stolen"
         );
     }
+    Ok(())
+}
+
+/// Eight goroutines on two Ps, and a quota of a fifth of a CPU. Those that wait for a P do so because the threads that hold
+/// the Ps are throttled. On one CPU, so that the time in cpu.stat, which is summed up over CPUs, is wall-clock time.
+#[test]
+fn a_quota_that_throttles_all_ps_keeps_every_goroutine_from_running() -> Result<()> {
+    let quota = Quota::new(20_000, 100_000)?;
+    let program = Go::find()?.build("busy")?;
+    let taskset = format!("-c 0 {} -mode free -threads 8 -d 3s", program.display());
+    let script = quota.command("taskset".as_ref(), &taskset);
+    let database = Database::new()?;
+    let mut tracerd = tracerd(&["run", "--db"])?;
+    tracerd.arg(database.path()).args(["--", "sh", "-c", &script]);
+    let ended = run(tracerd.env("GOMAXPROCS", "2"), 2 * SOON)?.ok()?;
+    sums_are_exact(&database)?;
+    let expected = quota.throttled()?;
+    ensure!(expected > 1_500_000_000, "the quota has no effect: {expected} ns");
+
+    let rows = database.sql(
+        "select sum(throttled) as throttled, sum(dur) - sum(cpu) as off,
+             sum(iif(state = 'runnable', throttled, 0)) as runnable
+         from goroutine_wait join goroutine using (ugid) where start_func = 'main.free' group by ugid",
+    )?;
+    assert_eq!(rows.len(), 8, "{}", ended.stdout);
+    let (mut all, mut without_p) = (0, 0);
+    for row in &rows {
+        let ns = |name: &str| row[name].as_i64().context("no number");
+        let (throttled, off) = (ns("throttled")?, ns("off")?);
+        // It began a little after the first period, and ended at most two periods before the last one.
+        let range = expected / 4 * 3..=expected / 10 * 11;
+        assert!(range.contains(&throttled), "{throttled} ns, and {expected} by cpu.stat: {rows:?}");
+        assert!(throttled > off / 3 * 2, "{throttled} of {off} ns off the CPU: {rows:?}");
+        (all, without_p) = (all + throttled, without_p + ns("runnable")?);
+    }
+    assert!(without_p > all / 2, "six of eight have no P: {without_p} of {all} ns");
+
+    let words = quota.words("20 ms of CPU each 100 ms")?;
+    let table = run(tracer(&["waits", "--db"])?.arg(database.path()), SOON)?.ok()?.stdout;
+    assert!(table.contains(&format!("throttled by {words}")), "{table}");
+    let json = ["waits", "--output", "json", "--db"];
+    let json = run(tracer(&json)?.arg(database.path()), SOON)?.ok()?.stdout;
+    assert!(json.contains(&format!("\"by\": \"{words}\"")), "{json}");
+    let stored = "select count(*) as n from process where comm = 'busy'
+         and quota = 20000000 and quota_period = 100000000 and quota_cgroup = '/' || ";
+    let group = words.split(['/', ':']).nth(1).context("no group")?;
+    assert_eq!(database.number(&format!("{stored}'{group}'"))?, 1);
     Ok(())
 }

@@ -25,7 +25,7 @@ use crate::{
     counts::{Arrivals, Counts},
     kernel::KernelFrame,
     target::{
-        Cmdline,
+        Cmdline, Quota,
         go::{GoRuntime, snapshot::Snapshot},
     },
 };
@@ -34,7 +34,7 @@ use groups::Groups;
 use losses::Losses;
 use order::Order;
 use track::Tracker;
-pub use track::{Notice, ProcessEvents};
+pub use track::{Limited, Notice, ProcessEvents};
 
 /// State of a thread that stands still for the one that controls it by ptrace (include/linux/sched.h, __TASK_TRACED).
 const TASK_TRACED: u32 = 0x8;
@@ -174,6 +174,17 @@ impl Pipeline {
     /// The answer to a [`Moved`]: the control group that is stored for the process from then on; empty if it is not known.
     pub fn moved(&mut self, pid: u32, ts: u64, cgroup: &str) {
         self.tracker.moved(pid, ts, cgroup);
+    }
+
+    /// Processes that are traced since the last call, or that a quota of CPU time has kept from running since. Each may be
+    /// answered by [`Pipeline::set_quota`].
+    pub fn take_limited(&mut self) -> Vec<Limited> {
+        self.tracker.take_limited()
+    }
+
+    /// The answer to a [`Limited`]: the quota that limits the process.
+    pub fn set_quota(&mut self, upid: i64, quota: &Quota) {
+        self.tracker.set_quota(upid, quota);
     }
 
     /// Whether events named control groups that are not known: [`Pipeline::add_groups`] is to add those that there are.

@@ -11,7 +11,7 @@ use super::{clock, horizon::Horizon};
 use crate::{
     kernel::{Kernel, Ring},
     pipeline::Pipeline,
-    target::cgroup,
+    target::{CpuGroups, cgroup},
 };
 
 /// How long events wait for earlier ones whose time was taken before they were counted.
@@ -49,6 +49,8 @@ pub struct Engine {
     most: usize,
     /// When it was last looked which control groups there are.
     groups_found: Instant,
+    /// Those that limit CPU time.
+    cpu_groups: Option<CpuGroups>,
 }
 
 /// How long not to look again which control groups there are: an event may name one that is gone.
@@ -84,6 +86,7 @@ impl Engine {
             batch_rows: usize::MAX,
             most: 0,
             groups_found: now,
+            cpu_groups: CpuGroups::find(),
         }
     }
 
@@ -131,6 +134,22 @@ impl Engine {
     pub fn advance(&mut self) {
         self.tracked_until = self.tracked_until.max(self.until);
         self.pipeline.advance(self.tracked_until);
+        self.quotas();
+    }
+
+    /// Finds what limits the CPU time of processes that are traced since the last call, or were throttled.
+    fn quotas(&mut self) {
+        for limited in self.pipeline.take_limited() {
+            let Some(groups) = &self.cpu_groups else { continue };
+            // One that has ended may have been in its group until then.
+            let quota = match (limited.pid.and_then(|pid| groups.quota_of(pid)), &limited.cgroup) {
+                (None, Some(cgroup)) => groups.quota_of_unified(cgroup),
+                (quota, _) => quota,
+            };
+            if let Some(quota) = quota {
+                self.pipeline.set_quota(limited.upid, &quota);
+            }
+        }
     }
 
     /// How full the ring was at most since the last call, as a share of it.
@@ -186,6 +205,7 @@ impl Engine {
 
     /// What was tracked since the last time and before `until` (ns).
     pub fn batch(&mut self, until: u64) -> Batch {
+        self.quotas();
         let batch = self.pipeline.take_batch(until);
         self.with_clocks(batch)
     }

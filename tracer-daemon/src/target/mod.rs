@@ -9,9 +9,11 @@ mod lease;
 pub mod memory;
 mod process;
 pub mod program;
+mod quota;
 pub mod time;
 
 pub use debugger::Debugger;
 pub use elf::{ElfError, ElfFile, Executable, Program32};
 pub use lease::Lease;
 pub use process::{Cmdline, ProcessError, ProcessInfo, live_thread};
+pub use quota::{CpuGroups, Quota};

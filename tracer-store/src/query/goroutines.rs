@@ -188,7 +188,9 @@ fn load(reader: &Reader, asked: &Asked, only: Option<&str>) -> Result<Vec<Gorout
                     let dur = piece.end.saturating_sub(piece.ts);
                     if piece.on_cpu {
                         times.cpu = times.cpu.saturating_add(dur);
-                    } else if matches!(piece.part, Part::OffCpu | Part::Throttled) {
+                    } else if matches!(piece.part, Part::OffCpu | Part::Throttled)
+                        && row.utid.is_some()
+                    {
                         times.off_cpu = times.off_cpu.saturating_add(dur);
                     }
                 });

@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, cmp::Reverse, collections::BTreeMap, rc::Rc};
 
+use rusqlite::OptionalExtension as _;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ pub struct Cause {
     pub part: Cow<'static, str>,
     /// While blocked: for what, as Go names it.
     pub reason: Option<String>,
-    /// While off the CPU: who got it, name and PID.
+    /// While off the CPU: who got it, name and PID. While throttled: the control group, and its quota.
     pub by: Option<String>,
     /// For how long, ns.
     pub dur: i64,
@@ -39,9 +40,8 @@ impl Cause {
             (Some(Part::Runnable), ..) => "runnable, waiting for a P".into(),
             (Some(Part::OffCpu), _, Some(by)) => format!("thread off CPU, preempted by {by}"),
             (Some(Part::OffCpu), _, None) => "thread off CPU, waiting for one".into(),
-            (Some(Part::Throttled), ..) => {
-                "thread throttled by the quota of its control group".into()
-            }
+            (Some(Part::Throttled), _, Some(by)) => format!("throttled by {by}"),
+            (Some(Part::Throttled), _, None) => "throttled by the quota of a control group".into(),
             (Some(Part::SyscallCpu), ..) => "in a system call, on CPU".into(),
             (Some(Part::SyscallAsleep), ..) => "in a system call, asleep".into(),
             (Some(Part::Asleep), ..) => "thread asleep: page fault or lock of the runtime".into(),
@@ -191,7 +191,26 @@ fn start_func(reader: &Reader, ugid: i64) -> Result<(i64, String)> {
     Ok((row.get(0)?, name.unwrap_or_else(|| UNKNOWN.into())))
 }
 
+/// The control group that limits a process, and its quota, as people read it; none if it is not known.
+fn quota(reader: &Reader, upid: i64) -> Result<Option<String>> {
+    let mut statement = reader.conn().prepare_cached(
+        "SELECT quota_cgroup, quota, quota_period, quota_file FROM process
+         WHERE upid = ?1 AND quota_cgroup IS NOT NULL",
+    )?;
+    let words = |row: &rusqlite::Row<'_>| {
+        let (group, file): (String, String) = (row.get(0)?, row.get(3)?);
+        let ms = |at| row.get::<_, i64>(at).map(|ns| ns as f64 / 1e6);
+        Ok(format!("{group}: {} ms of CPU each {} ms ({file})", ms(1)?, ms(2)?))
+    };
+    Ok(statement.query_row([upid], words).optional()?)
+}
+
 fn function(reader: &Reader, upid: i64, start_func: String, sums: Sums) -> Result<Function> {
+    let is_throttled = |(part, ..): &Key| *part == Part::Throttled;
+    let quota = match sums.by_cause.keys().any(is_throttled) {
+        true => quota(reader, upid)?,
+        false => None,
+    };
     // Different threads may have the same name and process.
     let mut causes: Vec<Cause> = Vec::new();
     for ((part, reason, by), dur) in sums.by_cause {
@@ -201,6 +220,7 @@ fn function(reader: &Reader, upid: i64, start_func: String, sums: Sums) -> Resul
             .map(|utid| waits::thread(reader.file(), reader.shared(), utid))
             .transpose()?
             .flatten();
+        let by = if part == Part::Throttled { quota.clone() } else { by };
         let part = part.word();
         match causes.iter_mut().find(|c| (&*c.part, &c.reason, &c.by) == (part, &reason, &by)) {
             Some(cause) => cause.dur = cause.dur.saturating_add(dur),

@@ -64,7 +64,11 @@ pub(crate) static GOROUTINE_WAIT: TableDef = TableDef {
         ns("blocked", "Parked; `reason` says for what."),
         ns("runnable", "Ready to run, waiting for a P."),
         ns("off_cpu", "Had a thread, which was ready to run and had no CPU."),
-        ns("throttled", "Had a thread, which the quota of its control group kept off the CPU."),
+        ns(
+            "throttled",
+            "The quota of a control group (`process.quota_cgroup`) kept its thread off the CPU. Of a runnable one: \
+             threads that held Ps were throttled, and all others that did slept, so that no P could get to it.",
+        ),
         ns("syscall_cpu", "In a system call, on a CPU."),
         ns("syscall_asleep", "In a system call that slept."),
         ns(

@@ -72,6 +72,16 @@ entities! {
         /// Path of its control group, as last reported by the kernel: that of version 2, or the deepest one of version 1 where it is in
         /// the root of that. NULL if not known.
         cgroup: Option<Arc<str>>;
+        /// Path of the control group whose quota of CPU time limits it: of its own and those above, the nearest one that has a quota
+        /// and has throttled somebody, else the nearest one that has a quota; in the hierarchy of the CPU controller. As read
+        /// when it was attached to, and while it was throttled. NULL if there is none, or it is not known.
+        quota_cgroup: Option<Arc<str>>;
+        /// The file of that group with the quota: `cpu.max` (version 2) or `cpu.cfs_quota_us` (version 1).
+        quota_file: Option<Arc<str>>;
+        /// CPU time that all threads in that group together may use in each period.
+        quota: Option<i64>, unit "ns";
+        /// Length of such a period.
+        quota_period: Option<i64>, unit "ns";
         /// The language runtime that was recognised: `go`, or NULL.
         runtime: Option<Arc<str>>;
         /// Version of the runtime, such as `go1.27.3`.

@@ -65,7 +65,7 @@ words! {
         BLOCKED = "blocked", "parked; `reason` says for what";
         RUNNABLE = "runnable", "ready to run, waiting for a P";
         OFF_CPU = "off_cpu", "had a thread, which was ready to run and had no CPU";
-        THROTTLED = "throttled", "had a thread, which the quota of its control group kept off the CPU";
+        THROTTLED = "throttled", "the quota of a control group kept its thread off the CPU or, while it waited for a P, the threads that held the Ps";
         SYSCALL_CPU = "syscall_cpu", "in a system call, on a CPU";
         SYSCALL_ASLEEP = "syscall_asleep", "in a system call that slept";
         ASLEEP = "asleep", "had a thread, which slept outside of the goroutine's system calls";

@@ -7,13 +7,14 @@ use rusqlite::{Connection, OptionalExtension as _};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Doing;
-use super::cover::Threads;
+use super::cover::{Ranges, Threads};
 use super::pieces::{AssistSpan, Interval, Piece, StwSpan, ThreadSpan, cut, in_order};
+use super::procs::{self, Procs};
 use crate::access::Thing;
 use crate::error::{Result, StoreError};
 use crate::schema::streams::{GcAssist, GoroutineState, Stw};
 use crate::schema::tables::StreamRow as _;
-use crate::schema::words::goroutine_state as word;
+use crate::schema::words::{goroutine_state as word, thread_reason};
 use crate::schema::{ColumnDef, TableDef};
 use crate::segment::{Column, MAX_ROWS, Segment};
 use crate::shared::Shared;
@@ -193,6 +194,8 @@ impl Filter {
 pub(crate) struct Engine {
     goroutines: Source,
     threads: Threads,
+    /// None if no thread was throttled.
+    procs: Option<Procs>,
     assists: FxHashMap<i64, Vec<AssistSpan>>,
     stws: FxHashMap<i64, Vec<StwSpan>>,
     words: Words<Doing>,
@@ -207,6 +210,7 @@ impl Engine {
         Ok(Self {
             goroutines: Source::new(conn, GoroutineState::TABLE)?,
             threads: Threads::new(conn, shared)?,
+            procs: has_throttled(conn)?.then(|| Procs::new(conn)).transpose()?,
             assists: assists(conn, shared)?,
             stws: stws(conn, shared)?,
             words: Words::new(doing),
@@ -246,18 +250,27 @@ impl Engine {
         }
         self.most_rows = (self.most_rows.max(MAX_ROWS) * 2).min(MOST_ROWS);
         name_goroutines(conn, &mut rows)?;
-        let mut wanted: FxHashMap<i64, (i64, i64)> = FxHashMap::default();
-        for row in &rows {
-            let (Some(utid), Doing::Running | Doing::Syscall) = (row.utid, row.doing) else {
-                continue;
-            };
-            if row.ts < row.end {
-                let range = wanted.entry(utid).or_insert((row.ts, row.end));
-                *range = (range.0.min(row.ts), range.1.max(row.end));
+        let (mut wanted, mut runnable) = (Ranges::default(), Ranges::default());
+        for row in rows.iter().filter(|row| row.ts < row.end) {
+            match (row.doing, row.utid, row.upid) {
+                (Doing::Running | Doing::Syscall, Some(utid), _) => {
+                    widen(&mut wanted, utid, (row.ts, row.end));
+                }
+                (Doing::Runnable, _, Some(upid)) => widen(&mut runnable, upid, (row.ts, row.end)),
+                _ => {}
             }
         }
+        let held = match &self.procs {
+            Some(procs) => procs.held(conn, shared, &runnable)?,
+            None => FxHashMap::default(),
+        };
+        for held in held.values().flatten() {
+            widen(&mut wanted, held.utid, (held.ts, held.end));
+        }
         let threads = self.threads.cover(conn, shared, &wanted)?;
-        Ok(Some(Window { rows, threads, engine: self }))
+        let throttled =
+            held.iter().map(|(upid, held)| (*upid, procs::throttled(held, &threads))).collect();
+        Ok(Some(Window { rows, threads, throttled, engine: self }))
     }
 
     fn read(
@@ -302,6 +315,8 @@ impl Engine {
 pub(crate) struct Window<'a> {
     pub rows: Vec<Row>,
     threads: FxHashMap<i64, Vec<ThreadSpan>>,
+    /// When the threads that held Ps were throttled, by process.
+    throttled: FxHashMap<i64, Vec<ThreadSpan>>,
     engine: &'a Engine,
 }
 
@@ -316,12 +331,27 @@ impl Window<'_> {
             end: row.end,
             ugid: row.ugid,
             doing: row.doing,
-            threads: of(&self.threads, row.utid),
+            threads: match row.doing {
+                Doing::Runnable => of(&self.throttled, row.upid),
+                _ => of(&self.threads, row.utid),
+            },
             assists: of(&self.engine.assists, Some(row.ugid)),
             stws: of(&self.engine.stws, row.upid),
         };
         cut(&interval, piece);
     }
+}
+
+/// Makes a range of time contain another one.
+fn widen(ranges: &mut Ranges, id: i64, (from, to): (i64, i64)) {
+    let range = ranges.entry(id).or_insert((from, to));
+    *range = (range.0.min(from), range.1.max(to));
+}
+
+/// Whether a thread may have been throttled: most recordings do not even have the word.
+fn has_throttled(conn: &Connection) -> Result<bool> {
+    let mut statement = conn.prepare_cached("SELECT 1 FROM string WHERE value = ?1")?;
+    Ok(statement.exists([thread_reason::THROTTLED])?)
 }
 
 /// All assists, by goroutine: their segments hold hardly more than this.

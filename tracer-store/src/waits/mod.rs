@@ -8,6 +8,7 @@ mod cover;
 mod engine;
 mod on_cpus;
 mod pieces;
+mod procs;
 mod table;
 
 pub(crate) use engine::{Engine, Filter};
@@ -46,7 +47,7 @@ pub enum Part {
     Runnable,
     /// It had a thread, which had no CPU.
     OffCpu,
-    /// It had a thread, which its control group's quota kept off the CPU.
+    /// A control group's quota kept its thread off the CPU or, while it waited for a P, the threads that held the Ps.
     Throttled,
     /// It was in a system call, and that ran.
     SyscallCpu,
@@ -134,7 +135,8 @@ pub(crate) enum World {
     StoppedByIt,
 }
 
-/// What a moment of a goroutine was.
+/// What a moment of a goroutine was. The thread is the one that it was on; for one that waits for a P it is throttled
+/// while those that hold Ps are.
 ///
 /// What the kernel did to the thread comes first: without a CPU nothing else matters. Then come stops of the world, then
 /// assists, then what the goroutine did. A goroutine that still runs while another one stops the world is
@@ -143,9 +145,10 @@ pub(crate) const fn part_of(doing: Doing, thread: OnThread, world: World, assist
     match doing {
         Doing::Waiting if assists => Part::GcAssist,
         Doing::Waiting => Part::Blocked,
-        Doing::Runnable => match world {
-            World::Runs => Part::Runnable,
-            World::Stopped | World::StoppedByIt => Part::Stw,
+        Doing::Runnable => match (thread, world) {
+            (OnThread::Throttled, _) => Part::Throttled,
+            (_, World::Runs) => Part::Runnable,
+            (_, World::Stopped | World::StoppedByIt) => Part::Stw,
         },
         Doing::Running | Doing::Syscall => match (thread, doing) {
             (OnThread::Unknown, _) => Part::Unknown,

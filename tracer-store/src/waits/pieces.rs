@@ -37,7 +37,7 @@ pub(super) struct Interval<'a> {
     pub end: i64,
     pub ugid: i64,
     pub doing: Doing,
-    /// Of the thread that it was on.
+    /// Of the thread that it was on; while it waits for a P: when those that held Ps were throttled.
     pub threads: &'a [ThreadSpan],
     /// Of the goroutine.
     pub assists: &'a [AssistSpan],
@@ -98,19 +98,19 @@ pub(super) fn in_order<S: Span>(spans: &mut Vec<S>) {
 }
 
 /// Goes along sorted spans.
-struct Walk<'a, S> {
+pub(super) struct Walk<'a, S> {
     rest: &'a [S],
 }
 
 impl<'a, S: Span> Walk<'a, S> {
     /// As they do not overlap, their ends are sorted, too.
-    fn new(all: &'a [S], from: i64) -> Self {
+    pub fn new(all: &'a [S], from: i64) -> Self {
         let first = all.partition_point(|span| span.end() <= from);
         Self { rest: &all[first..] }
     }
 
     /// The span at this moment, and the next moment at which that may change.
-    fn at(&mut self, now: i64) -> (Option<&'a S>, i64) {
+    pub fn at(&mut self, now: i64) -> (Option<&'a S>, i64) {
         while let [first, rest @ ..] = self.rest {
             if first.end() > now {
                 return if first.ts() <= now {

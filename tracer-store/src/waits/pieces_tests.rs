@@ -55,6 +55,8 @@ fn every_moment_has_one_part() {
         (Runnable, NO, Runs, false, Part::Runnable),
         (Runnable, NO, Runs, true, Part::Runnable),
         (Runnable, NO, STW, false, Part::Stw),
+        (Runnable, Throttled, Runs, false, Part::Throttled),
+        (Runnable, Throttled, STW, true, Part::Throttled),
         (Waiting, NO, Runs, false, Part::Blocked),
         (Waiting, NO, Runs, true, Part::GcAssist),
         // It would not have run anyway.

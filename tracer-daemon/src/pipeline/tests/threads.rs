@@ -1,6 +1,9 @@
 //! Threads: what the scheduler tells becomes intervals without gaps.
 
+use tracer_common::events::SWITCH_THROTTLED;
+
 use super::*;
+use crate::target::Quota;
 
 #[test]
 fn thread_intervals_follow_one_another_without_a_gap() {
@@ -457,4 +460,37 @@ fn a_thread_that_was_throttled_when_it_was_listed_is_so_from_the_beginning() {
     let row =
         bench.rows.closed.thread_state.iter().find(|row| row.ts == ts && row.reason.is_some());
     assert_eq!(row.and_then(|row| row.reason).map(|id| bench.text(id)), Some("throttled"));
+}
+
+#[test]
+fn what_limits_a_process_is_asked_when_it_is_traced_and_while_it_is_throttled() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut bench = Bench::with_thread();
+    let asked = |bench: &mut Bench| bench.pipeline.take_limited();
+    let first = asked(&mut bench);
+    assert_eq!(first.iter().map(|limited| limited.pid).collect::<Vec<_>>(), [Some(PID)]);
+    let upid = first[0].upid;
+    let throttles = |bench: &mut Bench, ts: u64, flags: u16| {
+        bench.push(SchedSwitch { flags, ..switch(ts, PID, 0, 1, 0) });
+        bench.push(switch(ts + 10, 1, 1, PID, 0));
+        bench.run(ts + 100);
+    };
+    throttles(&mut bench, 2_000, 0);
+    assert_eq!(asked(&mut bench), []);
+    throttles(&mut bench, 3_000, SWITCH_THROTTLED);
+    assert_eq!(asked(&mut bench), first);
+    // Not each time.
+    throttles(&mut bench, 4_000, SWITCH_THROTTLED);
+    assert_eq!(asked(&mut bench), []);
+    throttles(&mut bench, 3_000 + SECOND, SWITCH_THROTTLED);
+    assert_eq!(asked(&mut bench), first);
+
+    let quota =
+        Quota { cgroup: "/shop".into(), file: "cpu.max", quota: SECOND / 20, period: SECOND / 10 };
+    bench.pipeline.set_quota(upid, &quota);
+    bench.run(4_000 + SECOND);
+    let row = bench.rows.processes.iter().rfind(|row| row.upid == upid).expect("a row");
+    let found = (row.quota_cgroup.as_deref(), row.quota_file.as_deref());
+    assert_eq!(found, (Some("/shop"), Some("cpu.max")));
+    assert_eq!((row.quota, row.quota_period), (Some(50_000_000), Some(100_000_000)));
 }

@@ -12,10 +12,25 @@ use tracer_common::{
 use tracer_store::{FirstIds, Goroutine, Process, Thread};
 
 use super::{ProcessFacts, comm};
+use crate::target::Quota;
 
 /// How many times [`Entities::take_changes`] is called before who is not traced and was not seen meanwhile is
 /// forgotten: about a minute.
 const STRANGERS_STAY: u64 = 150;
+
+/// How long not to ask again what quota limits a process that is throttled (ns).
+const QUOTA_HOLDS: u64 = 1_000_000_000;
+
+/// A process whose quota of CPU time is to be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// The process.
+    pub upid: i64,
+    /// Its process id while it runs.
+    pub pid: Option<u32>,
+    /// Its control group, as `process.cgroup`.
+    pub cgroup: Option<Arc<str>>,
+}
 
 /// A thread, with when it was seen last (in calls of [`Entities::take_changes`]).
 struct Seen {
@@ -35,6 +50,8 @@ struct Alive {
     without_syscalls: bool,
     /// When it was known last whose it is (ns).
     user_at: Option<u64>,
+    /// When it was asked last what quota limits it (ns), because it was throttled.
+    quota_asked: Option<u64>,
 }
 
 /// How many events of a process were tracked.
@@ -66,6 +83,8 @@ pub struct Entities {
     /// Those that are not heard of again although they did not end.
     gone_goroutines: Vec<i64>,
     goroutines: Vec<Goroutine>,
+    /// Processes whose quota of CPU time is to be found.
+    limited: FxHashSet<i64>,
     /// When threads were found in /proc: their creation may still come out of the ring.
     listed: FxHashMap<u32, u64>,
     /// How often changes were taken.
@@ -105,6 +124,7 @@ impl Entities {
             ("utid_by_tid", self.utid_by_tid.len()),
             ("alive", self.alive.len()),
             ("listed", self.listed.len()),
+            ("limited", self.limited.len()),
         ]
     }
 
@@ -122,6 +142,7 @@ impl Entities {
                 let its = self.utid_by_tid.iter().filter(|(_, utid)| is_its(utid));
                 its.map(|(&tid, _)| tid).collect()
             };
+            self.limited.insert(upid);
             self.alive.insert(upid, Alive { here: tids.clone(), tids, ..Alive::default() });
             if let Some(row) = self.processes.get_mut(&upid) {
                 row.traced_since = facts.traced_since.map(u64::cast_signed);
@@ -163,6 +184,38 @@ impl Entities {
             row.cgroup = (!cgroup.is_empty()).then(|| Arc::from(cgroup));
             self.changed_processes.insert(upid);
         }
+    }
+
+    /// At `ts` (ns) a thread of a process, if that is traced, was kept from running by a quota.
+    pub fn throttled(&mut self, pid: u32, ts: u64) {
+        let Some(upid) = self.traced(pid) else { return };
+        let Some(alive) = self.alive.get_mut(&upid) else { return };
+        if alive.quota_asked.is_none_or(|asked| ts.saturating_sub(asked) >= QUOTA_HOLDS) {
+            alive.quota_asked = Some(ts);
+            self.limited.insert(upid);
+        }
+    }
+
+    /// See [`crate::pipeline::Pipeline::take_limited`].
+    pub fn take_limited(&mut self) -> Vec<Limited> {
+        let limited = std::mem::take(&mut self.limited).into_iter();
+        let found = limited.filter_map(|upid| {
+            let row = self.processes.get(&upid)?;
+            let runs = self.alive.contains_key(&upid) && row.end_ts.is_none();
+            let pid = u32::try_from(row.pid).ok().filter(|_| runs);
+            Some(Limited { upid, pid, cgroup: row.cgroup.clone() })
+        });
+        found.collect()
+    }
+
+    /// See [`crate::pipeline::Pipeline::set_quota`].
+    pub fn set_quota(&mut self, upid: i64, quota: &Quota) {
+        let Some(row) = self.processes.get_mut(&upid) else { return };
+        row.quota_cgroup = Some(Arc::from(&*quota.cgroup));
+        row.quota_file = Some(Arc::from(quota.file));
+        row.quota = i64::try_from(quota.quota).ok();
+        row.quota_period = i64::try_from(quota.period).ok();
+        self.changed_processes.insert(upid);
     }
 
     /// A traced process was this user's at `at` (ns). If it was another's before, what it did until then is not

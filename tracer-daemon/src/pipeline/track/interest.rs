@@ -2,8 +2,11 @@
 
 use tracer_common::{EventKind, events::SchedFork};
 
-use super::{Context, Notice, ProcessEvents, Tracker, program_ended};
-use crate::pipeline::{ProcessFacts, losses::Losses};
+use super::{Context, Limited, Notice, ProcessEvents, Tracker, program_ended};
+use crate::{
+    pipeline::{ProcessFacts, losses::Losses},
+    target::Quota,
+};
 
 impl Tracker {
     /// See [`crate::pipeline::Pipeline::adopt_unknown`].
@@ -19,6 +22,16 @@ impl Tracker {
     /// See [`crate::pipeline::Pipeline::moved`].
     pub fn moved(&mut self, pid: u32, ts: u64, cgroup: &str) {
         self.moved.insert((pid, ts), cgroup.to_owned());
+    }
+
+    /// See [`crate::pipeline::Pipeline::take_limited`].
+    pub fn take_limited(&mut self) -> Vec<Limited> {
+        self.entities.take_limited()
+    }
+
+    /// See [`crate::pipeline::Pipeline::set_quota`].
+    pub fn set_quota(&mut self, upid: i64, quota: &Quota) {
+        self.entities.set_quota(upid, quota);
     }
 
     /// See [`crate::pipeline::Pipeline::record_syscalls`].

@@ -37,7 +37,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
     Event, EventKind, Header,
     events::{
-        NO_CALL, NO_KERNEL_STACK, SWITCH_FROM_TRACED, SWITCH_TO_TRACED, SysExit, SysExitArgs,
+        NO_CALL, NO_KERNEL_STACK, SWITCH_FROM_TRACED, SWITCH_THROTTLED, SWITCH_TO_TRACED, SysExit,
+        SysExitArgs,
     },
     goroutine_status::SYSCALL,
 };
@@ -51,7 +52,7 @@ use crate::target::go::{GoRuntime, snapshot::Snapshot};
 use ahead::Strange;
 use doubt::{Doubts, Subject};
 use entities::Entities;
-pub use entities::ProcessEvents;
+pub use entities::{Limited, ProcessEvents};
 use existing::Existing;
 use goroutines::{Goroutines, SYSCALL_SETTLES};
 use procs::Procs;
@@ -341,6 +342,9 @@ impl Tracker {
                 if e.nr != NO_CALL && State::left_cpu(e).waits() {
                     syscalls.waits(header, &cx);
                 }
+                if e.flags & SWITCH_THROTTLED != 0 {
+                    cx.entities.throttled(e.prev_tgid, header.ts);
+                }
                 if let Some(pid) = threads.switch(e, &mut cx) {
                     notices.push(Notice::Ended { pid, ts: header.ts });
                 }
@@ -351,7 +355,10 @@ impl Tracker {
                 });
                 threads.woken(e, waker, &mut cx);
             }
-            Event::SchedThrottled(e) => threads.is_throttled(e, &mut cx),
+            Event::SchedThrottled(e) => {
+                cx.entities.throttled(e.tgid, header.ts);
+                threads.is_throttled(e, &mut cx);
+            }
             Event::SchedExec(e) => {
                 exec::replaced(e, threads, syscalls, &mut cx);
                 let upid = cx.entities.process(e.tgid);

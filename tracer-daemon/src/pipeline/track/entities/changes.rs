@@ -30,6 +30,7 @@ impl Entities {
         if self.taken.is_multiple_of(STRANGERS_STAY) {
             self.forget_strangers(batch);
         }
+        self.limited.retain(|upid| self.processes.contains_key(upid));
     }
 
     /// Forgets who is not traced and was only named, if that is long ago: nobody tells when they end.
