@@ -65,6 +65,28 @@ fn beside_thread_local_variables_of_c() -> Result<()> {
     Ok(())
 }
 
+/// As on kernels before 6.10, where all probes of a program cannot be one link.
+#[test]
+fn by_a_perf_event_for_each_probe() -> Result<()> {
+    let process = Process::start(&mut Command::new(program("1.27", Variant::Stripped)?))?;
+    let database = Database::new()?;
+    let mut tracerd = tracerd(&["attach", &process.pid().to_string(), "--db"])?;
+    tracerd.arg(database.path()).env("TRACERD_UPROBES", "perf");
+    let tracerd = Process::start(&mut tracerd)?;
+    let perf_events = || {
+        let open = fs::read_dir(format!("/proc/{}/fdinfo", tracerd.pid())).into_iter().flatten();
+        let links = open.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+        links.filter(|link| link.contains("link_type:\tperf")).count()
+    };
+    wait_until("its probes are in place", SOON, || perf_events() > 10)?;
+    let is_recorded = || database.number(STATES).is_ok_and(|n| n > 100);
+    wait_until("states are recorded", SOON, is_recorded)?;
+    tracerd.signal(Signal::SIGINT)?;
+    tracerd.wait(SOON)?.ok()?;
+    ensure!(database.number(SYSCALLS)? > 50);
+    Ok(())
+}
+
 #[test]
 fn in_another_pid_namespace() -> Result<()> {
     let program = program("1.27", Variant::Stripped)?;

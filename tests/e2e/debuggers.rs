@@ -148,8 +148,6 @@ fn the_target_outlives_a_debugger_that_is_faster() -> Result<()> {
     // Whatever has come of it, the end waits for the debugger if it must.
     std::thread::sleep(Duration::from_millis(500));
     tracerd.signal(Signal::SIGINT)?;
-    // A debugger that leaves while probes are being removed, which takes seconds, kills the process (docs/adr/0033).
-    std::thread::sleep(Duration::from_secs(6));
     kill(Pid::from_raw(gdb.child.id().cast_signed()), Signal::SIGINT)?;
     gdb.leave()?;
     let ended = tracerd.wait(SOON)?.ok()?;

@@ -1,4 +1,4 @@
-//! A bound on open files: each probe takes two.
+//! A bound on open files: each link of probes takes one.
 
 use std::{collections::BTreeMap, fs, process::Command};
 

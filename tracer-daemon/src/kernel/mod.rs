@@ -8,10 +8,16 @@ mod programs;
 mod ring;
 mod stacks;
 mod symbols;
+mod uprobe_multi;
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd as _, AsRawFd as _, RawFd},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, MapError},
+    maps::{self, Array, Map, MapData, MapError},
 };
 use aya_log::EbpfLogger;
 use nix::errno::Errno;
@@ -23,14 +29,18 @@ use crate::{
     counts::{Arrivals, Counts},
     target::ProcessInfo,
 };
+use probes::UprobeKind;
 pub use probes::{HitCosts, Probes, Scope, UprobeSite, Uprobes};
 pub use programs::{GoProbe, Level, Place, Site};
 pub use ring::Ring;
 pub use stacks::{KernelFrame, KernelStacks};
+use uprobe_multi::MultiPrograms;
 
 /// The kernel object that ebpf-builder made, aligned as the loader needs it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACERD_EBPF_OBJECT"));
 
+/// Environment variable: `perf` attaches each uprobe by a perf event of its own, as on kernels before 6.10.
+const UPROBES: &str = "TRACERD_UPROBES";
 /// Smallest ring that holds a few events, and the largest that a 32-bit size can name.
 pub const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
 /// include/uapi/linux/bpf.h: change an entry, but make none.
@@ -106,8 +116,8 @@ unsafe impl aya::Pod for Value<Settings> {}
 
 /// What the kernel programs are told and what they tell, without the programs themselves.
 pub struct Kernel {
-    traced: HashMap<MapData, u32, Value<Traced>>,
-    targets: HashMap<MapData, u32, Value<Target>>,
+    traced: maps::HashMap<MapData, u32, Value<Traced>>,
+    targets: maps::HashMap<MapData, u32, Value<Target>>,
     /// [`Target::salt`] of the last one.
     last_salt: u64,
     settings: Array<MapData, Value<Settings>>,
@@ -134,10 +144,16 @@ pub struct Loaded {
 /// Missing rights, a kernel without BTF or without a field that is read, or the verifier's
 /// refusal.
 pub fn load(ring_bytes: u32) -> Result<Loaded, KernelError> {
-    load_with(ring_bytes, &btf::KernelOffsets::read()?)
+    let by_perf_events = std::env::var_os(UPROBES).is_some_and(|value| value == "perf");
+    let is_multi = !by_perf_events && uprobe_multi::is_supported();
+    load_with(ring_bytes, &btf::KernelOffsets::read()?, is_multi)
 }
 
-fn load_with(ring_bytes: u32, offsets: &btf::KernelOffsets) -> Result<Loaded, KernelError> {
+fn load_with(
+    ring_bytes: u32,
+    offsets: &btf::KernelOffsets,
+    is_multi: bool,
+) -> Result<Loaded, KernelError> {
     let ring_bytes = ring_bytes.clamp(*RING_BYTES.start(), *RING_BYTES.end()).next_power_of_two();
     let btf = Btf::from_sys_fs().map_err(|e| KernelError::Btf(e.to_string()))?;
     let interrupts = probes::interrupts(&btf);
@@ -170,6 +186,13 @@ fn load_with(ring_bytes: u32, offsets: &btf::KernelOffsets) -> Result<Loaded, Ke
         );
     }
 
+    let uprobes = if is_multi {
+        let maps: HashMap<_, _> = ebpf.maps().map(|(name, map)| (name, descriptor(map))).collect();
+        let fd_of = |name: &str| *maps.get(name)?;
+        UprobeKind::Multi(MultiPrograms::new(OBJECT, fd_of)?)
+    } else {
+        UprobeKind::Perf
+    };
     let logger = EbpfLogger::init(&mut ebpf)
         .inspect_err(|e| debug!("no log of the kernel programs: {e}"))
         .ok();
@@ -184,7 +207,7 @@ fn load_with(ring_bytes: u32, offsets: &btf::KernelOffsets) -> Result<Loaded, Ke
         stacks: KernelStacks::new(&mut ebpf)?,
         logger,
     };
-    let probes = Probes::load(ebpf, &btf, interrupts)?;
+    let probes = Probes::load(ebpf, uprobes, &btf, interrupts)?;
     Ok(Loaded { kernel, probes, ring })
 }
 
@@ -303,9 +326,25 @@ impl Kernel {
     }
 }
 
+/// The descriptor of a map of a kind that the programs use.
+fn descriptor(map: &Map) -> Option<RawFd> {
+    match map {
+        Map::Array(map)
+        | Map::PerCpuArray(map)
+        | Map::HashMap(map)
+        | Map::LruHashMap(map)
+        | Map::PerCpuHashMap(map)
+        | Map::PerCpuLruHashMap(map)
+        | Map::PerfEventArray(map)
+        | Map::RingBuf(map)
+        | Map::StackTraceMap(map) => Some(map.fd().as_fd().as_raw_fd()),
+        _ => None,
+    }
+}
+
 fn typed_map<T>(ebpf: &mut Ebpf, map: &'static str) -> Result<T, KernelError>
 where
-    T: TryFrom<aya::maps::Map, Error = MapError>,
+    T: TryFrom<Map, Error = MapError>,
 {
     T::try_from(take_map(ebpf, map)?).map_err(|e| map_error(map, &e))
 }
@@ -314,7 +353,7 @@ fn map_error(map: &'static str, error: &MapError) -> KernelError {
     KernelError::Map { map, reason: error.to_string() }
 }
 
-fn take_map(ebpf: &mut Ebpf, map: &'static str) -> Result<aya::maps::Map, KernelError> {
+fn take_map(ebpf: &mut Ebpf, map: &'static str) -> Result<Map, KernelError> {
     ebpf.take_map(map).ok_or(KernelError::Map { map, reason: "not in the object".to_owned() })
 }
 
@@ -366,6 +405,9 @@ mod tests {
 
     use super::*;
 
+    /// The verifier of another kernel may follow more ways than this one's, and gives up after a million instructions.
+    const VERIFIED: u64 = 400_000;
+
     /// Needs root, like everything that loads programs: `cargo xtask test` says so.
     #[test]
     fn every_program_passes_the_verifier_and_attaches() {
@@ -382,15 +424,21 @@ mod tests {
         known.sort_unstable();
         in_object.sort_unstable();
         assert_eq!(in_object, known, "a program that no table names is never tested");
+        let UprobeKind::Multi(programs) = &mut probes.uprobes else {
+            panic!("this kernel has links for many probes")
+        };
+        programs.load(&GoProbe::programs()).expect("pass the verifier");
         for name in GoProbe::programs() {
+            let verified = programs.verified(name).expect("loaded");
+            assert!(verified < VERIFIED, "{name}: {verified} instructions");
+            // As kernels need them that have no such links.
             probes::loaded_uprobe(&mut probes.ebpf, name).expect("passes the verifier");
         }
         for (name, program) in probes.ebpf.programs() {
             assert!(program.fd().is_ok(), "{name} is not loaded");
-            // The verifier of another kernel may follow more ways than this one's, and gives up after a million.
             let verified = program.info().expect("loaded").verified_instruction_count();
             assert!(
-                verified.is_none_or(|count| count < 400_000),
+                verified.is_none_or(|count| u64::from(count) < VERIFIED),
                 "{name}: {verified:?} instructions"
             );
         }
@@ -410,7 +458,7 @@ mod tests {
             "CGROUPS_KNOWN",
         ] {
             offsets = offsets.without(field);
-            load_with(*RING_BYTES.start(), &offsets).expect("loads");
+            load_with(*RING_BYTES.start(), &offsets, true).expect("loads");
         }
     }
 

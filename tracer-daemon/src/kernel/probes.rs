@@ -15,10 +15,13 @@ use nix::sys::resource::{Resource, getrlimit};
 use tracer_common::inlined::{FILE_MASK, Inlined};
 use tracing::warn;
 
-use super::{KernelError, attach_error, btf::has_tracepoint, programs, refused};
+use super::{
+    KernelError, attach_error,
+    btf::has_tracepoint,
+    programs, refused,
+    uprobe_multi::{MultiLink, MultiPrograms},
+};
 
-/// A perf event and a link.
-const DESCRIPTORS_OF_A_PROBE: u64 = 2;
 /// How many are left for clients, the database and looks at processes.
 const OTHER_DESCRIPTORS: u64 = 100;
 
@@ -43,15 +46,39 @@ pub enum Scope {
     File(u64),
 }
 
-/// Probes in a file. Dropping them takes them away, one after the other.
+impl Scope {
+    /// What the program at a place finds as its cookie; `None` for 0.
+    fn cookie(self, inlined: Option<Inlined>) -> Option<u64> {
+        match (self, inlined) {
+            (Self::File(file), None) => Some(file & FILE_MASK),
+            (Self::File(file), Some(inlined)) => Some(inlined.cookie(file)),
+            (Self::Process(_), inlined) => inlined.map(|inlined| inlined.cookie(0)),
+        }
+    }
+}
+
+/// How the kernel is asked for uprobes.
+pub(super) enum UprobeKind {
+    /// All of a program in a file by one link.
+    Multi(MultiPrograms),
+    /// Each by a perf event and a link of its own.
+    Perf,
+}
+
+/// Probes in a file. Dropping them takes them away, one link after the other.
 #[derive(Default)]
-pub struct Uprobes(Vec<UProbeLink>);
+pub struct Uprobes(Vec<UprobeLink>);
+
+/// What keeps probes in place.
+enum UprobeLink {
+    Multi(MultiLink),
+    Perf { _link: UProbeLink },
+}
 
 impl Uprobes {
     /// Takes them away.
     pub fn detach(self) {
-        // Each waits until no CPU can be in the probe any more: at the same time rather than one
-        // after the other.
+        // Each link waits until no CPU can be in its probes any more: at the same time rather than one after the other.
         std::thread::scope(|scope| {
             for link in self.0 {
                 scope.spawn(move || drop(link));
@@ -68,7 +95,11 @@ impl Uprobes {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        let of_link = |link: &UprobeLink| match link {
+            UprobeLink::Multi(link) => link.probes(),
+            UprobeLink::Perf { .. } => 1,
+        };
+        self.0.iter().map(of_link).sum()
     }
 }
 
@@ -85,6 +116,7 @@ pub struct HitCosts {
 /// however it comes, because nothing is pinned.
 pub struct Probes {
     pub(super) ebpf: Ebpf,
+    pub(super) uprobes: UprobeKind,
     tracepoints: Vec<BtfTracePointLink>,
     /// The tracepoints of interrupts that this kernel has; none if they do not tell wakers from interrupts.
     interrupts: Vec<&'static str>,
@@ -105,6 +137,7 @@ pub(super) fn interrupts(btf: &Btf) -> Vec<&'static str> {
 impl Probes {
     pub(super) fn load(
         mut ebpf: Ebpf,
+        uprobes: UprobeKind,
         btf: &Btf,
         interrupts: Vec<&'static str>,
     ) -> Result<Self, KernelError> {
@@ -119,7 +152,7 @@ impl Probes {
         if interrupts.is_empty() {
             warn!("this kernel has no interrupt tracepoints: wakers are not recorded");
         }
-        Ok(Self { ebpf, tracepoints: Vec::new(), interrupts, control_groups })
+        Ok(Self { ebpf, uprobes, tracepoints: Vec::new(), interrupts, control_groups })
     }
 
     /// Attaches all tracepoints. They see nothing before [`super::Kernel::trace`] names a process.
@@ -160,23 +193,33 @@ impl Probes {
         self.tracepoints.clear();
     }
 
-    /// Attaches each of the uprobe programs at its place in `executable`. The caller has verified that an
-    /// instruction begins there.
+    /// Attaches each of the uprobe programs at its place in `executable`; `progress` is called with how many are. The caller
+    /// has verified that an instruction begins there.
     ///
     /// # Errors
     /// When the kernel refuses one; none is left then.
     pub fn attach(
         &mut self,
-        sites: impl IntoIterator<Item = UprobeSite>,
+        sites: &[UprobeSite],
         executable: &Path,
         scope: Scope,
+        mut progress: impl FnMut(usize),
     ) -> Result<Uprobes, KernelError> {
-        let sites: Vec<_> = sites.into_iter().collect();
-        check_descriptors(sites.len())?;
+        let groups: Vec<_> = match &mut self.uprobes {
+            UprobeKind::Multi(programs) => {
+                let mut sites = sites.to_vec();
+                sites.sort_by_key(|site| site.program);
+                programs.load(&sites.iter().map(|site| site.program).collect::<Vec<_>>())?;
+                sites.chunk_by(|a, b| a.program == b.program).map(<[_]>::to_vec).collect()
+            }
+            UprobeKind::Perf => sites.iter().map(|&site| vec![site]).collect(),
+        };
+        check_descriptors(groups.len() as u64)?;
         let mut attached = Uprobes::default();
-        for site in sites {
-            match self.attach_one(site, executable, scope) {
-                Ok(link) => attached.0.push(link),
+        for sites in groups {
+            progress(attached.len());
+            match self.attach_program(&sites, executable, scope) {
+                Ok(links) => attached.0.extend(links),
                 Err(error) => {
                     attached.detach();
                     return Err(error);
@@ -186,34 +229,42 @@ impl Probes {
         Ok(attached)
     }
 
-    fn attach_one(
+    /// Attaches one program at all its places.
+    fn attach_program(
         &mut self,
-        UprobeSite { program: name, offset, inlined }: UprobeSite,
+        sites: &[UprobeSite],
         executable: &Path,
         scope: Scope,
-    ) -> Result<UProbeLink, KernelError> {
-        let failed = |e: ProgramError| match attach_error(name, &e) {
+    ) -> Result<Option<UprobeLink>, KernelError> {
+        let Some(&UprobeSite { program: name, offset, inlined }) = sites.first() else {
+            return Ok(None);
+        };
+        let tgid = match scope {
+            Scope::File(_) => None,
+            Scope::Process(tgid) => Some(NonZeroU32::new(tgid).ok_or_else(|| {
+                KernelError::Attach { program: name, reason: "0 is not a process".to_owned() }
+            })?),
+        };
+        let failed = |e: &(dyn std::error::Error + 'static)| match attach_error(name, e) {
             // Without the others no program would be loaded.
             KernelError::Permission => KernelError::UprobePermission,
             other => other,
         };
-        let (scope, cookie) = match scope {
-            Scope::File(file) => (
-                UProbeScope::AllProcesses,
-                Some(inlined.map_or(file & FILE_MASK, |inlined| inlined.cookie(file))),
-            ),
-            Scope::Process(tgid) => {
-                let reason = || "0 is not a process".to_owned();
-                let pid = NonZeroU32::new(tgid)
-                    .ok_or_else(|| KernelError::Attach { program: name, reason: reason() })?;
-                (UProbeScope::OneProcess(pid), inlined.map(|inlined| inlined.cookie(0)))
-            }
-        };
+        if let UprobeKind::Multi(programs) = &self.uprobes {
+            let place = |site: &UprobeSite| (site.offset, scope.cookie(site.inlined).unwrap_or(0));
+            let places: Vec<_> = sites.iter().map(place).collect();
+            let link = programs.attach(name, executable, tgid.map(NonZeroU32::get), &places);
+            return link.map(|link| Some(UprobeLink::Multi(link))).map_err(|e| failed(&e));
+        }
         let program = loaded_uprobe(&mut self.ebpf, name)?;
         let location = UProbeAttachLocation::AbsoluteOffset(offset);
-        let point = UProbeAttachPoint { location, cookie };
-        let id = program.attach(point, executable, scope).map_err(failed)?;
-        program.take_link(id).map_err(failed)
+        let point = UProbeAttachPoint { location, cookie: scope.cookie(inlined) };
+        let of = tgid.map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+        let id = program.attach(point, executable, of).map_err(|e| failed(&e))?;
+        program
+            .take_link(id)
+            .map(|link| Some(UprobeLink::Perf { _link: link }))
+            .map_err(|e| failed(&e))
     }
 
     /// How long the programs take for a hit, as the kernel measures it while it counts for `during`; `None` if it
@@ -244,6 +295,11 @@ impl Probes {
             sum.0 += info.run_time();
             sum.1 += info.run_count();
         }
+        if let UprobeKind::Multi(programs) = &self.uprobes {
+            let (time, count) = programs.run_time();
+            sums[1].0 += time;
+            sums[1].1 += count;
+        }
         sums
     }
 
@@ -253,15 +309,15 @@ impl Probes {
     }
 }
 
-/// Makes sure that this process may have enough file descriptors for as many more probes. To find it out from the kernel, probe
-/// by probe, takes seconds, and would leave none for anything else.
-fn check_descriptors(probes: usize) -> Result<(), KernelError> {
+/// Makes sure that this process may have a file descriptor for each of so many more links. To find it out from the kernel, link by link, would
+/// leave none for anything else.
+fn check_descriptors(needed: u64) -> Result<(), KernelError> {
     let (Ok((limit, _)), Ok(open)) =
         (getrlimit(Resource::RLIMIT_NOFILE), std::fs::read_dir("/proc/self/fd"))
     else {
         return Ok(());
     };
-    let (needed, used) = (probes as u64 * DESCRIPTORS_OF_A_PROBE, open.count() as u64);
+    let used = open.count() as u64;
     if used + needed + OTHER_DESCRIPTORS > limit {
         return Err(KernelError::Descriptors { needed, used, limit });
     }

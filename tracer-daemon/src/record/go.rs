@@ -82,12 +82,7 @@ impl Inspected {
         let wanted = go.sites.found.iter().filter(|(from, _)| levels.contains(from));
         let wanted: Vec<_> = wanted.map(|&(_, site)| site).collect();
         let all = wanted.len();
-        // Each is taken when the one before is in place.
-        let wanted = wanted.into_iter().enumerate().map(|(done, probe)| {
-            progress(done, all);
-            probe
-        });
-        probes.attach(wanted, Path::new(&executable), scope)
+        probes.attach(&wanted, Path::new(&executable), scope, |done| progress(done, all))
     }
 }
 

@@ -1,0 +1,221 @@
+//! One link for all probes of a program in a file (`uprobe_multi`): what the kernel has for this and aya 0.14 has not.
+//!
+//! Sources: include/uapi/linux/bpf.h (`BPF_TRACE_UPROBE_MULTI`, `link_create.uprobe_multi`), kernel/trace/bpf_trace.c
+//! (`bpf_uprobe_multi_link_attach`), kernel/bpf/syscall.c (`bpf_prog_show_fdinfo`). See docs/adr/0039.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::{CString, OsStr},
+    io, mem,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+    sync::Mutex,
+    thread,
+    time::Duration,
+};
+
+use aya::util::KernelVersion;
+use aya_obj::{
+    Function, Object,
+    generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type},
+};
+use nix::libc;
+
+use super::KernelError;
+
+/// Before this version a link for one process saw only its first thread (kernel commit 46ba0e49b642).
+const SINCE: KernelVersion = KernelVersion::new(6, 10, 0);
+/// What the verifier says of a program that it refuses: of that, this much.
+const LOG_BYTES: usize = 64 << 10;
+/// First level of the verifier's log: the way to the refused instruction.
+const LOG_LEVEL: u32 = 1;
+
+/// The uprobe programs, relocated, and those of them that are loaded for links of this kind.
+#[derive(Default)]
+pub struct MultiPrograms {
+    functions: HashMap<String, (Function, CString)>,
+    loaded: HashMap<&'static str, OwnedFd>,
+}
+
+/// Probes in a file. Closing it takes them away, and returns when no CPU is in one of them any more.
+pub struct MultiLink {
+    _fd: OwnedFd,
+    probes: usize,
+}
+
+impl MultiLink {
+    /// How many they are.
+    pub fn probes(&self) -> usize {
+        self.probes
+    }
+}
+
+/// Whether the kernel has such links, and they do what they should.
+pub fn is_supported() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= SINCE)
+}
+
+impl MultiPrograms {
+    /// Takes the programs from `object`, with the maps that `fd_of` names. The maps have to stay open.
+    ///
+    /// # Errors
+    /// When the object is not as it should be.
+    pub fn new(object: &[u8], fd_of: impl Fn(&str) -> Option<RawFd>) -> Result<Self, KernelError> {
+        let failed = |reason: String| KernelError::Load { program: "object", reason };
+        let mut object = Object::parse(object).map_err(|e| failed(e.to_string()))?;
+        let text: HashSet<_> = object.functions.keys().map(|(section, _)| *section).collect();
+        let maps = mem::take(&mut object.maps);
+        let maps = maps.iter().filter_map(|(name, map)| Some((name.as_str(), fd_of(name)?, map)));
+        object.relocate_maps(maps, &text).map_err(|e| failed(e.to_string()))?;
+        object.relocate_calls(&text).map_err(|e| failed(e.to_string()))?;
+        let programs = mem::take(&mut object.programs).into_iter();
+        let functions = programs.filter_map(|(name, program)| {
+            let function = object.functions.get(&program.function_key())?.clone();
+            Some((name, (function, program.license)))
+        });
+        Ok(Self { functions: functions.collect(), loaded: HashMap::new() })
+    }
+
+    /// Loads those of these programs that are not yet: as many at a time as there are CPUs, since the verifier takes its
+    /// time for each.
+    ///
+    /// # Errors
+    /// When the kernel refuses one.
+    pub fn load(&mut self, names: &[&'static str]) -> Result<(), KernelError> {
+        let mut wanted: Vec<_> =
+            names.iter().copied().filter(|name| !self.loaded.contains_key(name)).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(wanted.len());
+        let wanted = Mutex::new(wanted);
+        let next = || wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        let work = || {
+            let mut loaded = Vec::new();
+            while let Some(name) = next() {
+                loaded.push((name, self.load_one(name)?));
+            }
+            Ok(loaded)
+        };
+        let results: Vec<Result<Vec<_>, KernelError>> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        });
+        for result in results {
+            self.loaded.extend(result?);
+        }
+        Ok(())
+    }
+
+    fn load_one(&self, name: &'static str) -> Result<OwnedFd, KernelError> {
+        let failed = |reason: String| KernelError::Load { program: name, reason };
+        let Some((function, license)) = self.functions.get(name) else {
+            return Err(failed("not in the object".to_owned()));
+        };
+        let load = |log: &mut [u8]| {
+            // SAFETY: zeros are a valid value of this union of integers.
+            let mut attr: bpf_attr = unsafe { mem::zeroed() };
+            // SAFETY: the member that BPF_PROG_LOAD reads.
+            let program = unsafe { &mut attr.__bindgen_anon_3 };
+            program.prog_type = bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32;
+            program.expected_attach_type = bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32;
+            program.insns = function.instructions.as_ptr() as u64;
+            program.insn_cnt = function.instructions.len() as u32;
+            program.license = license.as_ptr() as u64;
+            // The last byte stays 0.
+            let bytes = name.bytes().take(program.prog_name.len() - 1);
+            for (place, byte) in program.prog_name.iter_mut().zip(bytes) {
+                *place = byte.cast_signed();
+            }
+            if !log.is_empty() {
+                program.log_level = LOG_LEVEL;
+                program.log_buf = log.as_mut_ptr() as u64;
+                program.log_size = log.len() as u32;
+            }
+            bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+        };
+        match load(&mut []) {
+            Ok(fd) => Ok(fd),
+            // Missing rights; the verifier refuses with EACCES.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(KernelError::Permission),
+            Err(error) => {
+                let mut log = vec![0; LOG_BYTES];
+                let _ = load(&mut log);
+                let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+                let said = String::from_utf8_lossy(&log[..end]);
+                Err(failed(format!("{error}: {}", said.trim_end())))
+            }
+        }
+    }
+
+    /// Attaches a loaded program at these offsets of `executable`, each with a cookie: in the process `tgid`, or else in
+    /// all that run the file.
+    ///
+    /// # Errors
+    /// When the program is not loaded, or the kernel refuses one of the places; none is left then.
+    pub fn attach(
+        &self,
+        name: &str,
+        executable: &Path,
+        tgid: Option<u32>,
+        places: &[(u64, u64)],
+    ) -> io::Result<MultiLink> {
+        let program = self.loaded.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let path = CString::new(OsStr::as_bytes(executable.as_os_str()))?;
+        let offsets: Vec<u64> = places.iter().map(|(offset, _)| *offset).collect();
+        let cookies: Vec<u64> = places.iter().map(|(_, cookie)| *cookie).collect();
+        // SAFETY: zeros are a valid value of this union of integers.
+        let mut attr: bpf_attr = unsafe { mem::zeroed() };
+        // SAFETY: the member that BPF_LINK_CREATE reads.
+        let link = unsafe { &mut attr.link_create };
+        link.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+        link.attach_type = bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32;
+        // SAFETY: the member that this type of link reads.
+        let multi = unsafe { &mut link.__bindgen_anon_3.uprobe_multi };
+        multi.path = path.as_ptr() as u64;
+        multi.offsets = offsets.as_ptr() as u64;
+        multi.cookies = cookies.as_ptr() as u64;
+        multi.cnt = places.len() as u32;
+        multi.pid = tgid.unwrap_or(0);
+        let fd = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
+        Ok(MultiLink { _fd: fd, probes: places.len() })
+    }
+
+    /// For how long the loaded programs have run, and how often, while the kernel counted it.
+    pub fn run_time(&self) -> (Duration, u64) {
+        let mut sum = (Duration::ZERO, 0);
+        for fd in self.loaded.values() {
+            sum.0 += Duration::from_nanos(number(fd.as_fd(), "run_time_ns").unwrap_or(0));
+            sum.1 += number(fd.as_fd(), "run_cnt").unwrap_or(0);
+        }
+        sum
+    }
+
+    /// How many instructions the verifier has gone through for a loaded program.
+    #[cfg(test)]
+    pub fn verified(&self, name: &str) -> Option<u64> {
+        number(self.loaded.get(name)?.as_fd(), "verified_insns")
+    }
+}
+
+/// What the kernel says of a program.
+fn number(program: BorrowedFd<'_>, field: &str) -> Option<u64> {
+    let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+    let text = std::fs::read_to_string(path).ok()?;
+    let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.find(|(name, _)| *name == field)?.1.trim().parse().ok()
+}
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let (command, size) = (libc::c_long::from(command as u32), size_of::<bpf_attr>());
+    // SAFETY: the kernel reads no more of `attr` than `size`; what it points to lives until the call returns.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size) };
+    let fd = RawFd::try_from(result).unwrap_or(-1);
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor, which the kernel made for this call.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
