@@ -225,7 +225,7 @@ fn a_full_database_under_mixed_load() -> Result<()> {
 fn ends_of_processes_are_known_although_events_are_lost() -> Result<()> {
     let crowd = cc::build("crowd")?;
     let daemon = Daemon::start("[limits]\nring_size = \"2 MiB\"\n")?;
-    let naps = Process::start(Command::new(&crowd).args(["naps", "20", "60"]))?;
+    let naps = Process::start(Command::new(&crowd).args(["naps", "20", "300"]))?;
     let before = daemon.usage()?;
     let storm = Process::start(Command::new(crowd).args(["storm", "20", "6"]))?;
     std::thread::sleep(Duration::from_secs(1));
@@ -240,15 +240,19 @@ fn ends_of_processes_are_known_although_events_are_lost() -> Result<()> {
          where parent.pid = {root} and child.end_ts is null"
     );
     wait_until("all have ended", SOON, || daemon.number(&open).is_ok_and(|n| n == 0))?;
-    // Of one that begins now nothing of that is lost.
-    let late = Process::start(Command::new("sleep").arg("300"))?;
     let losses = |process: &Process| {
         let row = daemon.traced(process.pid()).ok()??;
         row["losses"].as_u64()
     };
+    wait_until("losses are counted", SOON, || losses(&naps) > Some(1000))
+        .with_context(|| format!("{:?}", losses(&naps)))?;
+    // A slow machine may go on losing events of them.
+    drop(naps);
+    // Of one that begins now nothing of that is lost.
+    let late = Process::start(Command::new("sleep").arg("300"))?;
     wait_until("it is traced", SOON, || losses(&late).is_some())?;
-    let (of_all, of_late) = (losses(&naps), losses(&late));
-    ensure!(of_all > Some(1000) && of_late < Some(100), "{of_all:?} {of_late:?}");
+    let of_late = losses(&late);
+    ensure!(of_late < Some(100), "{of_late:?}");
     let database = daemon.end()?.0;
     let lost = "select sum(count) as n from loss where stage = 'ring' and kind = 'sched_switch'";
     ensure!(database.number(lost)? > 0, "nothing was lost");

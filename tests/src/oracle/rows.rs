@@ -88,9 +88,10 @@ impl Rows<'_> {
             .into_iter()
             .map(|row| Ok((integer(&row, "ugid")?, row)))
             .collect::<Result<_>>()?;
+        // A state that lasts for no time comes before the next one, which begins at the same time.
         let rows = self.database.sql(
             "select ts, dur, ugid, state, reason, utid, proc, stack_id, waker_ugid, waker_utid
-             from goroutine_state where state != 'unknown' order by ugid, ts",
+             from goroutine_state where state != 'unknown' order by ugid, ts, dur is null, dur",
         )?;
         let mut before: Option<(i64, State, Place)> = None;
         for row in &rows {
@@ -149,7 +150,7 @@ impl Rows<'_> {
     fn procs(&mut self) -> Result<()> {
         let rows = self
             .database
-            .sql("select ts, dur, proc, state, utid from proc_state where state != 'unknown' order by proc, ts")?;
+            .sql("select ts, dur, proc, state, utid from proc_state where state != 'unknown' order by proc, ts, dur is null, dur")?;
         let mut before: Option<(i64, State)> = None;
         let mut rows = rows.iter().peekable();
         while let Some(row) = rows.next() {
