@@ -1,8 +1,14 @@
 //! Stacks of waits that were under way at attach: the frames are those of later waits in the same place.
 
-use std::{process::Command, thread, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use tracer_tests::{
     go::{Go, Variant},
@@ -18,6 +24,9 @@ const ALIKE: &str = "select count(*) as n from (
     where start_func like 'main.%' and start_func != 'main.main' and s.state = 'waiting'
     group by ugid
     having count(*) >= 3 and count(stack_id) = count(*) and count(distinct stack_id) = 1)";
+/// Goroutines have rows as soon as the memory of their process was read, with the stacks of their waits.
+const KNOWN: &str = "select count(*) as n from goroutine
+    where start_func like 'main.%' and start_func != 'main.main'";
 const UNDER_WAY: &str = "select count(*) as n from goroutine g join goroutine_state s using (ugid)
     where start_func like 'main.%' and start_func != 'main.main' and s.state = 'waiting'
         and s.ts = (select min(ts) from goroutine_state)";
@@ -29,17 +38,34 @@ const IN_MAIN: &str = "select count(distinct ugid) as n from goroutine_state s
 const PARKS: &str = "select count(*) as n from goroutine_state s join stack using (stack_id)
     join frame using (frame_id) where func = 'runtime.gopark'";
 
-fn attach(minor: &str, variant: Variant) -> Result<()> {
-    let program = Go::of(minor)?.build_variant("again", variant)?;
-    let target = Process::start(&mut Command::new(program))?;
-    // Until all of them wait.
-    thread::sleep(Duration::from_millis(300));
+/// How long the first sleep is, for the first attempt: longer than an attach takes.
+const FIRST: Duration = Duration::from_secs(6);
+
+/// How often the machine may be too slow for a sleep, which is twice as long each time.
+const ATTEMPTS: u32 = 4;
+
+/// Attaches to a program of goroutines that wait. Returns whether that was done before the one that sleeps woke up.
+fn attach(program: &Path, first: Duration) -> Result<bool> {
     let database = Database::new()?;
+    let after = database.dir().join("after");
+    let first_in_ms = format!("{}ms", first.as_millis());
+    let mut command = Command::new(program);
+    let started = Instant::now();
+    let target = Process::start(command.args(["-first", &first_in_ms, "-after"]).arg(&after))?;
+    wait_until("all wait", SOON, || target.stderr().contains("ready"))?;
     let tracerd = database.attach(target.pid(), &["--level", "go"])?;
+    let is_read = || database.number(KNOWN).is_ok_and(|n| n == GOROUTINES);
+    wait_until("all goroutines are known", SOON, is_read)?;
+    let in_time = started.elapsed() < first;
+    fs::write(&after, "")?;
     let all_have = || database.number(ALIKE).is_ok_and(|n| n == GOROUTINES);
-    let so = wait_until("all wait for the third time, with one stack each", SOON / 4, all_have);
+    let so =
+        wait_until("all wait for the third time, with one stack each", SOON / 4 + first, all_have);
     tracerd.signal(Signal::SIGINT)?;
     tracerd.wait(SOON)?.ok()?;
+    if !in_time {
+        return Ok(false);
+    }
     let all =
         "select start_func, ts, depth, func from goroutine_state s join goroutine using (ugid)
          join stack using (stack_id) join frame using (frame_id)
@@ -48,14 +74,37 @@ fn attach(minor: &str, variant: Variant) -> Result<()> {
     assert_eq!(database.number(UNDER_WAY)?, GOROUTINES);
     assert_eq!(database.number(IN_MAIN)?, GOROUTINES - 1);
     assert_eq!(database.number(PARKS)?, 0);
-    Ok(())
+    Ok(true)
 }
 
 #[test]
 fn waits_under_way_have_the_stacks_of_later_ones() -> Result<()> {
-    for minor in Go::minors() {
-        attach(minor, Variant::Plain).with_context(|| format!("Go {minor}"))?;
-    }
-    attach("1.27", Variant::Stripped)?;
-    attach("1.27", Variant::Pie)
+    let plain = Go::minors().map(|minor| (minor, Variant::Plain));
+    let others = [("1.27", Variant::Stripped), ("1.27", Variant::Pie)];
+    let programs = plain
+        .chain(others)
+        .map(|(minor, variant)| {
+            let program = Go::of(minor)?.build_variant("again", variant)?;
+            Ok((format!("Go {minor}, {variant:?}"), program))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    // Most of the time they wait.
+    thread::scope(|scope| {
+        let attaches: Vec<_> = programs
+            .iter()
+            .map(|(label, program)| {
+                scope.spawn(move || {
+                    for attempt in 0..ATTEMPTS {
+                        if attach(program, FIRST * 2_u32.pow(attempt)).context(label.clone())? {
+                            return Ok(());
+                        }
+                    }
+                    bail!("{label}: attaching takes too long")
+                })
+            })
+            .collect();
+        attaches
+            .into_iter()
+            .try_for_each(|attach| attach.join().map_err(|_| anyhow!("it panicked"))?)
+    })
 }

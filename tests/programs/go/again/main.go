@@ -1,14 +1,19 @@
-// Again has goroutines wait in the same places again and again, each in another way.
+// Again has goroutines wait in the same places again and again, each in another way. It prints "ready" to standard error
+// when all of them wait for the first time. The first wait of the one that sleeps is as long as is asked for; those of all others
+// end when a file is there.
 package main
 
 import (
+	"bytes"
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 )
 
-const round = 200 * time.Millisecond
+const round = 100 * time.Millisecond
 
 func receives(c chan int) {
 	for {
@@ -31,9 +36,9 @@ func selects(c, other chan int) {
 	}
 }
 
-func sleeps() {
-	for {
-		time.Sleep(round)
+func sleeps(first time.Duration) {
+	for long := first; ; long = round {
+		time.Sleep(long)
 	}
 }
 
@@ -64,7 +69,19 @@ func reads(file *os.File) {
 	}
 }
 
+// allWait tells whether all goroutines but this one wait.
+func allWait() bool {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	return bytes.Count(stacks, []byte(" [running")) == 1 && !bytes.Contains(stacks, []byte(" [runnable")) &&
+		!bytes.Contains(stacks, []byte(" [syscall"))
+}
+
 func main() {
+	first := flag.Duration("first", round, "how long the first sleep is")
+	after := flag.String("after", "", "the file that ends the first waits")
+	flag.Parse()
+
 	received, sent, selected := make(chan int), make(chan int), make(chan int)
 	var mutexes [2]sync.Mutex
 	var groups [2]sync.WaitGroup
@@ -80,12 +97,21 @@ func main() {
 	go receives(received)
 	go sends(sent)
 	go selects(selected, make(chan int))
-	go sleeps()
+	go sleeps(*first)
 	go locks(&mutexes)
 	go waitsForGroup(&groups)
 	go waitsForCond(cond)
 	go reads(reader)
-	fmt.Println("ready")
+	for !allWait() {
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Fprintln(os.Stderr, "ready")
+	for {
+		if _, err := os.Stat(*after); err == nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	for i := 0; ; i++ {
 		time.Sleep(round)
 		received <- 1
