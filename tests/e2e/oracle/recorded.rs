@@ -15,7 +15,7 @@ use tracer_tests::{
     go::{Go, Variant},
     harness::{Database, Process},
     oracle::{
-        Event, State, What,
+        Event, State, WINDOW, What,
         census::HEAP_LIVE,
         edges::{Edges, Window},
         read,
@@ -172,7 +172,11 @@ pub fn record(name: &str, minor: &str, variant: Variant, by: By) -> Result<Recor
     if is_v1 {
         tell_first_starts(&mut whole);
     }
-    let go = window(whole, is_v1).context("from Go's trace")?;
+    let mut go = window(whole, is_v1).context("from Go's trace")?;
+    if is_v1 {
+        // Times in the older format count from the beginning of the trace.
+        go.begin_at(begin(&database)?);
+    }
     let tells_stops = number >= 21;
     let (costs, off) = (Costs::read(&file)?, OffCpu::read(&database)?);
     eprintln!("{label}: {costs:?} ns");
@@ -217,18 +221,18 @@ impl Recorded {
     /// # Errors
     /// When it has no window.
     pub fn window(&self, exported: Vec<Event>) -> Result<Window> {
-        window(exported, self.is_v1).context("from the export")
+        // Its times count from its beginning.
+        let mut window = window(exported, self.is_v1).context("from the export")?;
+        window.begin_at(begin(&self.database)?);
+        Ok(window)
     }
 
     /// Both sides of what is compared: Go's, and ours of this window. What only one of them has at the edges of its window, and
     /// the other one may have beyond them, is in none.
     pub fn sides(&self, mut ours: Window) -> [Vec<Event>; 2] {
         let mut go = self.go.clone();
-        let begin = |window: &Window| window.events.first().map_or(0, |event| event.time);
-        // Times in the older format count from the beginning of the trace.
-        let shift = if self.is_v1 { begin(&ours) - begin(&go) } else { 0 };
         let edges = Edges { costs: self.costs, off: &self.off };
-        let left_out = edges.level(&mut go, &mut ours, shift);
+        let left_out = edges.level(&mut go, &mut ours);
         if left_out > 0 {
             eprintln!(
                 "{}: {left_out} events at the edges of the window are on one side only",
@@ -237,6 +241,12 @@ impl Recorded {
         }
         [go.events, ours.events]
     }
+}
+
+/// When the window of a recording begins, in ns.
+fn begin(database: &Database) -> Result<i64> {
+    let created = format!("select created_ts from goroutine where start_func = '{}'", WINDOW[0]);
+    database.number(&created)
 }
 
 /// Leaves out where a thread that comes back from a system call takes its P back from another one, which

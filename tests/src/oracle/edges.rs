@@ -36,6 +36,12 @@ impl Window {
         events.drain(..begin);
         Ok(Self { events, end })
     }
+
+    /// Moves all times so that the window begins at `begin` (ns): some clocks begin with the trace.
+    pub fn begin_at(&mut self, begin: i64) {
+        let Some(later) = self.events.first().map(|event| begin - event.time) else { return };
+        self.events.iter_mut().chain([&mut self.end]).for_each(|event| event.time += later);
+    }
 }
 
 /// What is known of how far two readings of a clock are apart.
@@ -48,23 +54,23 @@ pub struct Edges<'a> {
 }
 
 impl Edges<'_> {
-    /// How far another reading of the time of this event may be away, in ns. `shift`: from its clock to that of [`OffCpu`].
-    fn slack(&self, event: &Event, shift: i64) -> i64 {
+    /// How far another reading of the time of this event may be away, in ns.
+    fn slack(&self, event: &Event) -> i64 {
         let reach = self.costs.reach();
-        reach + self.off.around(event.m, event.time + shift, reach)
+        reach + self.off.around(event.m, event.time, reach)
     }
 
     /// The events that may be on the other side of an edge for the other recording, by what they are and by the edge: their
     /// indices, the nearest first.
-    fn near(&self, window: &Window, shift: i64) -> BTreeMap<(Key, usize), Vec<usize>> {
+    fn near(&self, window: &Window) -> BTreeMap<(Key, usize), Vec<usize>> {
         let Window { events, end } = window;
         let mut near: BTreeMap<_, Vec<(i64, usize)>> = BTreeMap::new();
         let Some(begin) = events.first() else { return BTreeMap::new() };
         for (at, edge) in [begin, end].into_iter().enumerate() {
-            let of_edge = self.slack(edge, shift);
+            let of_edge = self.slack(edge);
             for (index, event) in events.iter().enumerate().skip(1) {
                 let distance = (event.time - edge.time).abs();
-                if distance <= of_edge + self.slack(event, shift)
+                if distance <= of_edge + self.slack(event)
                     && let Some(key) = key(event)
                 {
                     near.entry((key, at)).or_default().push((distance, index));
@@ -78,10 +84,9 @@ impl Edges<'_> {
         near.into_iter().map(|(of, all)| (of, nearest_first(all))).collect()
     }
 
-    /// Leaves out of both windows the events near an edge that the other one does not have there. `shift`: from the clock of
-    /// `go` to that of `ours`, in ns. Returns how many.
-    pub fn level(&self, go: &mut Window, ours: &mut Window, shift: i64) -> usize {
-        let near = [self.near(go, shift), self.near(ours, 0)];
+    /// Leaves out of both windows the events near an edge that the other one does not have there. Returns how many.
+    pub fn level(&self, go: &mut Window, ours: &mut Window) -> usize {
+        let near = [self.near(go), self.near(ours)];
         let counts = [&*go, &*ours].map(|window| census(&window.events));
         let mut left_out = 0;
         for (side, window) in [go, ours].into_iter().enumerate() {
@@ -133,7 +138,7 @@ mod tests {
     fn level(go: &[i64], ours: &[i64], off: &OffCpu) -> (usize, usize) {
         let edges = Edges { costs: Costs { hit: 1000, event: 500, interrupt: 20_000 }, off };
         let (mut go, mut ours) = (window(go), window(ours));
-        edges.level(&mut go, &mut ours, 0);
+        edges.level(&mut go, &mut ours);
         (go.events.len() - 1, ours.events.len() - 1)
     }
 
@@ -146,6 +151,14 @@ mod tests {
         assert_eq!(level(&[100_000, 5_000_000], &[5_000_000], &none), (2, 1));
         // One that the other side lacks elsewhere is not made up for by one that both have at the edge.
         assert_eq!(level(&[30_000, 5_000_000], &[30_000], &none), (2, 1));
+    }
+
+    #[test]
+    fn a_window_begins_when_it_is_said_to() {
+        let mut window = window(&[5_000_000]);
+        window.begin_at(100);
+        let times: Vec<_> = window.events.iter().map(|event| event.time).collect();
+        assert_eq!((times, window.end.time), (vec![100, 5_000_100], 20_000_100));
     }
 
     #[test]

@@ -141,9 +141,10 @@ impl Profile {
     /// Adds the time of a stack.
     fn add<'a>(&mut self, time: Time, stack: impl Iterator<Item = &'a Arc<str>>) {
         self.total.add(time);
-        // The tracer itself is on some stacks of Go's trace.
-        let functions: BTreeSet<_> =
-            stack.filter(|name| !name.starts_with("runtime.traceLocker.")).collect();
+        // The tracer itself is on some stacks of Go's trace, and a stack of no frames has one without a name there.
+        let is_shown =
+            |name: &&Arc<str>| !name.is_empty() && !name.starts_with("runtime.traceLocker.");
+        let functions: BTreeSet<_> = stack.filter(is_shown).collect();
         for function in functions {
             self.functions.entry(Arc::clone(function)).or_default().add(time);
         }
