@@ -131,6 +131,9 @@ pub enum By {
     Attach,
 }
 
+/// How much of an export lies before and after the window, in ns: programs sleep for twice as long.
+const MARGIN: i64 = 10_000_000;
+
 /// How long a program may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -175,7 +178,7 @@ pub fn record(name: &str, minor: &str, variant: Variant, by: By) -> Result<Recor
     let mut go = window(whole, is_v1).context("from Go's trace")?;
     if is_v1 {
         // Times in the older format count from the beginning of the trace.
-        go.begin_at(begin(&database)?);
+        go.begin_at(created(&database, WINDOW[0])?);
     }
     let tells_stops = number >= 21;
     let (costs, off) = (Costs::read(&file)?, OffCpu::read(&database)?);
@@ -208,12 +211,15 @@ impl Recorded {
         Skew { costs: self.costs, off: &self.off, is_v1: self.is_v1 }
     }
 
-    /// Writes the export, a Go trace, and returns its path.
+    /// Writes an export, a Go trace, of the window and what is close to it, and returns its path. The costs are measured with
+    /// more events than most programs have.
     ///
     /// # Errors
     /// When `tracer` fails.
     pub fn export(&self) -> Result<PathBuf> {
-        Ok(self.database.export(&[])?.0)
+        let [begin, end] = WINDOW.map(|marker| created(&self.database, marker));
+        let [from, to] = [begin? - MARGIN, end? + MARGIN].map(|ts| ts.to_string());
+        Ok(self.database.export(&["--from", &from, "--to", &to])?.0)
     }
 
     /// The part of an export that lies in the window.
@@ -223,7 +229,7 @@ impl Recorded {
     pub fn window(&self, exported: Vec<Event>) -> Result<Window> {
         // Its times count from its beginning.
         let mut window = window(exported, self.is_v1).context("from the export")?;
-        window.begin_at(begin(&self.database)?);
+        window.begin_at(created(&self.database, WINDOW[0])?);
         Ok(window)
     }
 
@@ -243,10 +249,9 @@ impl Recorded {
     }
 }
 
-/// When the window of a recording begins, in ns.
-fn begin(database: &Database) -> Result<i64> {
-    let created = format!("select created_ts from goroutine where start_func = '{}'", WINDOW[0]);
-    database.number(&created)
+/// When the goroutine was created that is marked by its start function, in ns.
+fn created(database: &Database, marker: &str) -> Result<i64> {
+    database.number(&format!("select created_ts from goroutine where start_func = '{marker}'"))
 }
 
 /// Leaves out where a thread that comes back from a system call takes its P back from another one, which
