@@ -3,20 +3,20 @@
 
 use std::time::{Duration, Instant};
 
-use crate::target::Debugger;
+use crate::target::{Debugger, Standstill};
 
 /// How often to look whether a debugger has come, although no thread was seen to be stopped by one.
 const NOW_AND_THEN: Duration = Duration::from_secs(1);
 /// How often to look whether it has left.
 const OFTEN: Duration = Duration::from_millis(100);
 /// How long a debugger may take to stop all threads.
-const STOPS_ALL: Duration = Duration::from_millis(200);
+const STOPS_ALL: Duration = Duration::from_secs(5);
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// All threads stand still ([`Debugger::standstill`]): take the probes away, before the debugger writes breakpoints.
-    GiveWay(Debugger, u64),
+    /// All threads stand still: take the probes away, before the debugger writes breakpoints.
+    GiveWay(Debugger, Standstill),
     /// It may have written some over probes, and will put those back when it leaves: they must stay until then.
     Stay(Debugger),
     /// It has left: put the probes in place.
@@ -29,8 +29,8 @@ pub enum Step {
 #[derive(Debug)]
 enum State {
     None,
-    /// One comes: threads are being stopped.
-    Comes(Debugger, Instant),
+    /// One comes: since then threads are being stopped, so far these.
+    Comes(Debugger, Instant, Standstill),
     /// Probes are away because of it.
     Away(Debugger),
     /// Probes stay because of it.
@@ -90,29 +90,34 @@ impl Guard {
     pub fn look(&mut self, pid: u32) -> Option<Step> {
         self.looked = Instant::now();
         let debugger = Debugger::of(pid);
-        let standstill = debugger.as_ref().and_then(|_| Debugger::standstill(pid));
+        let standstill = debugger.as_ref().map(|_| Standstill::of(pid)).unwrap_or_default();
         self.step(debugger, standstill, self.looked)
     }
 
     fn step(
         &mut self,
         debugger: Option<Debugger>,
-        standstill: Option<u64>,
+        standstill: Standstill,
         now: Instant,
     ) -> Option<Step> {
         let (state, step) = match (std::mem::replace(&mut self.state, State::None), debugger) {
-            (State::None | State::Comes(..), Some(debugger)) if let Some(switches) = standstill => {
-                (State::Away(debugger.clone()), Some(Step::GiveWay(debugger, switches)))
-            }
-            (State::None, Some(debugger)) => (State::Comes(debugger, now), None),
-            (State::Comes(debugger, since), Some(_)) if now - since >= STOPS_ALL => {
+            // It has let a thread go on.
+            (State::Comes(debugger, _, seen), Some(_)) if !seen.lasts(&standstill) => {
                 (State::Stays(debugger.clone()), Some(Step::Stay(debugger)))
+            }
+            (State::None | State::Comes(..), Some(debugger)) if standstill.is_whole() => {
+                (State::Away(debugger.clone()), Some(Step::GiveWay(debugger, standstill)))
+            }
+            (State::None, Some(debugger)) => (State::Comes(debugger, now, standstill), None),
+            (State::Comes(debugger, since, _), Some(_)) if now - since >= STOPS_ALL => {
+                (State::Stays(debugger.clone()), Some(Step::Stay(debugger)))
+            }
+            (State::Comes(debugger, since, _), Some(_)) => {
+                (State::Comes(debugger, since, standstill), None)
             }
             (State::Away(debugger), None) => (State::None, Some(Step::Return(debugger))),
             (State::Stays(debugger), None) => (State::None, Some(Step::Stayed(debugger))),
-            (state @ (State::Comes(..) | State::Away(_) | State::Stays(_)), Some(_)) => {
-                (state, None)
-            }
+            (state @ (State::Away(_) | State::Stays(_)), Some(_)) => (state, None),
             (State::None | State::Comes(..), None) => (State::None, None),
         };
         self.state = state;
@@ -128,37 +133,65 @@ mod tests {
         Debugger { pid: 7, name: "gdb".to_owned() }
     }
 
+    fn running() -> Standstill {
+        Standstill::default()
+    }
+
+    fn stopped() -> Standstill {
+        Standstill::for_tests(&[(7, 3), (8, 1)], true)
+    }
+
+    #[test]
+    fn one_that_takes_its_time_to_stop_all_has_not_let_any_go() {
+        let (mut guard, now) = (Guard::new(), Instant::now());
+        let one = || Standstill::for_tests(&[(8, 1)], false);
+        assert_eq!(guard.step(Some(gdb()), one(), now), None);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(guard.step(Some(gdb()), one(), later), None);
+        let give_way = Some(Step::GiveWay(gdb(), stopped()));
+        assert_eq!(guard.step(Some(gdb()), stopped(), later), give_way);
+
+        let mut guard = Guard::new();
+        assert_eq!(guard.step(Some(gdb()), one(), now), None);
+        let ran = Standstill::for_tests(&[(7, 3), (8, 2)], true);
+        assert_eq!(guard.step(Some(gdb()), ran, now), Some(Step::Stay(gdb())));
+    }
+
     #[test]
     fn probes_give_way_to_one_that_has_stopped_all() {
         let (mut guard, now) = (Guard::new(), Instant::now());
-        assert_eq!(guard.step(None, None, now), None);
-        assert_eq!(guard.step(Some(gdb()), None, now), None);
+        assert_eq!(guard.step(None, running(), now), None);
+        assert_eq!(guard.step(Some(gdb()), running(), now), None);
         assert!(guard.is_due(false), "it comes");
-        assert_eq!(guard.step(Some(gdb()), Some(3), now), Some(Step::GiveWay(gdb(), 3)));
-        assert_eq!(guard.step(Some(gdb()), None, now), None);
+        assert_eq!(guard.step(Some(gdb()), stopped(), now), Some(Step::GiveWay(gdb(), stopped())));
+        assert_eq!(guard.step(Some(gdb()), running(), now), None);
         assert_eq!(guard.is_away_for(), Some(&gdb()));
-        assert_eq!(guard.step(None, None, now), Some(Step::Return(gdb())));
+        assert_eq!(guard.step(None, running(), now), Some(Step::Return(gdb())));
         assert_eq!((guard.is_away_for(), guard.stays_for()), (None, None));
     }
 
     #[test]
     fn they_stay_for_one_that_may_have_written_breakpoints() {
         let (mut guard, now) = (Guard::new(), Instant::now());
-        assert_eq!(guard.step(Some(gdb()), None, now), None);
-        assert_eq!(guard.step(Some(gdb()), None, now + STOPS_ALL), Some(Step::Stay(gdb())));
+        assert_eq!(guard.step(Some(gdb()), running(), now), None);
+        assert_eq!(guard.step(Some(gdb()), running(), now + STOPS_ALL), Some(Step::Stay(gdb())));
         assert_eq!(guard.stays_for(), Some(&gdb()));
-        assert_eq!(guard.step(Some(gdb()), Some(3), now + STOPS_ALL), None, "too late to give way");
-        assert_eq!(guard.step(None, None, now), Some(Step::Stayed(gdb())));
-        assert_eq!(guard.step(None, None, now), None);
+        assert_eq!(
+            guard.step(Some(gdb()), stopped(), now + STOPS_ALL),
+            None,
+            "too late to give way"
+        );
+        assert_eq!(guard.step(None, running(), now), Some(Step::Stayed(gdb())));
+        assert_eq!(guard.step(None, running(), now), None);
     }
 
     #[test]
     fn one_that_only_looks_in_changes_nothing() {
         let (mut guard, now) = (Guard::new(), Instant::now());
-        assert_eq!(guard.step(Some(gdb()), None, now), None);
-        assert_eq!(guard.step(None, None, now), None);
+        assert_eq!(guard.step(Some(gdb()), running(), now), None);
+        assert_eq!(guard.step(None, running(), now), None);
         assert!(!guard.is_due(false) && guard.is_due(true));
         guard.refused(gdb());
-        assert_eq!(guard.step(None, None, now), Some(Step::Return(gdb())));
+        assert_eq!(guard.step(None, running(), now), Some(Step::Return(gdb())));
     }
 }

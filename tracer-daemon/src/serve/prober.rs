@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::{
     kernel::{HitCosts, Level, Probes, Scope, Uprobes},
     record::go::{self, Attachable, Inspected},
-    target::{Debugger, Lease, ProcessInfo},
+    target::{Debugger, Lease, ProcessInfo, Standstill},
 };
 
 /// How long probes stay in a file that no traced process runs any more: a service that is started again
@@ -33,7 +33,7 @@ const WRITERS: Duration = Duration::from_millis(20);
 /// How often to look whether debuggers have left.
 const DEBUGGERS: Duration = Duration::from_millis(100);
 /// How long a debugger may take to stop all threads.
-const STOPS_ALL: Duration = Duration::from_millis(200);
+const STOPS_ALL: Duration = Duration::from_secs(1);
 /// How long to wait at the end for debuggers that may have kept the breakpoints of probes.
 const LEAVE: Duration = Duration::from_secs(10);
 /// When the costs of a hit are measured for the first time, how often after that, and for how long each time.
@@ -601,29 +601,32 @@ impl Work {
     /// A debugger may have come to a process.
     fn stopped(&mut self, pid: u32) {
         let Some(id) = self.users.file_of(pid) else { return };
+        // One that steps through it, or strace.
+        if self.kept.get(&id).is_some_and(|pids| pids.contains(&pid)) {
+            return;
+        }
         let begun = Instant::now();
-        let (debugger, switches) = loop {
-            // One that steps through it, or strace.
-            if self.kept.get(&id).is_some_and(|pids| pids.contains(&pid)) {
-                return;
-            }
+        let mut seen = Standstill::default();
+        let (debugger, standstill) = loop {
             let Some(debugger) = Debugger::of(pid) else { return };
-            if let Some(switches) = Debugger::standstill(pid) {
-                break (debugger, switches);
-            }
-            if begun.elapsed() >= STOPS_ALL {
+            let standstill = Standstill::of(pid);
+            if !seen.lasts(&standstill) || begun.elapsed() >= STOPS_ALL {
                 info!("{debugger} debugs {pid}: the probes in its program stay until it leaves");
                 self.kept.entry(id).or_default().insert(pid);
                 return;
             }
+            if standstill.is_whole() {
+                break (debugger, standstill);
+            }
+            seen = standstill;
             std::thread::sleep(Duration::from_millis(5));
         };
         let Some(file) = self.files.get_mut(&id) else { return };
         // It has not let the process go on yet: so far it has written no breakpoint.
         std::mem::take(&mut file.uprobes).detach();
         let level = std::mem::replace(&mut file.level, Level::Sched);
-        if Debugger::standstill(pid) != Some(switches) {
-            // Each probe takes a while to go, and it was faster. It will put breakpoints of probes back, which the process
+        if !standstill.lasts(&Standstill::of(pid)) {
+            // Probes take a while to go, and it was faster. It will put breakpoints of probes back, which the process
             // survives with probes at the same places.
             let Some(Ok(go)) = file.inspected.go.clone() else { return };
             info!("{debugger} debugs {pid}: the probes in its program stay until it leaves");

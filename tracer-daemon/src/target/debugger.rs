@@ -1,7 +1,7 @@
 //! Who debugs a process. A debugger keeps the byte that it finds where it puts a breakpoint, and writes it back when it
 //! takes that away or leaves. If that byte was the breakpoint of a probe, which is gone by then, the process dies of it.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 /// Programs that use ptrace(2) and write no breakpoints.
 const HARMLESS: &[&str] = &["strace", "tracerd"];
@@ -37,43 +37,97 @@ impl Debugger {
         let harmless = pid == std::process::id() || HARMLESS.contains(&name.as_str());
         (!harmless).then_some(Self { pid, name })
     }
+}
 
-    /// How often threads of the process `pid` have left their CPU, if all stand still under the control of a debugger. As
-    /// long as it stays the same the debugger has not let one go on, and debuggers write their breakpoints when they do.
-    pub fn standstill(pid: u32) -> Option<u64> {
-        let stands =
-            |thread: Thread| (thread.tracer.is_some() && thread.stands).then_some(thread.switches);
-        threads(pid).map(stands).sum()
+/// The threads of a process that stand still under the control of a debugger. As long as all of them do, and none has run
+/// meanwhile, the debugger has not let the process go on; it writes its breakpoints when it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standstill {
+    /// How often each has left its CPU, by tid.
+    stopped: BTreeMap<u32, u64>,
+    is_whole: bool,
+}
+
+impl Standstill {
+    /// As it is now.
+    pub fn of(pid: u32) -> Self {
+        let mut standstill = Self { stopped: BTreeMap::new(), is_whole: true };
+        for thread in threads(pid) {
+            match thread.tracer.and_then(|_| thread.stands_since()) {
+                Some(switches) => drop(standstill.stopped.insert(thread.tid, switches)),
+                None => standstill.is_whole = false,
+            }
+        }
+        standstill.is_whole &= !standstill.stopped.is_empty();
+        standstill
+    }
+
+    /// Whether these are all threads of the process.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Whether none of these threads has run since, as a later look shows.
+    pub fn lasts(&self, later: &Self) -> bool {
+        self.stopped.iter().all(|(tid, switches)| later.stopped.get(tid) == Some(switches))
+    }
+
+    /// Of these threads, by tid and how often they have left their CPU.
+    #[cfg(test)]
+    pub fn for_tests(stopped: &[(u32, u64)], is_whole: bool) -> Self {
+        Self { stopped: stopped.iter().copied().collect(), is_whole }
     }
 }
 
 /// What the kernel shows of a thread.
 struct Thread {
+    tid: u32,
     /// Id of the thread that controls it.
     tracer: Option<u32>,
-    /// Whether it stands still because of that.
-    stands: bool,
-    /// How often it has left its CPU.
-    switches: u64,
+    /// Whether it stands still because of that, or is about to.
+    is_stopped: bool,
+}
+
+impl Thread {
+    /// How often it has left its CPU, if it stands still because a debugger controls it.
+    fn stands_since(&self) -> Option<u64> {
+        if !self.is_stopped {
+            return None;
+        }
+        // Between the change of its state and the switch to another thread it is still counted as running; the kernel waits
+        // for that switch (fs/proc/base.c: proc_pid_syscall, wait_task_inactive).
+        let call = fs::read(format!("/proc/{}/syscall", self.tid)).ok()?;
+        if call.starts_with(b"running") {
+            return None;
+        }
+        let status = fs::read(format!("/proc/{}/status", self.tid)).ok()?;
+        let fields = ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
+        let switches = fields.iter().filter_map(|field| number(&status, field)).map(u64::from);
+        is_traced_stop(&status).then(|| switches.sum())
+    }
 }
 
 /// The threads of a process; none if it has ended. Those that end meanwhile are left out.
 fn threads(pid: u32) -> impl Iterator<Item = Thread> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
-    let statuses = tasks.filter_map(|task| fs::read(task.ok()?.path().join("status")).ok());
-    statuses.filter_map(|status| {
+    tasks.filter_map(|task| {
+        let task = task.ok()?;
+        let status = fs::read(task.path().join("status")).ok()?;
         let state = value(&status, "State:")?.first().copied()?;
         // One that has ended stays as it is for as long as others of its process run.
-        (!matches!(state, b'Z' | b'X')).then(|| Thread {
+        if matches!(state, b'Z' | b'X') {
+            return None;
+        }
+        Some(Thread {
+            tid: task.file_name().to_str()?.parse().ok()?,
             tracer: number(&status, "TracerPid:").filter(|&tid| tid != 0),
-            stands: state == b't',
-            switches: ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]
-                .iter()
-                .filter_map(|field| number(&status, field))
-                .map(u64::from)
-                .sum(),
+            is_stopped: is_traced_stop(&status),
         })
     })
+}
+
+fn is_traced_stop(status: &[u8]) -> bool {
+    value(status, "State:").is_some_and(|state| state.starts_with(b"t"))
 }
 
 /// The value of a field of /proc/PID/status (proc_pid_status(5)), whose first field may hold any bytes.
@@ -123,12 +177,12 @@ mod tests {
         let child = Child(Command::new("sleep").arg("60").spawn().unwrap());
         let pid = child.0.id();
         assert_eq!(Debugger::of(pid), None);
-        assert_eq!(Debugger::standstill(pid), None);
+        assert!(!Standstill::of(pid).is_whole());
         let mut gdb = Command::new("gdb");
         gdb.args(["-nx", "-q", "-p", &pid.to_string()]).stdin(Stdio::piped());
         let mut debugger = Child(gdb.stdout(Stdio::null()).spawn().expect("setup has run"));
         let begun = Instant::now();
-        while !(Debugger::of(pid).is_some() && Debugger::standstill(pid).is_some()) {
+        while !(Debugger::of(pid).is_some() && Standstill::of(pid).is_whole()) {
             assert!(begun.elapsed() < Duration::from_secs(60), "gdb does not come");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -146,14 +200,15 @@ mod tests {
         ptrace::attach(pid).unwrap();
         waitpid(pid, None).unwrap();
         assert_eq!(Debugger::of(child.0.id()), None);
-        let before = Debugger::standstill(child.0.id());
-        assert!(before.is_some());
-        assert_eq!(Debugger::standstill(child.0.id()), before);
+        let (of, id) = (Standstill::of, child.0.id());
+        let before = of(id);
+        assert!(before.is_whole());
+        assert!(before.lasts(&of(id)));
         ptrace::syscall(pid, None).unwrap();
         waitpid(pid, None).unwrap();
-        let after = Debugger::standstill(child.0.id());
-        assert!(after > before, "{before:?} {after:?}");
+        let after = of(id);
+        assert!(after.is_whole() && !before.lasts(&after), "{before:?} {after:?}");
         ptrace::detach(pid, None).unwrap();
-        assert_eq!(Debugger::standstill(child.0.id()), None);
+        assert!(!of(id).is_whole() && !after.lasts(&of(id)));
     }
 }

@@ -12,7 +12,7 @@ pub mod program;
 mod quota;
 pub mod time;
 
-pub use debugger::Debugger;
+pub use debugger::{Debugger, Standstill};
 pub use elf::{ElfError, ElfFile, Executable, Program32};
 pub use lease::Lease;
 pub use process::{Cmdline, ProcessError, ProcessInfo, live_thread};

@@ -12,7 +12,7 @@ use crate::{
         go,
         guard::{Guard, Step},
     },
-    target::Debugger,
+    target::{Debugger, Standstill},
 };
 
 /// How often to look whether the probes are still where they were put.
@@ -36,7 +36,7 @@ pub(super) struct Gap {
     since: u64,
     /// When what was known of the goroutines is to end, if it has not ended yet (ns).
     ends: Option<u64>,
-    /// Nobody knew of it at first: what was recorded of its time may be wrong. Nothing stands against putting the probes
+    /// It was not known at first: what was recorded of its time may be wrong. Nothing stands against putting the probes
     /// back at once.
     unnoticed: bool,
 }
@@ -132,11 +132,11 @@ impl Recorder {
         }
         match self.guard.look(self.pid) {
             None => {}
-            Some(Step::GiveWay(debugger, switches)) => {
+            Some(Step::GiveWay(debugger, standstill)) => {
                 let inspected = self.placed.take().map(|placed| placed.inspected);
                 self.take_away(clock::monotonic(), false);
                 // Each probe takes a while to go, and the debugger may have been faster.
-                if Debugger::standstill(self.pid) != Some(switches) {
+                if !standstill.lasts(&Standstill::of(self.pid)) {
                     self.hurry_back(inspected, debugger);
                     return;
                 }
@@ -240,7 +240,7 @@ impl Recorder {
     fn wait_for_debuggers(&mut self, interrupted: &mut impl FnMut() -> bool) {
         let mut told = false;
         loop {
-            // While probes go, which takes a while, it could let the process go on, and nobody would put them back then.
+            // While probes go, which takes a while, it could let the process go on, and they would not be put back then.
             if let Some(Step::GiveWay(debugger, _)) = self.guard.look(self.pid) {
                 self.guard.must_stay(debugger);
             }
