@@ -512,14 +512,16 @@ events! {
         /// Its stack, see `go_stack`; 0 for none.
         stack: u64, "stack id";
     }
-    /// Go's heap profiler samples an allocation.
+    /// An allocation: Go's heap profiler samples it or, in a program without one, it is the first from a span.
     GoAlloc = 43, "go_alloc" => "alloc" {
         /// The goroutine on whose behalf it is made (0: none).
         goid: u64, "goid";
         /// Size of the object.
         size: u64, "bytes";
-        /// Its address.
+        /// Its address; 0 if it is not known yet.
         address: u64, "address in the process";
+        /// Bytes of the span that are free; 0 if Go's profiler samples it.
+        weight: u64, "bytes";
         /// Its stack, see `go_stack`; 0 for none.
         stack: u64, "stack id";
     }

@@ -202,5 +202,9 @@ go_offsets! {
     p_gc_mark_worker_mode: "p.gcMarkWorkerMode";
     gc_heap_live: "gcController.heapLive";
     gc_percent_heap_goal: "gcController.gcPercentHeapGoal";
+    mspan_start_addr: "mspan.startAddr";
+    mspan_nelems: "mspan.nelems, a word up to Go 1.21, two bytes since";
+    mspan_alloc_count: "mspan.allocCount";
+    mspan_elemsize: "mspan.elemsize";
     tls_g: "runtime.tlsg, where a thread keeps its g: how far below the thread pointer";
 }

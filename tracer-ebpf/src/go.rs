@@ -42,6 +42,12 @@ pub fn word(address: u64) -> Result<u64, i32> {
     read(address)
 }
 
+/// Reads two bytes.
+#[inline(always)]
+pub fn half(address: u64) -> Result<u16, i32> {
+    read(address)
+}
+
 /// Reads a g. User space has checked that goid and waitreason lie 8 and 32 bytes behind
 /// atomicstatus, so that one read brings all three.
 #[inline(always)]

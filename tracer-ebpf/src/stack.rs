@@ -260,6 +260,13 @@ pub fn here(regs: &pt_regs, place: Place, skip: u16) -> Option<Start> {
     Some(Start { pc: place.caller(regs)?, caller: 0, frame: regs.rbp, skip, g: regs.r14 })
 }
 
+/// The stack at a probe between the beginning and the end of a function that runs on the goroutine's own stack, with that
+/// function.
+#[inline(always)]
+pub fn within(regs: &pt_regs) -> Start {
+    Start { pc: regs.rip, caller: 0, frame: regs.rbp, skip: 0, g: regs.r14 }
+}
+
 /// The stack of a goroutine in a system call that its scheduler knows of; `frame` is the frame pointer
 /// in user space.
 #[inline(always)]

@@ -149,7 +149,8 @@ async fn every_column_of_every_stream_comes_back() {
             ugid: None,
             utid: 1,
             size: 48,
-            address: 0xc000_0123_4560,
+            address: Some(0xc000_0123_4560),
+            weight: Some(8_064),
             stack_id: Some(11),
         }],
     };
@@ -197,7 +198,7 @@ async fn every_column_of_every_stream_comes_back() {
         ("user_task", "21|3|1|5|4|order|9|10|8"),
         ("user_region", "22|4|9|5|parse|9"),
         ("user_log", "23|9|-|key|value|10"),
-        ("alloc", "24|-|1|48|211106251621728|11"),
+        ("alloc", "24|-|1|48|211106251621728|8064|11"),
         ("frame", "2|main.pass|main.go|12|4657716|-"),
         ("stack", "3|0|2"),
     ] {

@@ -69,6 +69,9 @@ pub enum Site {
     /// At the last call of one of these functions: where the compiler was told not to inline, the one that the
     /// others would have been inlined into.
     LastCall(&'static [&'static str]),
+    /// Where it checks whether a call of one of these functions has returned nil: as cheap as a call, where a return would
+    /// be stepped over.
+    NilCheck(&'static [&'static str]),
     /// At every return.
     Returns,
 }
@@ -156,6 +159,11 @@ impl GoProbe {
                 | Self::EndRegion
                 | Self::UserLog
         )
+    }
+
+    /// Whether it is for programs only that are linked without Go's memory profiler.
+    pub const fn replaces_profiler(self) -> bool {
+        matches!(self, Self::AllocSpan | Self::AllocLarge)
     }
 
     /// The probe without which this one is of no use.
@@ -290,6 +298,12 @@ go_probes! {
     Full Alloc gives "samples of allocations" {
         "go_alloc" at Entry of "runtime.mProf_Malloc" since 23;
         "go_alloc_without_m" at Entry of "runtime.mProf_Malloc";
+    }
+    Full AllocSpan gives "samples of allocations" {
+        "go_alloc_span" at NilCheck("runtime.(*mcentral).cacheSpan") of "runtime.(*mcache).refill";
+    }
+    Full AllocLarge gives "large allocations" {
+        "go_alloc_large" at NilCheck("runtime.(*mheap).alloc") of "runtime.(*mcache).allocLarge";
     }
 }
 

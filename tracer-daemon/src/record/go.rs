@@ -28,8 +28,8 @@ use crate::{
 };
 
 /// Why a program has no samples of allocations.
-const NO_SAMPLES: &str = "samples of allocations (the program samples none: it uses no memory profile, as net/http/pprof \
-                          and runtime/pprof.WriteHeapProfile do, or has set runtime.MemProfileRate to 0)";
+const NO_SAMPLES: &str =
+    "samples of allocations (the program has none made: it has set runtime.MemProfileRate to 0)";
 
 /// What is missing of goroutines that run the code of a module.
 pub fn of_module(file: &str) -> String {
@@ -120,7 +120,7 @@ pub struct Attachable {
     sites: Arc<Sites>,
     /// The same places, from which level on, as addresses and bytes in the file.
     code: Arc<[(Level, Place)]>,
-    /// The process samples no allocations.
+    /// The process samples no allocations although it has a profiler.
     samples_nothing: bool,
     /// What the user should know.
     note: Option<String>,
@@ -180,7 +180,7 @@ fn attachable(
         0
     };
     let flags = ready | if sites.gosched_inlined { GOSCHED_INLINED } else { 0 };
-    let samples_nothing = runtime.samples_nothing(pid, bias);
+    let samples_nothing = !sites.without_profiler && runtime.samples_nothing(pid, bias);
     let (code, runtime, sites) = (code.collect(), Arc::new(runtime), Arc::new(sites));
     Ok(Attachable { runtime, flags, sites, code, samples_nothing, note, bias, probes: 0 })
 }
@@ -196,7 +196,7 @@ impl Attachable {
         let bias = program.bias(pid, &elf).map_err(|e| e.to_string())?;
         let runtime = self.runtime.for_process();
         runtime.verify_again(pid, bias).map_err(|e| e.to_string())?;
-        let samples_nothing = runtime.samples_nothing(pid, bias);
+        let samples_nothing = !self.sites.without_profiler && runtime.samples_nothing(pid, bias);
         Ok(Self { bias, runtime, samples_nothing, ..self.clone() })
     }
 

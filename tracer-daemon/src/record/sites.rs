@@ -44,6 +44,8 @@ pub struct Sites {
     pub gosched_inlined: bool,
     /// First and last-plus-one addresses of the functions into which `runtime.deductSweepCredit` is inlined.
     pub deduct_holders: Vec<(u64, u64)>,
+    /// Whether the program is linked without Go's memory profiler, so that there are probes in its place.
+    pub without_profiler: bool,
 }
 
 /// Where a probe sits, and in which functions it cannot.
@@ -77,6 +79,7 @@ impl Sites {
             ready_in_closure: false,
             gosched_inlined: false,
             deduct_holders: Vec::new(),
+            without_profiler: runtime.is_without_profiler(elf),
         };
         if copies.is_none() {
             let what =
@@ -96,6 +99,9 @@ impl Sites {
                 continue;
             };
             if probe.only_with().is_some_and(|function| !search.has(function)) {
+                continue;
+            }
+            if probe.replaces_profiler() && !sites.without_profiler {
                 continue;
             }
             let level = probe.level();
@@ -187,6 +193,9 @@ impl<'a> Search<'a> {
                 let call = self.runtime.call_site(self.elf, place.function, callees);
                 call.map(|at| vec![at])
             }
+            Site::NilCheck(callees) => {
+                self.runtime.nil_check_sites(self.elf, place.function, callees)
+            }
             Site::Returns => self.runtime.return_sites(self.elf, place.function),
         };
         let mut found = Found::default();
@@ -259,6 +268,13 @@ impl<'a> Search<'a> {
         place: &Place,
         copy: &InlinedCopy,
     ) -> Result<Option<UprobeSite>, SiteError> {
+        if let Site::NilCheck(callees) = place.site {
+            let checks = self.runtime.nil_checks(self.elf, copy.within, callees)?;
+            let of_copy = checks.into_iter().find(|&(call, _)| copy.contains(call));
+            let (_, jump) = of_copy.ok_or(SiteError::NoPlace)?;
+            let offset = self.elf.code_offset(jump).ok_or(SiteError::NotCode)?;
+            return Ok(Some(UprobeSite { program: place.program, offset, inlined: None }));
+        }
         if place.site != Site::Entry {
             return Err(SiteError::NoPlace);
         }

@@ -1,4 +1,5 @@
-//! Uprobes on allocations: those that Go's heap profiler samples, and sweeping before an allocation.
+//! Uprobes on allocations: those that Go's heap profiler samples, those that take a span of memory, and sweeping before
+//! an allocation.
 
 use aya_ebpf::{
     bindings::pt_regs, helpers::bpf_get_current_pid_tgid, macros::uprobe, programs::ProbeContext,
@@ -40,9 +41,65 @@ fn sampled(ctx: &ProbeContext, address: u64, size: u64) -> u32 {
     let Some(target) = full_target(ctx) else { return 0 };
     let result = current_goid(ctx, &target.go).map(|goid| {
         let stack = stack::number(target, stack::here(regs(ctx), Place::ENTRY, 0));
-        emit(|header| GoAlloc { header, goid, size, address, stack });
+        emit(|header| GoAlloc { header, goid, size, address, weight: 0, stack });
     });
     finish::<GoAlloc>(ctx, result)
+}
+
+/// Where runtime.(*mcache).refill has got a span: a P allocates from it, beginning with an object for which its former one had no
+/// room left.
+#[uprobe]
+pub fn go_alloc_span(ctx: ProbeContext) -> u32 {
+    let Some(target) = full_target(&ctx) else { return 0 };
+    // Without memory for another one there is none.
+    let span = regs(&ctx).rax;
+    if span == 0 {
+        return 0;
+    }
+    finish::<GoAlloc>(&ctx, from_span(&ctx, target, span))
+}
+
+#[inline(always)]
+fn from_span(ctx: &ProbeContext, target: &Target, span: u64) -> Result<(), i32> {
+    let go = &target.go;
+    let size = go::word(span + u64::from(go.mspan_elemsize))?;
+    // There are never as many as need more than two bytes.
+    let all = go::half(span + u64::from(go.mspan_nelems))?;
+    let used = go::half(span + u64::from(go.mspan_alloc_count))?;
+    let weight = u64::from(all.saturating_sub(used)).wrapping_mul(size);
+    is_taken(ctx, target, size, 0, weight)
+}
+
+/// Where runtime.(*mcache).allocLarge has got a span: an object has one of its own.
+#[uprobe]
+pub fn go_alloc_large(ctx: ProbeContext) -> u32 {
+    let Some(target) = full_target(&ctx) else { return 0 };
+    let span = regs(&ctx).rax;
+    if span == 0 {
+        return 0;
+    }
+    let result = go::word(span + u64::from(target.go.mspan_elemsize)).and_then(|size| {
+        let address = go::word(span + u64::from(target.go.mspan_start_addr))?;
+        is_taken(&ctx, target, size, address, size)
+    });
+    finish::<GoAlloc>(&ctx, result)
+}
+
+#[inline(always)]
+fn is_taken(
+    ctx: &ProbeContext,
+    target: &Target,
+    size: u64,
+    address: u64,
+    weight: u64,
+) -> Result<(), i32> {
+    if weight == 0 {
+        return Ok(());
+    }
+    let goid = current_goid(ctx, &target.go)?;
+    let stack = stack::number(target, Some(stack::within(regs(ctx))));
+    emit(|header| GoAlloc { header, goid, size, address, weight, stack });
+    Ok(())
 }
 
 // Go's tracer tells of sweeping in three functions, from the first span on; the sweeper in the

@@ -308,7 +308,9 @@ tables! {
         stack_id: Option<i64>;
     }
 
-    /// Allocations that Go's heap profiler samples (one per 512 KiB on average, or as `runtime.MemProfileRate` says). Recorded at level `full`.
+    /// Samples of allocations. Of a program that asks for its memory profile they are those of Go's heap profiler (one per 512 KiB on
+    /// average, or as `runtime.MemProfileRate` says). The linker leaves the profiler out of others: of them the first
+    /// allocation from each span of memory that a P gets is a sample, and each large one; those have a `weight`. Recorded at level `full`.
     Alloc alloc {
         /// When it was made.
         ts: i64, unit "ns";
@@ -316,10 +318,13 @@ tables! {
         ugid: Option<i64>;
         /// The thread.
         utid: i64;
-        /// Size of the object.
+        /// Size of the object, as its size class has it.
         size: i64, unit "bytes";
-        /// Its address.
-        address: i64;
+        /// Its address; NULL if it is not known.
+        address: Option<i64>;
+        /// Bytes that the sample stands for: it and all objects of its size that follow from the same span; what the GC takes from the
+        /// P before it was used included. NULL for samples of Go's own profiler.
+        weight: Option<i64>, unit "bytes";
         /// Where it was made, see `stack`.
         stack_id: Option<i64>;
     }

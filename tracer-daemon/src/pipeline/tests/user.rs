@@ -145,13 +145,14 @@ fn what_is_under_way_when_the_process_ends_has_no_end() {
 #[test]
 fn an_allocation_is_of_the_goroutine_that_makes_it() {
     let mut bench = Bench::with_running(5);
-    for goid in [5, 0] {
+    for (goid, address, weight) in [(5, 0xc000, 0), (0, 0, 8_192)] {
         let header = header::<GoAlloc>(1_300, PID);
-        bench.push(GoAlloc { header, goid, size: 512, address: 0xc000, stack: 0 });
+        bench.push(GoAlloc { header, goid, size: 512, address, weight, stack: 0 });
     }
     bench.run(2_000);
     let [first, second] = bench.rows.closed.alloc[..] else { panic!("two samples") };
-    assert_eq!((first.size, first.address), (512, 0xc000));
+    assert_eq!((first.size, first.address, first.weight), (512, Some(0xc000), None));
+    assert_eq!((second.size, second.address, second.weight), (512, None, Some(8_192)));
     assert!(first.ugid.is_some() && second.ugid.is_none());
 }
 

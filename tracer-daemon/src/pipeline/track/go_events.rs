@@ -117,7 +117,8 @@ impl Tracker {
                     ugid: goroutines.ugid(upid, e.goid),
                     utid,
                     size: e.size.cast_signed(),
-                    address: e.address.cast_signed(),
+                    address: (e.address != 0).then(|| e.address.cast_signed()),
+                    weight: (e.weight != 0).then(|| e.weight.cast_signed()),
                     stack_id,
                 });
             }

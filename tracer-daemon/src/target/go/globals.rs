@@ -101,7 +101,13 @@ fn profile(elf: &Executable<'_>, functions: &Functions) -> Option<Profile> {
     };
     let reset = || instructions("runtime.schedinit")?.windows(3).find_map(is_reset);
     let default = || instructions("runtime.init")?.windows(3).find_map(is_default);
-    reset().or_else(default)
+    // Which `init` calls where nothing is inlined.
+    let function = || {
+        let instructions = instructions("runtime.defaultMemProfileRate")?;
+        let disabled = zero(instructions.first()?, Code::Cmp_rm8_imm8)?;
+        Some(Profile { disabled, rate: None })
+    };
+    reset().or_else(default).or_else(function)
 }
 
 /// Addresses that a function uses.

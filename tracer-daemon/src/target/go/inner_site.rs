@@ -1,11 +1,12 @@
-//! Where inside a function a probe may sit: at its returns, and at its calls of another function.
+//! Where inside a function a probe may sit: at its returns, at its calls of another function, and where it checks what that
+//! has returned.
 //!
-//! A return is stepped over by the kernel, which is slow; a call is emulated. Unlike a uretprobe
+//! A return is stepped over by the kernel, which is slow; a call and a conditional jump are emulated. Unlike a uretprobe
 //! neither changes anything on the stack, so the runtime may move it. To know where instructions
 //! begin, the whole function is decoded from its start; it is refused unless every jump within it
 //! leads to the beginning of an instruction.
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use rustc_hash::FxHashSet;
 
 use super::{Executable, site::SiteError};
@@ -32,6 +33,20 @@ pub fn last_call(
     callees: &[u64],
 ) -> Result<u64, SiteError> {
     find_last_call(code(elf, start, end)?, start, callees)
+}
+
+/// Addresses of the jumps by which the function from `start` to `end` goes elsewhere if a call of one that begins at one of
+/// `callees` has returned nil, each with that of the call; there RAX is what it has returned.
+///
+/// # Errors
+/// When the function cannot be decoded, has no such call, or does something else behind one.
+pub fn nil_checks(
+    elf: &Executable<'_>,
+    start: u64,
+    end: u64,
+    callees: &[u64],
+) -> Result<Vec<(u64, u64)>, SiteError> {
+    find_nil_checks(code(elf, start, end)?, start, callees)
 }
 
 /// All instructions of the function from `start` to `end`.
@@ -72,6 +87,40 @@ fn find_last_call(bytes: &[u8], start: u64, callees: &[u64]) -> Result<u64, Site
     decoded.iter().rfind(calls_it).map(Instruction::ip).ok_or(SiteError::NoCall)
 }
 
+fn find_nil_checks(
+    bytes: &[u8],
+    start: u64,
+    callees: &[u64],
+) -> Result<Vec<(u64, u64)>, SiteError> {
+    let decoded = decode(bytes, start)?;
+    let leads_to = |i: &Instruction, target: u64| {
+        i.op0_kind() == OpKind::NearBranch64 && i.near_branch_target() == target
+    };
+    let mut found = Vec::new();
+    for (at, call) in decoded.iter().enumerate() {
+        let is_it =
+            call.code() == Code::Call_rel32_64 && callees.contains(&call.near_branch_target());
+        if !is_it {
+            continue;
+        }
+        let mut behind = decoded[at + 1..].iter().filter(|i| i.mnemonic() != Mnemonic::Nop);
+        let (Some(test), Some(jump)) = (behind.next(), behind.next()) else {
+            return Err(SiteError::NoCall);
+        };
+        let tests_it = test.code() == Code::Test_rm64_r64
+            && test.op0_register() == Register::RAX
+            && test.op1_register() == Register::RAX;
+        if !tests_it {
+            return Err(SiteError::unexpected(test));
+        }
+        if jump.mnemonic() != Mnemonic::Je || decoded.iter().any(|i| leads_to(i, jump.ip())) {
+            return Err(SiteError::unexpected(jump));
+        }
+        found.push((call.ip(), jump.ip()));
+    }
+    if found.is_empty() { Err(SiteError::NoCall) } else { Ok(found) }
+}
+
 /// All instructions of a function that begins at `start`.
 fn decode(bytes: &[u8], start: u64) -> Result<Vec<Instruction>, SiteError> {
     let end = start + bytes.len() as u64;
@@ -108,6 +157,24 @@ mod tests {
         assert_eq!(find_last_call(CODE, START, &[START + 0x100]), Ok(START + 11));
         assert_eq!(find_last_call(CODE, START, &[START + 0x101]), Err(SiteError::NoCall));
         assert_eq!(find_returns(&CODE[..5], START), Err(SiteError::NoReturn));
+    }
+
+    #[test]
+    fn finds_where_a_returned_nil_is_looked_for() {
+        // call START+0x100; nop; test %rax,%rax; je +1; ret; jmp START+9
+        let code = [0xe8, 0xfb, 0, 0, 0, 0x90, 0x48, 0x85, 0xc0, 0x74, 1, 0xc3, 0x0f, 0x0b];
+        let find = |code: &[u8]| find_nil_checks(code, START, &[START + 0x100]);
+        assert_eq!(find(&code), Ok(vec![(START, START + 9)]));
+        // test %rcx,%rax; jne; and a jump that leads there without a call.
+        for (at, byte) in [(8, 0xc8), (9, 0x75)] {
+            let mut other = code;
+            other[at] = byte;
+            assert!(matches!(find(&other), Err(SiteError::Unexpected { .. })), "{at}");
+        }
+        let jumps = [&code[..12], &[0xeb, 0xfb]].concat();
+        assert!(matches!(find(&jumps), Err(SiteError::Unexpected { .. })));
+        assert_eq!(find(&code[..5]), Err(SiteError::NoCall));
+        assert_eq!(find(&code[6..]), Err(SiteError::NoCall));
     }
 
     #[test]

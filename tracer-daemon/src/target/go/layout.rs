@@ -78,6 +78,10 @@ pub fn for_kernel(l: &Layout, tls_g: u32) -> GoOffsets {
         p_gc_mark_worker_mode: l.p_gc_mark_worker_mode,
         gc_heap_live: l.gc_heap_live,
         gc_percent_heap_goal: l.gc_percent_heap_goal,
+        mspan_start_addr: l.mspan_start_addr,
+        mspan_nelems: l.mspan_nelems,
+        mspan_alloc_count: l.mspan_alloc_count,
+        mspan_elemsize: l.mspan_elemsize,
         tls_g,
     }
 }

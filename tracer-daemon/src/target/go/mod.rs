@@ -189,6 +189,13 @@ impl GoRuntime {
         disabled || rate.is_some_and(|rate| rate == [0; 8])
     }
 
+    /// Whether the program is linked without the memory profiler, because nothing in it asks for the profile. A variable that
+    /// is not set is not in the file.
+    pub fn is_without_profiler(&self, elf: &Executable<'_>) -> bool {
+        let disabled = self.globals.profile.map(|profile| profile.disabled);
+        disabled.and_then(|address| elf.bytes_at(address, 1)) == Some(&[1])
+    }
+
     /// What the kernel programs need to know of it.
     pub fn offsets(&self) -> GoOffsets {
         let mut offsets = layout::for_kernel(&self.layout, self.tls_g);
@@ -276,7 +283,39 @@ impl GoRuntime {
         offset(elf, address).map_err(|reason| GoError::Function { function, reason })
     }
 
-    /// Address of that call.
+    /// Offsets in the file of the jumps by which `function` goes elsewhere if a call of one of `callees` has returned nil.
+    ///
+    /// # Errors
+    /// When there is no such function or call, or the function cannot be decoded or does something else.
+    pub fn nil_check_sites(
+        &self,
+        elf: &Executable<'_>,
+        function: &'static str,
+        callees: &[&str],
+    ) -> Result<Vec<u64>, GoError> {
+        let range = self.range(function)?;
+        let checks = self.nil_checks(elf, range, callees);
+        checks
+            .and_then(|all| all.into_iter().map(|(_, jump)| offset(elf, jump)).collect())
+            .map_err(|reason| GoError::Function { function, reason })
+    }
+
+    /// Addresses of such calls and jumps between these addresses of a function's beginning and end.
+    ///
+    /// # Errors
+    /// As for [`GoRuntime::nil_check_sites`].
+    pub fn nil_checks(
+        &self,
+        elf: &Executable<'_>,
+        (start, end): (u64, u64),
+        callees: &[&str],
+    ) -> Result<Vec<(u64, u64)>, SiteError> {
+        let known = |callee: &&str| Some(self.functions.range(callee)?.0);
+        let callees: Vec<u64> = callees.iter().filter_map(known).collect();
+        inner_site::nil_checks(elf, start, end, &callees)
+    }
+
+    /// Address of the last call of one of `callees` in `function`.
     ///
     /// # Errors
     /// As for [`GoRuntime::call_site`].
