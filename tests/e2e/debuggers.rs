@@ -16,7 +16,7 @@ use nix::{
 use tracer_tests::{
     daemon::Daemon,
     go::Go,
-    harness::{Database, Process, SOON, wait_until},
+    harness::{Database, Ended, Process, SOON, wait_until},
     kernel::{changed_code, code_is_unchanged},
 };
 
@@ -104,19 +104,50 @@ fn is_well(target: &mut Process) -> Result<()> {
 const STATES: &str = "select count(*) as n from goroutine_state";
 const GAPS: &str = "select count(*) as n from loss where stage = 'probes' and dur > 0";
 
+/// A program whose probes are in place.
+struct Recorded {
+    target: Process,
+    database: Database,
+    tracerd: Process,
+    /// Where they are.
+    places: Vec<u64>,
+}
+
+impl Recorded {
+    fn begin() -> Result<Self> {
+        let target = pingpong()?;
+        let database = Database::new()?;
+        let tracerd = database.attach(target.pid(), &[])?;
+        let places = probes(target.pid())?;
+        Ok(Self { target, database, tracerd, places })
+    }
+}
+
+/// Ends the recording; the program goes on.
+fn end(tracerd: Process, target: &mut Process) -> Result<Ended> {
+    tracerd.signal(Signal::SIGINT)?;
+    let ended = tracerd.wait(SOON)?.ok()?;
+    is_well(target)?;
+    Ok(ended)
+}
+
+fn wait_until_probes_are_away(pid: i32) -> Result<()> {
+    wait_until("probes are away", SOON, || code_is_unchanged(pid).unwrap_or(false))
+}
+
+fn wait_for_probes(pid: i32, places: &[u64]) -> Result<()> {
+    wait_until("probes are back", SOON, || changed_code(pid).is_ok_and(|now| now == places))
+}
+
 fn wait_for(database: &Database, query: &str, at_least: i64) -> Result<()> {
     wait_until(query, SOON, || database.number(query).is_ok_and(|n| n >= at_least))
 }
 
 #[test]
 fn the_target_outlives_a_recording_that_ends_before_the_debugger_leaves() -> Result<()> {
-    let mut target = pingpong()?;
-    let database = Database::new()?;
-    let tracerd = database.attach(target.pid(), &[])?;
-    let places = probes(target.pid())?;
+    let Recorded { mut target, database, tracerd, places } = Recorded::begin()?;
     let mut gdb = Gdb::attach(target.pid())?;
-    let away = || code_is_unchanged(target.pid()).unwrap_or(false);
-    wait_until("probes are away", SOON, away)?;
+    wait_until_probes_are_away(target.pid())?;
     for place in &places {
         gdb.does(&format!("break *{place:#x}"))?;
     }
@@ -136,10 +167,7 @@ fn the_target_outlives_a_recording_that_ends_before_the_debugger_leaves() -> Res
 
 #[test]
 fn the_target_outlives_a_debugger_that_is_faster() -> Result<()> {
-    let mut target = pingpong()?;
-    let database = Database::new()?;
-    let tracerd = database.attach(target.pid(), &[])?;
-    let places = probes(target.pid())?;
+    let Recorded { mut target, database: _database, tracerd, places } = Recorded::begin()?;
     let mut gdb = Gdb::attach(target.pid())?;
     for place in &places {
         writeln!(gdb.commands, "break *{place:#x}")?;
@@ -156,22 +184,14 @@ fn the_target_outlives_a_debugger_that_is_faster() -> Result<()> {
 
 #[test]
 fn probes_come_back_when_the_debugger_leaves_first() -> Result<()> {
-    let mut target = pingpong()?;
-    let database = Database::new()?;
-    let tracerd = database.attach(target.pid(), &[])?;
-    let places = probes(target.pid())?;
+    let Recorded { mut target, database, tracerd, places } = Recorded::begin()?;
     let gdb = Gdb::attach(target.pid())?;
-    let away = || code_is_unchanged(target.pid()).unwrap_or(false);
-    wait_until("probes are away", SOON, away)?;
+    wait_until_probes_are_away(target.pid())?;
     let before = database.number(STATES)?;
     gdb.leave()?;
-    wait_until("probes are back", SOON, || {
-        changed_code(target.pid()).is_ok_and(|now| now == places)
-    })?;
+    wait_for_probes(target.pid(), &places)?;
     wait_for(&database, STATES, before + 10_000)?;
-    tracerd.signal(Signal::SIGINT)?;
-    let ended = tracerd.wait(SOON)?.ok()?;
-    is_well(&mut target)?;
+    let ended = end(tracerd, &mut target)?;
     if ended.stderr.contains("the probes stay until it leaves") {
         // A thread was on its CPU for longer than a loaded machine should take to stop it.
         return Ok(());
@@ -188,14 +208,9 @@ fn probes_come_back_when_the_debugger_leaves_first() -> Result<()> {
 
 #[test]
 fn no_probes_are_put_beside_the_breakpoints_of_a_debugger() -> Result<()> {
-    let mut target = pingpong()?;
     // Where they would be.
-    let database = Database::new()?;
-    let tracerd = database.attach(target.pid(), &[])?;
-    let places = probes(target.pid())?;
-    tracerd.signal(Signal::SIGINT)?;
-    tracerd.wait(SOON)?.ok()?;
-    is_well(&mut target)?;
+    let Recorded { mut target, database: _database, tracerd, places } = Recorded::begin()?;
+    end(tracerd, &mut target)?;
 
     let mut gdb = Gdb::attach(target.pid())?;
     for place in &places {
@@ -212,9 +227,7 @@ fn no_probes_are_put_beside_the_breakpoints_of_a_debugger() -> Result<()> {
     ensure!(code_is_unchanged(target.pid())?, "there are probes beside a debugger");
     gdb.leave()?;
     wait_for(&database, STATES, 10_000)?;
-    tracerd.signal(Signal::SIGINT)?;
-    tracerd.wait(SOON)?.ok()?;
-    is_well(&mut target)?;
+    end(tracerd, &mut target)?;
     assert_eq!(database.number(GAPS)?, 1);
     Ok(())
 }
@@ -235,24 +248,17 @@ fn a_probe_that_is_overwritten_is_missed() -> Result<()> {
         memory.write_all_at(&byte, place)?;
     }
     wait_until("it says so", SOON, || tracerd.stderr().contains("overwritten"))?;
-    wait_until("probes are back", SOON, || {
-        changed_code(target.pid()).is_ok_and(|now| now == places)
-    })?;
+    wait_for_probes(target.pid(), &places)?;
     let before = database.number(STATES)?;
     wait_for(&database, STATES, before + 10_000)?;
-    tracerd.signal(Signal::SIGINT)?;
-    tracerd.wait(SOON)?.ok()?;
-    is_well(&mut target)?;
+    end(tracerd, &mut target)?;
     assert_eq!(database.number(GAPS)?, 1);
     Ok(())
 }
 
 #[test]
 fn strace_is_no_debugger() -> Result<()> {
-    let mut target = pingpong()?;
-    let database = Database::new()?;
-    let tracerd = database.attach(target.pid(), &[])?;
-    let places = probes(target.pid())?;
+    let Recorded { mut target, database, tracerd, places } = Recorded::begin()?;
     let mut strace = Command::new("strace");
     strace.args(["-f", "-o", "/dev/null", "-p", &target.pid().to_string()]);
     let strace = Process::start(&mut strace)?;
@@ -262,9 +268,7 @@ fn strace_is_no_debugger() -> Result<()> {
     assert_eq!(changed_code(target.pid())?, places);
     strace.signal(Signal::SIGINT)?;
     strace.wait(SOON)?;
-    tracerd.signal(Signal::SIGINT)?;
-    tracerd.wait(SOON)?.ok()?;
-    is_well(&mut target)?;
+    end(tracerd, &mut target)?;
     assert_eq!(database.number(GAPS)?, 0);
     Ok(())
 }
@@ -278,8 +282,7 @@ fn the_daemon_gives_way_and_comes_back() -> Result<()> {
     daemon.wait_for(STATES, 10_000)?;
     let places = probes(target.pid())?;
     let mut gdb = Gdb::attach(target.pid())?;
-    let away = || code_is_unchanged(target.pid()).unwrap_or(false);
-    wait_until("probes are away", SOON, away)?;
+    wait_until_probes_are_away(target.pid())?;
     for place in &places {
         gdb.does(&format!("break *{place:#x}"))?;
     }
@@ -288,9 +291,7 @@ fn the_daemon_gives_way_and_comes_back() -> Result<()> {
     let missing = "select count(*) as n from process where missing like '%gdb%debugs%'";
     daemon.wait_for(missing, 1)?;
     gdb.leave()?;
-    wait_until("probes are back", SOON, || {
-        changed_code(target.pid()).is_ok_and(|now| now == places)
-    })?;
+    wait_for_probes(target.pid(), &places)?;
     let before = daemon.number(STATES)?;
     daemon.wait_for(STATES, before + 10_000)?;
     assert_eq!(daemon.number(GAPS)?, 1);

@@ -2,6 +2,11 @@
 //! recording, and user space decodes it. Numbers and arguments are those of x86-64
 //! (arch/x86/entry/syscalls/syscall_64.tbl, include/linux/syscalls.h).
 
+use crate::{
+    Header,
+    events::{NO_PROC, SysEnter},
+};
+
 /// Numbers of calls are below this.
 pub const CALLS: usize = 512;
 
@@ -40,6 +45,28 @@ pub const ARGUMENT_LATE: u32 = 1 << 8;
 
 /// `SysEnter::timeout`: the call may wait for ever, or does not wait, or an argument says it.
 pub const NO_TIMEOUT: i64 = -1;
+
+impl SysEnter {
+    /// A call of a thread of which no goroutine is known, nor a file or a timeout.
+    #[inline(always)]
+    pub const fn of_thread(header: Header, tgid: u32, nr: u32, args: [u64; 6]) -> Self {
+        Self {
+            header,
+            tgid,
+            nr,
+            args,
+            goid: 0,
+            startpc: 0,
+            gstatus: 0,
+            proc: NO_PROC,
+            tick: 0,
+            reserved: 0,
+            stack: 0,
+            file: 0,
+            timeout: NO_TIMEOUT,
+        }
+    }
+}
 
 /// How an argument says how long a call may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,21 +59,7 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     if task.in_compat_call() {
         // SAFETY: the verifier knows the argument as a struct pt_regs and checks the offsets.
         let (nr, args) = unsafe { (call as u32 | COMPAT_CALL, compat_arguments_in(regs)) };
-        emit_begun(ts, |header| SysEnter {
-            header,
-            tgid,
-            nr,
-            args,
-            goid: 0,
-            startpc: 0,
-            gstatus: 0,
-            proc: NO_PROC,
-            tick: 0,
-            reserved: 0,
-            stack: 0,
-            file: 0,
-            timeout: NO_TIMEOUT,
-        });
+        emit_begun(ts, |header| SysEnter::of_thread(header, tgid, nr, args));
         return 0;
     }
     // SAFETY: as above.

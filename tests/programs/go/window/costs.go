@@ -99,7 +99,7 @@ func lost() int64 {
 	if errno != 0 {
 		Fail(errno)
 	}
-	return usage.Nvcsw + usage.Nivcsw
+	return int64(usage.Nvcsw) + int64(usage.Nivcsw)
 }
 
 // median is how long a yield takes, this number of frames below a new goroutine.

@@ -86,26 +86,13 @@ pub fn error(ret: i64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use syscalls::x86_64::Sysno;
-    use tracer_common::{EventKind, Header, events::NO_PROC};
+    use tracer_common::{EventKind, Header};
 
     use super::*;
 
     fn enter(nr: Sysno, args: [u64; 6], timeout: i64) -> SysEnter {
-        SysEnter {
-            header: Header { ts: 1_000, kind: EventKind::SysEnter as u16, cpu: 0, tid: 7 },
-            tgid: 7,
-            nr: nr.id() as u32,
-            args,
-            goid: 0,
-            startpc: 0,
-            gstatus: 0,
-            proc: NO_PROC,
-            tick: 0,
-            reserved: 0,
-            stack: 0,
-            file: 0,
-            timeout,
-        }
+        let header = Header { ts: 1_000, kind: EventKind::SysEnter as u16, cpu: 0, tid: 7 };
+        SysEnter { timeout, ..SysEnter::of_thread(header, 7, nr.id() as u32, args) }
     }
 
     fn wait(nr: Sysno, args: [u64; 6], given: i64) -> Option<i64> {

@@ -7,10 +7,8 @@ use rustc_hash::FxHashMap;
 use syscalls::{x86, x86_64};
 use tracer_common::{
     EventKind, Header,
-    calls::{ARGUMENT_ADDR, ARGUMENT_FIRST, ARGUMENT_LATE, ARGUMENT_SECOND, NO_TIMEOUT},
-    events::{
-        COMPAT_CALL, NO_PROC, SysEnter, SysExit, SysExitArgs, SysFd, SysFile, SysRefused, SysText,
-    },
+    calls::{ARGUMENT_ADDR, ARGUMENT_FIRST, ARGUMENT_LATE, ARGUMENT_SECOND},
+    events::{COMPAT_CALL, SysEnter, SysExit, SysExitArgs, SysFd, SysFile, SysRefused, SysText},
 };
 use tracer_store::{StrId, Streams, Syscall, words::loss_stage};
 
@@ -28,23 +26,6 @@ enum Value {
     Text(Option<Arc<str>>),
     Fd(i64, Option<Arc<str>>),
 }
-
-/// What is not known of a call whose beginning was not reported.
-const NOT_ENTERED: SysEnter = SysEnter {
-    header: Header { ts: 0, kind: 0, cpu: 0, tid: 0 },
-    tgid: 0,
-    nr: 0,
-    args: [0; 6],
-    goid: 0,
-    startpc: 0,
-    gstatus: 0,
-    proc: NO_PROC,
-    tick: 0,
-    reserved: 0,
-    stack: 0,
-    file: 0,
-    timeout: NO_TIMEOUT,
-};
 
 /// The system call that each thread is in, by utid.
 #[derive(Default)]
@@ -213,8 +194,7 @@ impl Syscalls {
         if of_signal || !cx.is_known(Subject::Calls, "sys_exit_args", (before.since, ts), event) {
             return;
         }
-        let (file, timeout) = (given_file, NO_TIMEOUT);
-        let entered = SysEnter { header, tgid, nr, args, file, timeout, ..NOT_ENTERED };
+        let entered = SysEnter { file: given_file, ..SysEnter::of_thread(header, tgid, nr, args) };
         let mut row = self.row(utid, cx.goroutine_on(utid, ts), &entered, cx);
         row.ts = before.waits.unwrap_or(ts);
         row.dur = Some(ts.saturating_sub(row.ts).max(0));
@@ -229,7 +209,7 @@ impl Syscalls {
     pub fn refused(&mut self, utid: i64, event: &SysRefused, cx: &mut Context<'_>) {
         let SysRefused { header, tgid, nr, args, signal, .. } = *event;
         let ts = header.ts.cast_signed();
-        let entered = SysEnter { header, tgid, nr, args, timeout: NO_TIMEOUT, ..NOT_ENTERED };
+        let entered = SysEnter::of_thread(header, tgid, nr, args);
         let mut row = self.row(utid, cx.goroutine_on(utid, ts), &entered, cx);
         row.dur = Some(0);
         row.error = Signal::try_from(signal.cast_signed())
