@@ -394,6 +394,37 @@ fn a_thread_of_c_that_calls_go_may_get_a_p_with_the_thread_that_it_borrows() {
 }
 
 #[test]
+fn up_to_go_1_25_a_p_is_taken_back_after_its_thread_has_entered_its_last_call() {
+    let mut bench = in_a_call_of_go_1_25();
+    bench.push(stops(1_310, OTHER, 0, 1));
+    // The first one is on its way out, and finds no P yet.
+    bench.push(exit(1_330));
+    bench.push(starts(1_340, OTHER, 0));
+    bench.push(enter_on_other(1_360, 8));
+    // A thread of C ends in the call of the goroutine that it has borrowed.
+    let header = header::<SchedExit>(1_380, OTHER);
+    bench.push(SchedExit { header, tgid: PID, exit_code: 0, ends: 0, reserved: 0 });
+    bench.push(GoStatus { tick: 10, ..status(1_500, 5, 2, 4, CHAN_RECEIVE) });
+    bench.run(2_000);
+    let (pid, other) = (Some(i64::from(PID)), Some(i64::from(OTHER)));
+    let expected = [
+        ("running", pid, 1_110, Some(200)),
+        ("idle", None, 1_310, Some(30)),
+        ("running", other, 1_340, Some(20)),
+        ("idle", None, 1_360, Some(0)),
+        ("running", pid, 1_360, None),
+    ];
+    assert_eq!(bench.proc(0)[1..], expected);
+    let expected = [
+        ("syscall", None, 1_300, Some(60)),
+        ("runnable", None, 1_360, Some(0)),
+        ("running", None, 1_360, Some(140)),
+        ("waiting", Some("chan receive"), 1_500, None),
+    ];
+    assert_eq!(bench.goroutine(5)[2..], expected);
+}
+
+#[test]
 fn up_to_go_1_25_a_thread_of_c_gets_a_p_only_when_it_comes_to_go() {
     let mut bench = bench();
     let mut runtime = GoRuntime::for_tests(&[(MAIN, MAIN + 0x100, "main.work")]);

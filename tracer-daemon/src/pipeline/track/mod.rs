@@ -369,7 +369,7 @@ impl Tracker {
                 let utid = cx.entities.thread_of(e.tgid, header.tid);
                 threads.exits(e);
                 syscalls.thread_ended(utid, header.tid, header.ts, &mut cx);
-                procs.thread_ended(utid);
+                procs.thread_ended(cx.entities.process(e.tgid), utid);
                 goroutines.thread_ended(utid);
                 sweeps.thread_ended(utid, header.ts, &mut cx);
                 if cx.entities.thread_ended(e) {

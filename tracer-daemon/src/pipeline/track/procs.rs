@@ -22,6 +22,8 @@ struct Process {
     /// Those that have been taken from the thread of their open interval, by one that is still to be
     /// heard of.
     taken: FxHashSet<i32>,
+    /// When the threads of their open intervals entered their last system calls (ns), of threads that have ended in these.
+    left: FxHashMap<i32, u64>,
     /// GOMAXPROCS, once it is known.
     count: Option<i32>,
     /// Threads that come back from a system call may take their old P from another one that is in
@@ -103,6 +105,7 @@ impl Process {
     /// Ends the interval of a P that is open, if one is.
     fn end(&mut self, proc: i32, ts: u64, cx: &mut Context<'_>) {
         self.taken.remove(&proc);
+        self.left.remove(&proc);
         self.read.remove(&proc);
         if let Some(row) = self.procs.get_mut(&proc).and_then(Option::take) {
             let row = known(row, ts.cast_signed(), cx);
@@ -148,9 +151,17 @@ impl Process {
         held.find(|proc| !self.taken.contains(proc))
     }
 
+    /// When the thread of the open interval of a P entered its last system call (ns), if it is known: before that nobody could
+    /// take the P from it.
+    fn entered(&self, proc: i32, calls: &FxHashMap<i64, Call>) -> Option<u64> {
+        let call = self.open(proc).and_then(|row| row.utid).and_then(|utid| calls.get(&utid));
+        call.map(|call| call.entered).or(self.left.get(&proc).copied())
+    }
+
     /// What is known of a P is wrong: what it did since the beginning of its open interval is not known.
     fn forget(&mut self, proc: i32, kind: &'static str, ts: u64, cx: &mut Context<'_>) {
         self.taken.remove(&proc);
+        self.left.remove(&proc);
         self.read.remove(&proc);
         if let Some(row) = self.procs.get_mut(&proc).and_then(Option::take) {
             cx.drop_interval(kind, ts, &row);
@@ -186,6 +197,7 @@ impl Procs {
             procs: FxHashMap::default(),
             read: FxHashSet::default(),
             taken: FxHashSet::default(),
+            left: FxHashMap::default(),
             count: None,
             reacquires: minor <= 25,
         };
@@ -280,8 +292,8 @@ impl Procs {
         let left = call.left.unwrap_or(ts);
         let row = process.open(now.proc);
         let since = row.map_or(0, |row| row.ts.cast_unsigned());
-        let holder = row.and_then(|row| row.utid).and_then(|utid| self.calls.get(&utid));
-        let taken = left.max(since).max(holder.map_or(0, |call| call.entered)).min(ts);
+        let free = process.entered(now.proc, &self.calls).unwrap_or(0);
+        let taken = left.max(since).max(free).min(ts);
         // Go's trace has it idle for a moment, and so have we.
         process.take(upid, now.proc, Some(utid), taken, cx);
         process.change(upid, now.proc, Some(utid), taken, cx);
@@ -339,14 +351,14 @@ impl Procs {
         }
         let running = process.procs.iter().filter_map(|(&proc, row)| {
             let row = (*row)?;
-            (proc != event.proc).then_some((proc, row.utid?, row.ts))
+            (proc != event.proc && row.utid.is_some()).then_some((proc, row.ts))
         });
-        for (proc, holder, since) in running.collect::<Vec<_>>() {
+        for (proc, since) in running.collect::<Vec<_>>() {
             let Some(stopped) = stopped else {
                 process.forget(proc, KIND, ts, cx);
                 continue;
             };
-            let entered = self.calls.get(&holder).map_or(0, |call| call.entered);
+            let entered = process.entered(proc, &self.calls).unwrap_or(0);
             let left = stopped.max(since).cast_unsigned().max(entered).min(ts);
             let taker = (entered > since.cast_unsigned()).then_some(utid);
             process.take(upid, proc, taker, left, cx);
@@ -428,9 +440,14 @@ impl Procs {
         }
     }
 
-    /// A thread has ended.
-    pub fn thread_ended(&mut self, utid: i64) {
-        self.calls.remove(&utid);
+    /// A thread has ended. One of C leaves the P that it came with in its last call, for another thread to take.
+    pub fn thread_ended(&mut self, upid: i64, utid: i64) {
+        let Some(call) = self.calls.remove(&utid) else { return };
+        if let Some(process) = self.processes.get_mut(&upid)
+            && let Some(proc) = process.held_by(utid)
+        {
+            process.left.insert(proc, call.entered);
+        }
     }
 
     /// A process has ended, nobody knows when.
