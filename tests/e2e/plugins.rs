@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tracer_tests::{
+    daemon::Daemon,
     go::Go,
     harness::{Database, Process, SOON, run, tracerd, wait_until},
 };
@@ -54,9 +55,10 @@ fn their_functions_have_names() -> Result<()> {
     // Opened while it is recorded.
     let database = Database::new()?;
     let [path, file] = [&program, &plugged].map(|path| path.to_str());
-    let command = [path.context("an odd path")?, "-plugin", file.context("an odd path")?];
+    let [path, file] = [path.context("an odd path")?, file.context("an odd path")?];
+    let command = [path, "-plugin", file, "-n", "50000"];
     let ended = database.record(&["--level", "go"], &command, SOON)?.ok()?;
-    ensure!(ended.stdout.contains("sum=124750"), "{}", ended.stdout);
+    ensure!(ended.stdout.contains("sum=1249975000"), "{}", ended.stdout);
     ensure!(ended.stderr.contains("plugged.so: a plugin has a copy"), "{}", ended.stderr);
     assert_eq!(database.number(UNKNOWN)?, 0);
     assert_eq!(database.number(MISSING)?, 1);
@@ -70,6 +72,15 @@ fn their_functions_have_names() -> Result<()> {
     let frames = "select count(*) as n from frame where func like 'programs/plugins/plugged.p_ng'
          and module like '%/plugged.so' and file like '%/plugged/main.go' and line > 0";
     ensure!(database.number(frames)? > 0, "no frame in the plugin's file");
+
+    // Opened too shortly before the end, at least if nothing slows it down.
+    let database = Database::new()?;
+    let command = [path, "-plugin", file, "-n", "2"];
+    let said = database.record(&["--level", "go"], &command, SOON)?.ok()?.stderr;
+    let is_found = said.contains("plugged.so: a plugin has a copy");
+    ensure!(is_found || said.contains("names of functions in modules"), "{said}");
+    let missing = "select count(*) as n from process where missing like '%modules%' or missing like '%plugin%'";
+    assert_eq!(database.number(missing)?, 1);
 
     // Opened before.
     let target = start(&program, &plugged)?;
@@ -87,5 +98,18 @@ fn their_functions_have_names() -> Result<()> {
     ensure!(database.number(parks)? > 0, "no stack of the parked one");
     let text = dump(target.pid())?;
     ensure!(!text.contains("[unknown]") && text.contains("/plugged/main.go:"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn one_that_is_opened_while_the_daemon_traces_is_named() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let [program, plugged] = build(dir.path())?;
+    let rule = format!("[[rule]]\nexe = '{}'\nlevel = 'go'\n", program.display());
+    let daemon = Daemon::start(&rule)?;
+    let _target = start(&program, &plugged)?;
+    daemon.wait_for(MISSING, 1)?;
+    daemon.wait_for(PARKED, 1)?;
+    daemon.end()?;
     Ok(())
 }

@@ -34,7 +34,7 @@ use groups::Groups;
 use losses::Losses;
 use order::Order;
 use track::Tracker;
-pub use track::{Limited, Notice, ProcessEvents};
+pub use track::{Limited, Notice, ProcessEvents, Strange};
 
 /// State of a thread that stands still for the one that controls it by ptrace (include/linux/sched.h, __TASK_TRACED).
 const TASK_TRACED: u32 = 0x8;
@@ -244,6 +244,11 @@ impl Pipeline {
         self.tracker.add_process(facts, begins);
     }
 
+    /// Something more is not traced of the process that has or had this pid last.
+    pub fn add_missing(&mut self, pid: u32, what: &str) {
+        self.tracker.add_missing(pid, what);
+    }
+
     /// A thread that a process had when it was listed, with its state as a letter of proc_pid_stat(5). `at`: since
     /// when the process is traced, and when it was listed (ns).
     pub fn add_thread(&mut self, pid: u32, tid: u32, name: &str, state: char, at: (u64, u64)) {
@@ -381,10 +386,9 @@ impl Pipeline {
         self.tracker.take_wanted_stacks()
     }
 
-    /// Processes that may load modules, or have run code of which nothing is known (with their runtime and its load address
-    /// minus that in the file): after [`GoRuntime::find_modules`] follows [`Pipeline::modules_are_known`], before those
+    /// Processes that may load modules, or have run code of which nothing is known: after [`GoRuntime::find_modules`] follows [`Pipeline::modules_are_known`], before those
     /// events are tracked.
-    pub fn take_strange(&mut self) -> Vec<(u32, Arc<GoRuntime>, u64)> {
+    pub fn take_strange(&mut self) -> Vec<Strange> {
         self.tracker.take_strange()
     }
 

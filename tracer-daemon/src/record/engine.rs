@@ -1,17 +1,14 @@
 //! From the ring through the pipeline: what all recordings have in common.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tracer_store::{Batch, FirstIds};
 
-use super::{clock, horizon::Horizon};
+use super::{clock, go, horizon::Horizon};
 use crate::{
     kernel::{Kernel, Ring},
-    pipeline::Pipeline,
-    target::{CpuGroups, cgroup},
+    pipeline::{Pipeline, Strange},
+    target::{CpuGroups, ProcessInfo, cgroup},
 };
 
 /// How long events wait for earlier ones whose time was taken before they were counted.
@@ -25,6 +22,9 @@ const FLUSH: Duration = Duration::from_millis(400);
 const CLOCK: Duration = Duration::from_secs(10);
 /// Records to take from the ring before looking at anything else.
 const BURST: usize = 200_000;
+/// What is missing of a process that has ended before its modules were found.
+const NAMES_OF_MODULES: &str =
+    "names of functions in modules that it had opened for less than some 10 ms when it ended";
 /// How long to wait at the end for records that are still being written.
 const LAST_RECORDS: Duration = Duration::from_millis(500);
 
@@ -32,8 +32,8 @@ const LAST_RECORDS: Duration = Duration::from_millis(500);
 pub struct Engine {
     pub kernel: Kernel,
     pub pipeline: Pipeline,
-    /// Modules that processes have loaded since the last call, by pid.
-    pub new_modules: Vec<(u32, Arc<str>)>,
+    /// What is not traced of processes, as was found while they are: pid, and what.
+    pub missing: Vec<(u32, String)>,
     ring: Ring,
     horizon: Horizon,
     /// Everything before is in the pipeline's rows (CLOCK_MONOTONIC, ns).
@@ -75,7 +75,7 @@ impl Engine {
         Self {
             kernel,
             pipeline,
-            new_modules: Vec::new(),
+            missing: Vec::new(),
             ring,
             horizon: Horizon::default(),
             tracked_until: ts,
@@ -222,9 +222,12 @@ impl Engine {
 
     /// Looks for the modules whose code events named.
     fn modules(&mut self) {
-        for (pid, runtime, bias) in self.pipeline.take_strange() {
+        for Strange { pid, runtime, bias, is_named } in self.pipeline.take_strange() {
             let files = runtime.find_modules(pid, bias);
-            self.new_modules.extend(files.into_iter().map(|file| (pid, file)));
+            self.missing.extend(files.iter().map(|file| (pid, go::of_module(file))));
+            if files.is_empty() && is_named && !ProcessInfo::alive(pid) {
+                self.missing.push((pid, NAMES_OF_MODULES.to_owned()));
+            }
         }
         self.pipeline.modules_are_known();
     }

@@ -272,7 +272,7 @@ impl Recorder {
                 self.engine.advance();
             }
             self.notices();
-            self.tell_of_modules();
+            self.say_what_is_missing();
             self.watch_code();
             if keeps_up && let Some(batch) = self.engine.batch_if_due() {
                 // If it fails, the store says why at the end.
@@ -335,6 +335,7 @@ impl Recorder {
         self.probes().detach_tracepoints();
         drop(patience);
         self.engine.take_all();
+        self.say_what_is_missing();
         self.beginnings();
         self.end_gap(ended.ts.cast_unsigned());
         self.engine.pipeline.advance(u64::MAX);

@@ -35,7 +35,7 @@ use crate::{
     args::Serve,
     kernel::{self, Loaded},
     pipeline::{Notice, ProcessFacts},
-    record::{clock, engine::Engine, go::of_module, kick, session, signals::Signals, tell},
+    record::{clock, engine::Engine, kick, session, signals::Signals, tell},
     server::{self, Command, Rights, Server, ServerConfig},
     target::{ProcessInfo, cgroup, go::snapshot},
 };
@@ -174,9 +174,7 @@ impl Daemon {
             for pid in self.engine.pipeline.take_ptrace_stopped() {
                 self.prober.stopped(pid);
             }
-            for (pid, file) in self.engine.new_modules.drain(..) {
-                warn!("{pid}: not traced: {}", of_module(&file));
-            }
+            self.say_what_is_missing();
             self.take_results();
             self.engine.advance();
             self.end_processes();
@@ -346,6 +344,22 @@ impl Daemon {
             }
             stays
         });
+    }
+
+    /// Says what is not traced of processes, as was found meanwhile.
+    fn say_what_is_missing(&mut self) {
+        for (pid, missing) in std::mem::take(&mut self.engine.missing) {
+            let missing = format!("not traced: {missing}");
+            self.engine.pipeline.add_missing(pid, &missing);
+            let Some(process) = self.processes.get_mut(pid) else { continue };
+            process.state = match &process.state {
+                State::Partly(before) if before.contains(&missing) => continue,
+                State::Partly(before) => State::Partly(format!("{before}; {missing}")),
+                State::Tracing => State::Partly(missing.clone()),
+                _ => continue,
+            };
+            warn!("{} ({pid}): {missing}", process.comm);
+        }
     }
 
     fn probed(&mut self, looked: Looked) {

@@ -17,20 +17,34 @@ use crate::{kernel::KernelFrame, target::go::GoRuntime};
 /// Starts of goroutines that are remembered because nothing is known of them.
 const MAX_STARTS: usize = 4096;
 
+/// A process whose modules are to be looked for.
+pub struct Strange {
+    /// Its id.
+    pub pid: u32,
+    /// Its runtime.
+    pub runtime: Arc<GoRuntime>,
+    /// Load address minus the address in the file.
+    pub bias: u64,
+    /// An event has named code of which nothing is known.
+    pub is_named: bool,
+}
+
 /// What lies in modules that are not known yet.
 #[derive(Default)]
-pub struct Strange {
+pub struct StrangeCode {
     /// Processes whose modules are to be looked for, by upid.
-    wanted: FxHashMap<i64, (u32, Arc<GoRuntime>, u64)>,
+    wanted: FxHashMap<i64, Strange>,
     /// Stacks that wait for it.
     stacks: Vec<(GoStack, Vec<u64>)>,
     /// Starts of goroutines for which that was done.
     starts: FxHashSet<(i64, u64)>,
 }
 
-impl Strange {
-    fn wants(&mut self, upid: i64, pid: u32, runtime: &Arc<GoRuntime>, bias: u64) {
-        self.wanted.entry(upid).or_insert_with(|| (pid, Arc::clone(runtime), bias));
+impl StrangeCode {
+    fn wants(&mut self, upid: i64, pid: u32, runtime: &Arc<GoRuntime>, bias: u64) -> &mut Strange {
+        let runtime = || Arc::clone(runtime);
+        let new = || Strange { pid, runtime: runtime(), bias, is_named: false };
+        self.wanted.entry(upid).or_insert_with(new)
     }
 
     fn is_new(&mut self, upid: i64, address: u64) -> bool {
@@ -49,7 +63,7 @@ impl Tracker {
         if let Some((runtime, bias)) = self.goroutines.runtime(upid) {
             let is_strange = |pc: &u64| !runtime.functions.is_code(pc.wrapping_sub(bias));
             if runtime.may_have_modules() && pcs.iter().any(is_strange) {
-                self.strange.wants(upid, head.tgid, runtime, bias);
+                self.strange.wants(upid, head.tgid, runtime, bias).is_named = true;
                 self.strange.stacks.push((*head, pcs.to_vec()));
                 return;
             }
@@ -73,13 +87,13 @@ impl Tracker {
                 && !runtime.functions.is_code(address.wrapping_sub(bias))
                 && strange.is_new(upid, address)
             {
-                strange.wants(upid, pid, runtime, bias);
+                strange.wants(upid, pid, runtime, bias).is_named = true;
             }
         }
     }
 
     /// See [`crate::pipeline::Pipeline::take_strange`].
-    pub fn take_strange(&mut self) -> Vec<(u32, Arc<GoRuntime>, u64)> {
+    pub fn take_strange(&mut self) -> Vec<Strange> {
         // Those of a process that ends soon afterwards could not be read any more when they are needed.
         for (&upid, &pid) in &self.with_modules {
             if let Some((runtime, bias)) = self.goroutines.runtime(upid) {

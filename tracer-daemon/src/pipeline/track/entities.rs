@@ -176,6 +176,20 @@ impl Entities {
         }
     }
 
+    /// See [`crate::pipeline::Pipeline::add_missing`].
+    pub fn add_missing(&mut self, pid: u32, what: &str) {
+        let Some(&upid) = self.upid_by_pid.get(&pid) else { return };
+        let Some(row) = self.processes.get_mut(&upid) else { return };
+        if row.missing.as_deref().is_some_and(|missing| missing.contains(what)) {
+            return;
+        }
+        row.missing = Some(match &row.missing {
+            Some(before) => format!("{before}; {what}").into(),
+            None => what.into(),
+        });
+        self.changed_processes.insert(upid);
+    }
+
     /// A process got into another control group.
     pub fn moved(&mut self, pid: u32, cgroup: &str) {
         if let Some(upid) = self.traced(pid)

@@ -49,7 +49,8 @@ use tracer_store::{
 
 use super::{ProcessFacts, losses::Losses};
 use crate::target::go::{GoRuntime, snapshot::Snapshot};
-use ahead::Strange;
+pub use ahead::Strange;
+use ahead::StrangeCode;
 use doubt::{Doubts, Subject};
 use entities::Entities;
 pub use entities::{Limited, ProcessEvents};
@@ -159,7 +160,7 @@ pub struct Tracker {
     strings: Interner,
     stacks: Stacks,
     existing: Existing,
-    strange: Strange,
+    strange: StrangeCode,
     /// Processes that may load modules at any time, by upid.
     with_modules: FxHashMap<i64, u32>,
     closed: Streams,
@@ -193,7 +194,7 @@ impl Tracker {
             strings: Interner::starting_at(ids.string),
             stacks: Stacks::starting_at(ids),
             existing: Existing::default(),
-            strange: Strange::default(),
+            strange: StrangeCode::default(),
             with_modules: FxHashMap::default(),
             closed: Streams::default(),
             threads: Threads::default(),
@@ -217,6 +218,10 @@ impl Tracker {
     pub fn add_process(&mut self, facts: &ProcessFacts, begins: Option<u64>) {
         self.refused.remove(&facts.pid);
         self.entities.add_traced(facts, begins);
+    }
+
+    pub fn add_missing(&mut self, pid: u32, what: &str) {
+        self.entities.add_missing(pid, what);
     }
 
     pub fn add_thread(&mut self, pid: u32, tid: u32, name: &str, state: char, at: (u64, u64)) {

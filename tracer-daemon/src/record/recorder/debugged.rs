@@ -66,23 +66,29 @@ impl Recorder {
         }
     }
 
-    /// Says which modules the process has loaded.
-    pub(super) fn tell_of_modules(&mut self) {
-        for (pid, file) in std::mem::take(&mut self.engine.new_modules) {
-            let missing = format!("not traced: {}", go::of_module(&file));
+    /// Says what is not traced, as was found meanwhile.
+    pub(super) fn say_what_is_missing(&mut self) {
+        for (pid, missing) in std::mem::take(&mut self.engine.missing) {
+            let missing = format!("not traced: {missing}");
+            let before = self.facts.missing.as_deref().filter(|_| pid == self.pid);
+            if before.is_some_and(|before| before.contains(&missing)) {
+                continue;
+            }
             self.warn(&missing);
             if pid == self.pid {
                 self.is_missing(missing);
+            } else {
+                self.engine.pipeline.add_missing(pid, &missing);
             }
         }
     }
 
     fn is_missing(&mut self, missing: String) {
+        self.engine.pipeline.add_missing(self.pid, &missing);
         self.facts.missing = Some(match self.facts.missing.take() {
             Some(before) => format!("{before}; {missing}"),
             None => missing,
         });
-        self.engine.pipeline.add_process(&self.facts, None);
     }
 
     /// From `since` (ns) on there are no probes.
