@@ -113,3 +113,40 @@ fn one_that_is_opened_while_the_daemon_traces_is_named() -> Result<()> {
     daemon.end()?;
     Ok(())
 }
+
+/// A Go library in a program of another language, loaded before and while it is traced.
+#[test]
+fn shared_libraries_with_a_runtime_are_named() -> Result<()> {
+    const NAMED: &str = "select count(*) as n from process
+        where missing like '%/libping.so: a shared library with a Go runtime%'";
+    let dir = tempfile::tempdir()?;
+    let library = dir.path().join("libping.so");
+    let mut go = Go::find()?.command();
+    go.env("CGO_ENABLED", "1").args(["build", "-buildmode=c-shared", "-o"]).arg(&library);
+    run(go.arg("./carchive"), 4 * SOON)?.ok()?;
+    let script = format!(
+        "import ctypes, time\nctypes.CDLL('{}').GoPing(100)\nprint('ready', flush=True)\ntime.sleep(60)",
+        library.display()
+    );
+
+    let database = Database::new()?;
+    let short = script.replace("sleep(60)", "sleep(2)");
+    let said = database.record(&["--level", "go"], &["python3", "-c", &short], SOON)?.ok()?.stderr;
+    let lines = said.lines().filter(|line| line.contains("libping.so: a shared library")).count();
+    ensure!(lines == 1, "{said}");
+    assert_eq!(database.number(NAMED)?, 1);
+
+    let target = Process::start(Command::new("python3").args(["-c", &script]))?;
+    let maps = || std::fs::read_to_string(format!("/proc/{}/maps", target.pid()));
+    wait_until("it is loaded", SOON, || maps().is_ok_and(|maps| maps.contains("libping.so")))?;
+    let database = Database::new()?;
+    let tracerd = database.attach(target.pid(), &["--level", "go"])?;
+    assert_eq!(database.number(NAMED)?, 1);
+    tracerd.signal(Signal::SIGINT)?;
+    tracerd.wait(SOON)?.ok()?;
+
+    let daemon = Daemon::start("[[rule]]\ncomm = 'python3*'\nlevel = 'go'\n")?;
+    daemon.wait_for(NAMED, 1)?;
+    daemon.end()?;
+    Ok(())
+}

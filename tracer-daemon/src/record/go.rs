@@ -39,6 +39,13 @@ pub fn of_module(file: &str) -> String {
     )
 }
 
+/// What is missing of a process that has loaded a shared library with a Go runtime.
+pub fn of_library(file: &str) -> String {
+    format!(
+        "goroutines of {file}: a shared library with a Go runtime of its own, which has no probes"
+    )
+}
+
 /// What was found out about the executable of a process.
 pub struct Inspected {
     /// Build id of the file.
@@ -57,6 +64,11 @@ impl Inspected {
     /// The file, as long as this is kept.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Whether all its modules with Go code are looked for by the runtime's own list, plugins for example.
+    pub fn finds_modules(&self) -> bool {
+        matches!(&self.go, Some(Ok(go)) if go.runtime.may_have_modules())
     }
 
     /// Whether the process still runs the program that was inspected.

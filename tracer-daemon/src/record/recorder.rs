@@ -36,7 +36,7 @@ use crate::{
     args::Recording,
     kernel::{self, Level, Loaded, Probes, Scope, Uprobes},
     pipeline::{Begins, Notice, ProcessFacts},
-    target::{Debugger, ProcessInfo, cgroup, go::snapshot, live_thread},
+    target::{Debugger, GoLibraries, ProcessInfo, cgroup, go::snapshot, live_thread},
 };
 
 /// How often to look at a process that replaces its program meanwhile.
@@ -108,6 +108,9 @@ pub struct Recorder {
     /// Where they are.
     placed: Option<Placed>,
     guard: Guard,
+    /// Shared libraries of the program that it runs, unless the Go runtime of that finds all Go code.
+    libraries: Option<GoLibraries>,
+    libraries_looked: Instant,
     /// The time in which there are no probes in the process although there should be.
     gap: Option<Gap>,
     /// What is known of the process from outside.
@@ -162,6 +165,8 @@ impl Recorder {
             scope: Scope::Process(0),
             placed: None,
             guard: Guard::new(),
+            libraries: None,
+            libraries_looked: Instant::now(),
             gap: None,
             facts: ProcessFacts::default(),
             status,
@@ -272,6 +277,7 @@ impl Recorder {
                 self.engine.advance();
             }
             self.notices();
+            self.watch_libraries();
             self.say_what_is_missing();
             self.watch_code();
             if keeps_up && let Some(batch) = self.engine.batch_if_due() {
@@ -594,7 +600,14 @@ impl Recorder {
         }
         let file = Path::new(&info.exe).file_name();
         self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let missing = self.trace_go(pid, &inspected, start == Start::Running);
+        let mut missing = self.trace_go(pid, &inspected, start == Start::Running);
+        self.libraries = (!inspected.finds_modules()).then(GoLibraries::default);
+        if let Some(libraries) = &mut self.libraries
+            && self.options.level > Level::Sched
+        {
+            let found = libraries.new_ones(pid).into_iter();
+            missing.extend(found.map(|file| format!("not traced: {}", go::of_library(&file))));
+        }
         // An exec since then would leave the offsets of the old program in force for the new one.
         if !inspected.is_current() {
             self.detach_go();

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::{
     kernel::{HitCosts, Level, Probes, Scope, Uprobes},
     record::go::{self, Attachable, Inspected},
-    target::{Debugger, Lease, ProcessInfo, Standstill},
+    target::{Debugger, GoLibraries, Lease, ProcessInfo, Standstill},
 };
 
 /// How long probes stay in a file that no traced process runs any more: a service that is started again
@@ -431,6 +431,10 @@ impl Work {
             self.uses(life, file, level);
         }
         let inspected = &self.files[&file].inspected;
+        if !inspected.finds_modules() {
+            let libraries = GoLibraries::default().new_ones(pid).into_iter();
+            missing.extend(libraries.map(|file| go::of_library(&file)));
+        }
         let looked = Looked {
             life,
             build_id: inspected.build_id.clone(),

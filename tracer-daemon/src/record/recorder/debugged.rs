@@ -17,6 +17,8 @@ use crate::{
 
 /// How often to look whether the probes are still where they were put.
 const CODE: Duration = Duration::from_secs(1);
+/// How often to look which libraries the process has loaded.
+const LIBRARIES: Duration = Duration::from_millis(250);
 /// How often to look whether a debugger has left because of which probes must stay.
 const LEAVES: Duration = Duration::from_millis(50);
 
@@ -63,6 +65,21 @@ impl Recorder {
             let (seen, looked) = (clock::monotonic(), Instant::now());
             self.placed = Some(Placed { inspected, code, seen, looked });
             self.end_gap(seen);
+        }
+    }
+
+    /// Looks for shared libraries with a Go runtime that the process has loaded.
+    pub(super) fn watch_libraries(&mut self) {
+        if self.options.level == Level::Sched
+            || self.ended
+            || self.libraries_looked.elapsed() < LIBRARIES
+        {
+            return;
+        }
+        self.libraries_looked = Instant::now();
+        if let Some(libraries) = &mut self.libraries {
+            let new = libraries.new_ones(self.pid).into_iter();
+            self.engine.missing.extend(new.map(|file| (self.pid, go::of_library(&file))));
         }
     }
 

@@ -8,9 +8,16 @@ const TABLES: [&str; 2] = [".gopclntab", ".data.rel.ro.gopclntab"];
 /// Longest version, in bytes: as in the build information.
 const MAX_VERSION: u64 = 256;
 
+/// Whether it has a table of Go functions.
+pub fn has_functions(elf: &Executable<'_>) -> bool {
+    TABLES.iter().any(|name| elf.section_range(name).is_some())
+}
+
 /// Such as `go1.27.3`; none if it is not a Go program, or its code is not as known versions have it.
 pub fn version(elf: &Executable<'_>) -> Option<String> {
-    TABLES.iter().find_map(|name| elf.section_range(name))?;
+    if !has_functions(elf) {
+        return None;
+    }
     // The table of functions is read a little differently from version to version.
     go_layout::VERSIONS.iter().rev().find_map(|known| {
         let functions = Functions::read(elf, &known.layout, known.minor, false).ok()?;

@@ -23,6 +23,7 @@ use self::{
     layout::{Distance, Layout},
 };
 use super::{Executable, memory::Memory};
+pub use build_version::has_functions;
 pub use copy_site::{CopySite, Holder};
 pub use globals::Globals;
 pub use go_layout::{NO_NAMES, Names};
