@@ -24,6 +24,7 @@ mod kill9;
 mod leaderless;
 mod loss;
 mod oracle;
+mod overlays;
 mod plugins;
 mod reasons;
 mod refused_calls;

@@ -38,6 +38,12 @@ impl Code {
         self.first(|_, byte| byte != BREAKPOINT)
     }
 
+    /// Whether there is code, and no probe in it: they are not in what the process has mapped.
+    pub fn has_no_probe(&self) -> bool {
+        let mapped = self.first(|_, _| true).is_some();
+        mapped && self.first(|_, byte| byte == BREAKPOINT).is_none()
+    }
+
     fn first(&self, is_it: impl Fn(Place, u8) -> bool) -> Option<u64> {
         let ranges: Vec<_> = self.places.iter().map(|place| (place.address, 1)).collect();
         // What is not mapped, or belongs to a process that has ended, was not overwritten.
@@ -64,6 +70,9 @@ mod tests {
         assert_eq!(changed.foreign(), Some(place(2, 0).address));
         assert_eq!(changed.overwritten(), Some(place(2, 0).address));
         assert_eq!(code(vec![place(1, 0x55)]).overwritten(), None);
+        assert!(code(vec![place(0, 0x55), place(2, 0x90)]).has_no_probe());
+        assert!(!code(vec![place(0, 0x55), place(1, 0x90)]).has_no_probe());
+        assert!(!code(Vec::new()).has_no_probe());
         assert_eq!(code(vec![Place { address: 8, in_file: 1 }]).overwritten(), None);
     }
 }

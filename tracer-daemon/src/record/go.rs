@@ -1,12 +1,6 @@
 //! Finds the Go runtime in a process and puts probes on it.
 
-use std::{
-    fs::File,
-    ops::RangeBounds,
-    os::fd::AsRawFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs::File, ops::RangeBounds, os::fd::AsRawFd, path::Path, sync::Arc};
 
 use tracer_common::target::{
     DEDUCT_HOLDERS, FRAMELESS_SYSTEMSTACK, FULL, Framed, GO, GOID_LATE, GOSCHED_INLINED,
@@ -23,7 +17,7 @@ use crate::{
     target::{
         ElfError, Executable, Program32,
         go::{self, GoRuntime, Source},
-        program::{self, Program},
+        program::{Program, ProgramFile},
     },
 };
 
@@ -55,15 +49,13 @@ pub struct Inspected {
     /// The runtime, with the places for probes; or why goroutines cannot be traced.
     pub go: Option<Result<Attachable, String>>,
     /// The file in which all this was found.
-    file: File,
-    /// The kernel's link from the process to that file.
-    link: PathBuf,
+    file: ProgramFile,
 }
 
 impl Inspected {
     /// The file, as long as this is kept.
     pub fn file(&self) -> &File {
-        &self.file
+        &self.file.file
     }
 
     /// Whether all its modules with Go code are looked for by the runtime's own list, plugins for example.
@@ -73,7 +65,7 @@ impl Inspected {
 
     /// Whether the process still runs the program that was inspected.
     pub fn is_current(&self) -> bool {
-        program::is_same(&self.file, &self.link)
+        self.file.is_current()
     }
 
     /// Puts the probes of these levels in place; `progress` is called with how many are, and of how many. They record nothing before [`Kernel::set_target`](crate::kernel::Kernel::set_target).
@@ -90,7 +82,7 @@ impl Inspected {
     ) -> Result<Uprobes, KernelError> {
         // Not /proc/PID/exe: if the process has replaced its program meanwhile, that is another file,
         // in which nothing was verified.
-        let executable = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let executable = format!("/proc/self/fd/{}", self.file.file.as_raw_fd());
         let wanted = go.sites.found.iter().filter(|(from, _)| levels.contains(from));
         let wanted: Vec<_> = wanted.map(|&(_, site)| site).collect();
         let all = wanted.len();
@@ -150,18 +142,22 @@ pub fn inspect(pid: u32) -> Result<Inspected, ElfError> {
     let program = Program::of(pid)?;
     if let Some(Program32 { build_id, is_go }) = program.file.parse_32() {
         let go = is_go.then(|| Err("it is a 32-bit program".to_owned()));
-        let (file, link) = program.into_file();
-        return Ok(Inspected { build_id, go_version: None, go, file, link });
+        return Ok(Inspected { build_id, go_version: None, go, file: program.into_file() });
     }
     let elf = program.file.parse()?;
     let go_version = go::version(&elf);
     let go = go_version.clone().map(|version| {
+        reached(&program)?;
         let bias = program.bias(pid, &elf).map_err(|e| e.to_string())?;
         attachable(pid, &elf, version, bias)
     });
     let build_id = elf.build_id();
-    let (file, link) = program.into_file();
-    Ok(Inspected { build_id, go_version, go, file, link })
+    Ok(Inspected { build_id, go_version, go, file: program.into_file() })
+}
+
+/// Makes sure that probes in the file of a program are in the process.
+fn reached(program: &Program) -> Result<(), String> {
+    program.elsewhere().map_or(Ok(()), |why| Err(why.to_owned()))
 }
 
 fn attachable(
@@ -204,6 +200,7 @@ impl Attachable {
     /// When that runs something else, or its runtime is not as it should be.
     pub fn in_process(&self, pid: u32) -> Result<Self, String> {
         let program = Program::of(pid).map_err(|e| e.to_string())?;
+        reached(&program)?;
         let elf = program.file.parse().map_err(|e| e.to_string())?;
         let bias = program.bias(pid, &elf).map_err(|e| e.to_string())?;
         let runtime = self.runtime.for_process();
@@ -242,6 +239,17 @@ impl Attachable {
             )),
             None => Ok(()),
         }
+    }
+
+    /// Makes sure that probes that were put in place are in the memory of the process `pid`.
+    ///
+    /// # Errors
+    /// When there is none: the kernel has put them into another file.
+    pub fn verify_probes(&self, pid: u32, level: Level) -> Result<(), String> {
+        if !self.code(pid, level).has_no_probe() {
+            return Ok(());
+        }
+        Err("the kernel has put the probes into another file than the one that the process has mapped".to_owned())
     }
 
     /// What the kernel programs must know of it. With it they record everything from the same moment on: a

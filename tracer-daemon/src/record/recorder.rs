@@ -669,7 +669,11 @@ impl Recorder {
         };
         let attached = attached
             .map(|uprobes| self.uprobes = uprobes)
-            .and_then(|()| self.engine.kernel.set_target(pid, target));
+            .map_err(|error| error.to_string())
+            .and_then(|()| attachable.verify_probes(pid, self.options.level))
+            .and_then(|()| {
+                self.engine.kernel.set_target(pid, target).map_err(|error| error.to_string())
+            });
         if let Err(error) = attached {
             self.detach_go();
             return refused(&error);

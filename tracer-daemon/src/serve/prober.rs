@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::{
     kernel::{HitCosts, Level, Probes, Scope, Uprobes},
     record::go::{self, Attachable, Inspected},
-    target::{Debugger, GoLibraries, Lease, ProcessInfo, Standstill},
+    target::{Debugger, GoLibraries, Lease, ProcessInfo, Standstill, program},
 };
 
 /// How long probes stay in a file that no traced process runs any more: a service that is started again
@@ -468,16 +468,17 @@ impl Work {
     ) -> Result<(FileId, Option<Result<Attachable, Refusal>>), String> {
         let (pid, _) = life;
         let link = ProcessInfo::exe_link(pid);
-        let meta = fs::metadata(&link).map_err(|e| match e.kind() {
+        let meta = program::metadata(pid).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => "it ended before its program was looked into".to_owned(),
             _ => format!("its executable: {e}"),
         })?;
-        let id = FileId::of(&meta);
-        let (id, go) = match self.files.get(&id).map(|known| &known.inspected.go) {
-            Some(Some(Ok(go))) => (id, Some(go.in_process(pid))),
-            Some(None) => (id, None),
+        let id = meta.as_ref().map(FileId::of);
+        let known = id.and_then(|id| Some((id, &self.files.get(&id)?.inspected.go)));
+        let (id, go) = match known {
+            Some((id, Some(Ok(go)))) => (id, Some(go.in_process(pid))),
+            Some((id, None)) => (id, None),
             // What cannot be understood because of one process may be understood in the next one.
-            Some(Some(Err(_))) | None => self.inspect(pid, &link)?,
+            Some((_, Some(Err(_)))) | None => self.inspect(pid, &link)?,
         };
         let go = match go {
             None => None,
@@ -486,6 +487,10 @@ impl Work {
                 self.make_way(life, level, id)?;
                 go.verify_code(pid, level)?;
                 let probed = self.probe(id, &go, level).map_err(Refusal::Probes);
+                let probed = probed.and_then(|cookie| {
+                    go.verify_probes(pid, level).map_err(Refusal::Runtime)?;
+                    Ok(cookie)
+                });
                 Some(probed.map(|cookie| go.with_probes(cookie)))
             }
         };
@@ -761,8 +766,8 @@ impl Work {
 /// Processes that run a file and are debugged.
 fn debugged(id: FileId) -> impl Iterator<Item = u32> {
     ProcessInfo::all().into_iter().filter(move |&pid| {
-        let runs =
-            fs::metadata(ProcessInfo::exe_link(pid)).is_ok_and(|meta| FileId::of(&meta) == id);
+        let meta = program::metadata(pid).ok().flatten();
+        let runs = meta.is_some_and(|meta| FileId::of(&meta) == id);
         runs && Debugger::of(pid).is_some()
     })
 }

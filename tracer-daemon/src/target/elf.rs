@@ -73,13 +73,25 @@ impl ElfFile {
     /// # Errors
     /// When it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, ElfError> {
-        let file = File::open(path)?;
+        Self::new(File::open(path)?)
+    }
+
+    /// The file that is open.
+    ///
+    /// # Errors
+    /// When it cannot be opened once more.
+    pub fn new(file: File) -> Result<Self, ElfError> {
         let cache = ReadCache::new(file.try_clone()?);
         let mut header = vec![0; HEADER_SIZE];
         // A file that is too short fails when it is parsed.
         let _ = file.read_exact_at(&mut header, 0);
         SECTION_FIELDS.into_iter().for_each(|field| header[field].fill(0));
         Ok(Self { file, cache, without_sections: header.into() })
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// The open file itself: what was read is in this one, whatever a path leads to later.

@@ -8,6 +8,7 @@ pub mod go;
 mod lease;
 mod libraries;
 pub mod memory;
+pub mod overlay;
 mod process;
 pub mod program;
 mod quota;

@@ -293,8 +293,8 @@ impl ProcessInfo {
     /// # Errors
     /// When the process has ended, or runs another file.
     pub fn load_bias(pid: u32, entry: u64) -> Result<u64, ProcessError> {
-        let auxv = open(shown_by(pid))?.auxv().map_err(|e| proc_error(pid, &e))?;
-        let moved = auxv.get(&nix::libc::AT_ENTRY).and_then(|at| at.checked_sub(entry));
+        let at = self::entry(shown_by(pid)).ok_or(ProcessError::NotFound(pid))?;
+        let moved = at.checked_sub(entry);
         let reason = "the executable does not begin where the kernel says".to_owned();
         moved.filter(|bias| bias % PAGE == 0).ok_or(ProcessError::Proc { pid, reason })
     }
@@ -331,6 +331,12 @@ impl ProcessInfo {
 /// threads have the files that the first one has.
 pub fn shown_by(pid: u32) -> u32 {
     live_thread(pid).unwrap_or(pid)
+}
+
+/// The address of the first instruction of the executable of a process, of which `pid` is a live thread.
+pub fn entry(pid: u32) -> Option<u64> {
+    let auxv = open(pid).ok()?.auxv().ok()?;
+    auxv.get(&nix::libc::AT_ENTRY).copied()
 }
 
 /// A thread of the process `pid` that has not begun to exit, the first one if possible; none if there is none.

@@ -2,7 +2,7 @@
 //! or handed to the dynamic linker as its argument.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -11,7 +11,8 @@ use procfs::process::{MMPermissions, MMapPath, MemoryMap, MemoryMaps};
 
 use super::{
     ElfError, ElfFile, Executable, ProcessError, ProcessInfo, go,
-    process::{read, shown_by},
+    overlay::{self, Mapped, Mapping},
+    process::{entry, read, shown_by},
 };
 
 /// The file that a process runs.
@@ -20,6 +21,10 @@ pub struct Program {
     pub file: ElfFile,
     /// The kernel's link to it.
     link: PathBuf,
+    /// The file that the link leads to, if that is not the one that is mapped.
+    shown: Option<fs::File>,
+    /// Why no probe in `file` is one in the process.
+    elsewhere: Option<&'static str>,
     /// Start and offset in the file of the mapping of its code, if that is not the one that the kernel
     /// calls the executable.
     mapped: Option<(u64, u64)>,
@@ -39,9 +44,29 @@ impl Program {
         if file.parse().is_ok_and(may_be_linker)
             && let Some(program) = mapped(pid)
         {
-            return Ok(program);
+            return program.with_mapped_file(pid);
         }
-        Ok(Self { file, link, mapped: None })
+        let program = Self { file, link, shown: None, elsewhere: None, mapped: None };
+        program.with_mapped_file(pid)
+    }
+
+    /// With the file that is mapped, if the link leads to another one.
+    fn with_mapped_file(mut self, pid: u32) -> Result<Self, ElfError> {
+        let start = self.mapped.map(|(start, _)| start);
+        match mapped_file(pid, self.file.file(), &self.link, start) {
+            Mapped::Shown => {}
+            Mapped::Lower(file) => {
+                let shown = std::mem::replace(&mut self.file, ElfFile::new(file)?);
+                self.shown = Some(shown.into_file());
+            }
+            Mapped::Unknown => self.elsewhere = Some(overlay::COPIED_UP),
+        }
+        Ok(self)
+    }
+
+    /// Why probes in its file do not reach the process, if so.
+    pub fn elsewhere(&self) -> Option<&'static str> {
+        self.elsewhere
     }
 
     /// How far it was moved from the addresses in its file.
@@ -57,10 +82,66 @@ impl Program {
         moved.ok_or_else(|| ProcessError::Proc { pid, reason: reason() })
     }
 
-    /// The open file, and the kernel's link to it.
-    pub fn into_file(self) -> (fs::File, PathBuf) {
-        (self.file.into_file(), self.link)
+    /// The open file, for whoever keeps it.
+    pub fn into_file(self) -> ProgramFile {
+        let Self { file, link, shown, .. } = self;
+        ProgramFile { file: file.into_file(), link, shown }
     }
+}
+
+/// The file of a program, open.
+#[derive(Debug)]
+pub struct ProgramFile {
+    /// What the process has mapped.
+    pub file: fs::File,
+    /// The kernel's link to it.
+    link: PathBuf,
+    /// What the link led to, if that is another one.
+    shown: Option<fs::File>,
+}
+
+impl ProgramFile {
+    /// Whether the process still runs it.
+    pub fn is_current(&self) -> bool {
+        is_same(self.shown.as_ref().unwrap_or(&self.file), &self.link)
+    }
+}
+
+/// What is known of the executable that the process `pid` has mapped; none if it cannot be reached, although there is
+/// another file where the kernel's link leads to.
+///
+/// # Errors
+/// When there is no such process, or it cannot be asked.
+pub fn metadata(pid: u32) -> io::Result<Option<fs::Metadata>> {
+    let link = ProcessInfo::exe_link(pid);
+    let meta = fs::metadata(&link)?;
+    if !overlay::is_overlay(&link) {
+        return Ok(Some(meta));
+    }
+    match mapped_file(pid, &fs::File::open(&link)?, &link, None) {
+        Mapped::Shown => Ok(Some(meta)),
+        Mapped::Lower(file) => file.metadata().map(Some),
+        Mapped::Unknown => Ok(None),
+    }
+}
+
+/// The file of the mapping with an address, or else with the first instruction of the executable.
+fn mapped_file(pid: u32, shown: &fs::File, link: &Path, address: Option<u64>) -> Mapped {
+    if !overlay::is_overlay(link) {
+        return Mapped::Shown;
+    }
+    let shown_by = shown_by(pid);
+    let mapping = || {
+        let address = address.or_else(|| entry(shown_by))?;
+        let maps: MemoryMaps = read(shown_by, "maps").ok()?;
+        let (start, end, offset) = maps.into_iter().find_map(|map| {
+            let (start, end) = map.address;
+            (start..end).contains(&address).then_some((start, end, map.offset))
+        })?;
+        Some(Mapping { start, end, offset })
+    };
+    let path = fs::read_link(link).unwrap_or_default();
+    mapping().map_or(Mapped::Shown, |mapping| overlay::mapped(shown_by, shown, &path, mapping))
 }
 
 /// The first Go program that a process has mapped as code.
@@ -77,12 +158,13 @@ fn mapped(pid: u32) -> Option<Program> {
         let elf = file.parse().ok()?;
         // Libraries have no interpreter.
         let is_it = elf.has_interpreter() && go::version(&elf).is_some();
-        is_it.then_some(Program { file, link, mapped: Some((start, map.offset)) })
+        let mapped = Some((start, map.offset));
+        is_it.then_some(Program { file, link, shown: None, elsewhere: None, mapped })
     })
 }
 
 /// Whether an open file is still the one that a link of the kernel leads to.
-pub fn is_same(file: &fs::File, link: &Path) -> bool {
+fn is_same(file: &fs::File, link: &Path) -> bool {
     match (file.metadata(), fs::metadata(link)) {
         (Ok(seen), Ok(now)) => (seen.dev(), seen.ino()) == (now.dev(), now.ino()),
         _ => false,
