@@ -1,7 +1,7 @@
-//! Programs in an overlay mount. The kernel keys probes by the file that holds the data: one of a lower layer, until
-//! something in the mount writes to it or changes its owner and has it copied to the upper layer. A process that began
-//! before goes on with the pages of the lower file, but every path and link of the kernel leads to the upper one.
-//! Which file is mapped is shown by the page frames: a page of a file is in memory once, whoever maps it.
+//! Programs in an overlay mount. The kernel keys uprobes by the inode that holds the data: one of a lower layer, until a write
+//! or a change of owner in the mount copies the file up. A process that was started before keeps the lower file mapped, but
+//! every path and every link of the kernel resolves to the upper one.
+//! Which of the two is mapped is decided by page frame numbers: all mappings of a file share its pages in the page cache.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -132,7 +132,7 @@ impl Version {
     }
 }
 
-/// Whether a group has kept anybody from running because its quota was used up.
+/// Whether a group has kept a thread from running because its quota was used up.
 fn has_throttled(folder: &Path) -> bool {
     let text = fs::read_to_string(folder.join("cpu.stat")).unwrap_or_default();
     let times = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(found(all.quota_at("/free")), None);
         assert_eq!(found(all.quota_at("/")), None);
         assert_eq!(found(all.quota_at("/../other")), None);
-        // Only the one above has ever throttled anybody.
+        // Only the one above has ever throttled a thread.
         fs::write(at.join("shop/cpu.stat"), "nr_periods 9\nnr_throttled 3\n").unwrap();
         assert_eq!(found(all.quota_at("/shop/api/worker")), shop);
         // In a container: what is above is not to be seen.

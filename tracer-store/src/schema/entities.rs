@@ -73,7 +73,7 @@ entities! {
         /// the root of that. NULL if not known.
         cgroup: Option<Arc<str>>;
         /// Path of the control group whose quota of CPU time limits it: of its own and those above, the nearest one that has a quota
-        /// and has throttled somebody, else the nearest one that has a quota; in the hierarchy of the CPU controller. As read
+        /// and has throttled a thread, else the nearest one that has a quota; in the hierarchy of the CPU controller. As read
         /// when it was attached to, and while it was throttled. NULL if there is none, or it is not known.
         quota_cgroup: Option<Arc<str>>;
         /// The file of that group with the quota: `cpu.max` (version 2) or `cpu.cfs_quota_us` (version 1).

@@ -151,8 +151,8 @@ impl Process {
         held.find(|proc| !self.taken.contains(proc))
     }
 
-    /// When the thread of the open interval of a P entered its last system call (ns), if it is known: before that nobody could
-    /// take the P from it.
+    /// When the thread of the open interval of a P entered its last system call (ns), if it is known: before that no thread
+    /// could take the P from it.
     fn entered(&self, proc: i32, calls: &FxHashMap<i64, Call>) -> Option<u64> {
         let call = self.open(proc).and_then(|row| row.utid).and_then(|utid| calls.get(&utid));
         call.map(|call| call.entered).or(self.left.get(&proc).copied())
