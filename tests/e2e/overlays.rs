@@ -1,5 +1,5 @@
-//! Executables in an overlay mount that are copied to the upper layer while they run: the process goes on with the file of
-//! the lower one, to which no path of the mount leads any more.
+//! Executables in an overlay mount that are copied up while they run: the process keeps the file of the lower layer mapped,
+//! which no path of the mount resolves to any more.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
 
@@ -12,6 +12,7 @@ use tracer_tests::{
 };
 
 const STATES: &str = "select count(*) as n from goroutine_state where dur is not null";
+const RULE: &str = "[[rule]]\nname = \"it\"\ncomm = \"copied\"\nlevel = \"go\"\n";
 const COPIED_UP: &str = "copied up by an overlay mount";
 
 /// Mounts an overlay as engines for containers do, with several layers, of which one has a name with a colon and another
@@ -82,7 +83,7 @@ fn the_daemon_traces_what_is_mapped() -> Result<()> {
     let target = copied_up(dir.path(), RUN_TWO)?;
     let pid = target.pid();
     let done = (|| {
-        let daemon = Daemon::start("[[rule]]\nname = \"it\"\ncomm = \"copied\"\nlevel = \"go\"\n")?;
+        let daemon = Daemon::start(RULE)?;
         daemon.wait_for_rule(pid, "it go")?;
         let states = |who: &str| {
             format!(
@@ -117,7 +118,7 @@ fn what_cannot_be_reached_is_missing() -> Result<()> {
     assert_eq!(database.number(&missing)?, 1);
     assert_eq!(database.number("select count(*) as n from goroutine_state")?, 0);
 
-    let daemon = Daemon::start("[[rule]]\nname = \"it\"\ncomm = \"copied\"\nlevel = \"go\"\n")?;
+    let daemon = Daemon::start(RULE)?;
     daemon.wait_for(&missing, 1)?;
     daemon.wait_for(threads, 100)?;
     daemon.end()?;

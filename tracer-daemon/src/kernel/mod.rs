@@ -10,14 +10,11 @@ mod stacks;
 mod symbols;
 mod uprobe_multi;
 
-use std::{
-    collections::HashMap,
-    os::fd::{AsFd as _, AsRawFd as _, RawFd},
-};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{self, Array, Map, MapData, MapError},
+    maps::{Array, HashMap, Map, MapData, MapError},
 };
 use aya_log::EbpfLogger;
 use nix::errno::Errno;
@@ -116,8 +113,8 @@ unsafe impl aya::Pod for Value<Settings> {}
 
 /// What the kernel programs are told and what they tell, without the programs themselves.
 pub struct Kernel {
-    traced: maps::HashMap<MapData, u32, Value<Traced>>,
-    targets: maps::HashMap<MapData, u32, Value<Target>>,
+    traced: HashMap<MapData, u32, Value<Traced>>,
+    targets: HashMap<MapData, u32, Value<Target>>,
     /// [`Target::salt`] of the last one.
     last_salt: u64,
     settings: Array<MapData, Value<Settings>>,
@@ -187,9 +184,7 @@ fn load_with(
     }
 
     let uprobes = if is_multi {
-        let maps: HashMap<_, _> = ebpf.maps().map(|(name, map)| (name, descriptor(map))).collect();
-        let fd_of = |name: &str| *maps.get(name)?;
-        UprobeKind::Multi(MultiPrograms::new(OBJECT, fd_of)?)
+        UprobeKind::Multi(MultiPrograms::new(OBJECT, |name| descriptor(ebpf.map(name)?))?)
     } else {
         UprobeKind::Perf
     };

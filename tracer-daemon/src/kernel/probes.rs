@@ -205,21 +205,22 @@ impl Probes {
         scope: Scope,
         mut progress: impl FnMut(usize),
     ) -> Result<Uprobes, KernelError> {
-        let groups: Vec<_> = match &mut self.uprobes {
+        let mut sites = sites.to_vec();
+        let is_multi = match &mut self.uprobes {
             UprobeKind::Multi(programs) => {
-                let mut sites = sites.to_vec();
                 sites.sort_by_key(|site| site.program);
                 programs.load(&sites.iter().map(|site| site.program).collect::<Vec<_>>())?;
-                sites.chunk_by(|a, b| a.program == b.program).map(<[_]>::to_vec).collect()
+                true
             }
-            UprobeKind::Perf => sites.iter().map(|&site| vec![site]).collect(),
+            UprobeKind::Perf => false,
         };
-        check_descriptors(groups.len() as u64)?;
+        let links = || sites.chunk_by(|a, b| is_multi && a.program == b.program);
+        check_descriptors(links().count() as u64)?;
         let mut attached = Uprobes::default();
-        for sites in groups {
+        for sites in links() {
             progress(attached.len());
-            match self.attach_program(&sites, executable, scope) {
-                Ok(links) => attached.0.extend(links),
+            match self.link(sites, executable, scope) {
+                Ok(link) => attached.0.push(link),
                 Err(error) => {
                     attached.detach();
                     return Err(error);
@@ -229,16 +230,14 @@ impl Probes {
         Ok(attached)
     }
 
-    /// Attaches one program at all its places.
-    fn attach_program(
+    /// Attaches one program at its places, which are at least one, by one link.
+    fn link(
         &mut self,
         sites: &[UprobeSite],
         executable: &Path,
         scope: Scope,
-    ) -> Result<Option<UprobeLink>, KernelError> {
-        let Some(&UprobeSite { program: name, offset, inlined }) = sites.first() else {
-            return Ok(None);
-        };
+    ) -> Result<UprobeLink, KernelError> {
+        let UprobeSite { program: name, offset, inlined } = sites[0];
         let tgid = match scope {
             Scope::File(_) => None,
             Scope::Process(tgid) => Some(NonZeroU32::new(tgid).ok_or_else(|| {
@@ -254,17 +253,15 @@ impl Probes {
             let place = |site: &UprobeSite| (site.offset, scope.cookie(site.inlined).unwrap_or(0));
             let places: Vec<_> = sites.iter().map(place).collect();
             let link = programs.attach(name, executable, tgid.map(NonZeroU32::get), &places);
-            return link.map(|link| Some(UprobeLink::Multi(link))).map_err(|e| failed(&e));
+            return link.map(UprobeLink::Multi).map_err(|e| failed(&e));
         }
         let program = loaded_uprobe(&mut self.ebpf, name)?;
         let location = UProbeAttachLocation::AbsoluteOffset(offset);
         let point = UProbeAttachPoint { location, cookie: scope.cookie(inlined) };
         let of = tgid.map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
         let id = program.attach(point, executable, of).map_err(|e| failed(&e))?;
-        program
-            .take_link(id)
-            .map(|link| Some(UprobeLink::Perf { _link: link }))
-            .map_err(|e| failed(&e))
+        let link = program.take_link(id).map_err(|e| failed(&e))?;
+        Ok(UprobeLink::Perf { _link: link })
     }
 
     /// How long the programs take for a hit, as the kernel measures it while it counts for `during`; `None` if it
@@ -309,8 +306,8 @@ impl Probes {
     }
 }
 
-/// Makes sure that this process may have a file descriptor for each of so many more links. To find it out from the kernel, link by link, would
-/// leave none for anything else.
+/// Makes sure that this process may have a file descriptor for each of so many more links. To find it out from the kernel,
+/// link by link, would leave none for anything else.
 fn check_descriptors(needed: u64) -> Result<(), KernelError> {
     let (Ok((limit, _)), Ok(open)) =
         (getrlimit(Resource::RLIMIT_NOFILE), std::fs::read_dir("/proc/self/fd"))

@@ -5,14 +5,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::{CString, OsStr},
+    ffi::CString,
     io, mem,
     os::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -34,7 +34,6 @@ const LOG_BYTES: usize = 64 << 10;
 const LOG_LEVEL: u32 = 1;
 
 /// The uprobe programs, relocated, and those of them that are loaded for links of this kind.
-#[derive(Default)]
 pub struct MultiPrograms {
     functions: HashMap<String, (Function, CString)>,
     loaded: HashMap<&'static str, OwnedFd>,
@@ -91,7 +90,7 @@ impl MultiPrograms {
         wanted.dedup();
         let workers = thread::available_parallelism().map_or(1, usize::from).min(wanted.len());
         let wanted = Mutex::new(wanted);
-        let next = || wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        let next = || wanted.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let work = || {
             let mut loaded = Vec::new();
             while let Some(name) = next() {
@@ -163,7 +162,7 @@ impl MultiPrograms {
         places: &[(u64, u64)],
     ) -> io::Result<MultiLink> {
         let program = self.loaded.get(name).ok_or(io::ErrorKind::NotFound)?;
-        let path = CString::new(OsStr::as_bytes(executable.as_os_str()))?;
+        let path = CString::new(executable.as_os_str().as_bytes())?;
         let offsets: Vec<u64> = places.iter().map(|(offset, _)| *offset).collect();
         let cookies: Vec<u64> = places.iter().map(|(_, cookie)| *cookie).collect();
         // SAFETY: zeros are a valid value of this union of integers.

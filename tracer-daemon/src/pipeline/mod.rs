@@ -110,6 +110,15 @@ pub struct Pipeline {
     ptrace_stopped: FxHashSet<u32>,
 }
 
+/// A list of what is not traced of a process with one more item, if that is not in it already.
+pub fn with_missing(before: Option<&str>, what: &str) -> Option<String> {
+    match before {
+        Some(before) if before.contains(what) => None,
+        Some(before) => Some(format!("{before}; {what}")),
+        None => Some(what.to_owned()),
+    }
+}
+
 impl Pipeline {
     /// A pipeline for a recording that begins at `start_ts` (CLOCK_MONOTONIC, ns), and gives numbers from `ids` on.
     pub fn new(start_ts: u64, ids: FirstIds) -> Self {
@@ -132,8 +141,8 @@ impl Pipeline {
         }
     }
 
-    /// From now on [`Pipeline::take_beginnings`] lists the processes that begin, and each may be answered by [`Pipeline::decide`]
-    /// before its time is given to [`Pipeline::advance`]; without an answer it is traced as before.
+    /// From now on [`Pipeline::take_beginnings`] lists the processes that begin, and each may be answered by
+    /// [`Pipeline::decide`] before its time is given to [`Pipeline::advance`]; without an answer it is traced as before.
     pub fn watch_beginnings(&mut self) {
         self.beginnings = Some(Vec::new());
     }
@@ -386,8 +395,8 @@ impl Pipeline {
         self.tracker.take_wanted_stacks()
     }
 
-    /// Processes that may load modules, or have run code of which nothing is known: after [`GoRuntime::find_modules`] follows [`Pipeline::modules_are_known`], before those
-    /// events are tracked.
+    /// Processes that may load modules, or have run code of which nothing is known: after [`GoRuntime::find_modules`] follows
+    /// [`Pipeline::modules_are_known`], before those events are tracked.
     pub fn take_strange(&mut self) -> Vec<Strange> {
         self.tracker.take_strange()
     }

@@ -68,7 +68,8 @@ impl Inspected {
         self.file.is_current()
     }
 
-    /// Puts the probes of these levels in place; `progress` is called with how many are, and of how many. They record nothing before [`Kernel::set_target`](crate::kernel::Kernel::set_target).
+    /// Puts the probes of these levels in place; `progress` is called with how many are, and of how many. They record nothing
+    /// before [`Kernel::set_target`](crate::kernel::Kernel::set_target).
     ///
     /// # Errors
     /// When the kernel refuses a probe; none is left then.
@@ -147,17 +148,12 @@ pub fn inspect(pid: u32) -> Result<Inspected, ElfError> {
     let elf = program.file.parse()?;
     let go_version = go::version(&elf);
     let go = go_version.clone().map(|version| {
-        reached(&program)?;
+        program.is_reached()?;
         let bias = program.bias(pid, &elf).map_err(|e| e.to_string())?;
         attachable(pid, &elf, version, bias)
     });
     let build_id = elf.build_id();
     Ok(Inspected { build_id, go_version, go, file: program.into_file() })
-}
-
-/// Makes sure that probes in the file of a program are in the process.
-fn reached(program: &Program) -> Result<(), String> {
-    program.elsewhere().map_or(Ok(()), |why| Err(why.to_owned()))
 }
 
 fn attachable(
@@ -200,7 +196,7 @@ impl Attachable {
     /// When that runs something else, or its runtime is not as it should be.
     pub fn in_process(&self, pid: u32) -> Result<Self, String> {
         let program = Program::of(pid).map_err(|e| e.to_string())?;
-        reached(&program)?;
+        program.is_reached()?;
         let elf = program.file.parse().map_err(|e| e.to_string())?;
         let bias = program.bias(pid, &elf).map_err(|e| e.to_string())?;
         let runtime = self.runtime.for_process();

@@ -108,7 +108,8 @@ pub struct Recorder {
     /// Where they are.
     placed: Option<Placed>,
     guard: Guard,
-    /// Shared libraries of the program that it runs, unless the Go runtime of that finds all Go code.
+    /// Shared libraries of the program that it runs, unless the Go runtime of that finds all Go code, or nothing of Go is
+    /// traced.
     libraries: Option<GoLibraries>,
     libraries_looked: Instant,
     /// The time in which there are no probes in the process although there should be.
@@ -601,13 +602,10 @@ impl Recorder {
         let file = Path::new(&info.exe).file_name();
         self.name = file.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let mut missing = self.trace_go(pid, &inspected, start == Start::Running);
-        self.libraries = (!inspected.finds_modules()).then(GoLibraries::default);
-        if let Some(libraries) = &mut self.libraries
-            && self.options.level > Level::Sched
-        {
-            let found = libraries.new_ones(pid).into_iter();
-            missing.extend(found.map(|file| format!("not traced: {}", go::of_library(&file))));
-        }
+        let may_have = self.options.level > Level::Sched && !inspected.finds_modules();
+        self.libraries = may_have.then(GoLibraries::default);
+        let libraries = self.missing_libraries().into_iter();
+        missing.extend(libraries.map(|missing| format!("not traced: {missing}")));
         // An exec since then would leave the offsets of the old program in force for the new one.
         if !inspected.is_current() {
             self.detach_go();

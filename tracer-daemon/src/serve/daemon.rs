@@ -34,7 +34,7 @@ use super::{
 use crate::{
     args::Serve,
     kernel::{self, Loaded},
-    pipeline::{Notice, ProcessFacts},
+    pipeline::{Notice, ProcessFacts, with_missing},
     record::{clock, engine::Engine, kick, session, signals::Signals, tell},
     server::{self, Command, Rights, Server, ServerConfig},
     target::{ProcessInfo, cgroup, go::snapshot},
@@ -352,12 +352,13 @@ impl Daemon {
             let missing = format!("not traced: {missing}");
             self.engine.pipeline.add_missing(pid, &missing);
             let Some(process) = self.processes.get_mut(pid) else { continue };
-            process.state = match &process.state {
-                State::Partly(before) if before.contains(&missing) => continue,
-                State::Partly(before) => State::Partly(format!("{before}; {missing}")),
-                State::Tracing => State::Partly(missing.clone()),
+            let before = match &process.state {
+                State::Partly(before) => Some(before.as_str()),
+                State::Tracing => None,
                 _ => continue,
             };
+            let Some(all) = with_missing(before, &missing) else { continue };
+            process.state = State::Partly(all);
             warn!("{} ({pid}): {missing}", process.comm);
         }
     }

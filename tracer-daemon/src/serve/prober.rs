@@ -136,6 +136,7 @@ impl Prober {
             shown: Arc::clone(&shown),
             files: FxHashMap::default(),
             users: Users::default(),
+            libraries: GoLibraries::default(),
             last_cookie: 0,
             withheld: FxHashMap::default(),
             kept: FxHashMap::default(),
@@ -333,6 +334,7 @@ struct Work {
     shown: Arc<Mutex<Shown>>,
     files: FxHashMap<FileId, KnownFile>,
     users: Users,
+    libraries: GoLibraries,
     /// [`KnownFile::cookie`] of the last one.
     last_cookie: u64,
     /// Files that get no probes for the time being.
@@ -432,7 +434,7 @@ impl Work {
         }
         let inspected = &self.files[&file].inspected;
         if !inspected.finds_modules() {
-            let libraries = GoLibraries::default().new_ones(pid).into_iter();
+            let libraries = self.libraries.of(pid).into_iter();
             missing.extend(libraries.map(|file| go::of_library(&file)));
         }
         let looked = Looked {

@@ -1,39 +1,35 @@
 //! Shared libraries with a Go runtime of their own (`-buildmode=c-shared`), which programs load at any time.
 
-use std::{collections::HashSet, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use procfs::process::{MMPermissions, MMapPath, MemoryMaps};
+use procfs::process::MMapPath;
 
-use super::{
-    ElfFile, ProcessInfo, go,
-    process::{read, shown_by},
-};
+use super::{ElfFile, ProcessInfo, go, program::mapped_code};
 
-/// Finds them in the mappings of one process; each file is looked at once.
+/// How many files are remembered.
+const MAX_FILES: usize = 4096;
+
+/// Finds them in the mappings of processes; each file is looked at once.
 #[derive(Default)]
 pub struct GoLibraries {
-    /// Device and inode of the files that were looked at.
-    seen: HashSet<((i32, i32), u64)>,
+    /// Whether a file is one, by device, inode and path.
+    known: HashMap<((i32, i32), u64, MMapPath), bool>,
 }
 
 impl GoLibraries {
-    /// Paths of those that the process `pid` has mapped as code since the last call; none if it has ended.
-    pub fn new_ones(&mut self, pid: u32) -> Vec<String> {
-        let shown_by = shown_by(pid);
-        let Ok(maps) = read::<MemoryMaps>(shown_by, "maps") else { return Vec::new() };
+    /// Paths of those that the process `pid` has mapped as code; none if it has ended.
+    pub fn of(&mut self, pid: u32) -> Vec<String> {
         let Ok(executable) = fs::metadata(ProcessInfo::exe_link(pid)) else { return Vec::new() };
+        if self.known.len() >= MAX_FILES {
+            self.known.clear();
+        }
         let mut found = Vec::new();
-        for map in maps {
+        for (map, link) in mapped_code(pid).filter(|(map, _)| map.inode != executable.ino()) {
             let MMapPath::Path(path) = &map.pathname else { continue };
-            let is_code = map.perms.contains(MMPermissions::EXECUTE);
-            let is_own = map.inode == executable.ino();
-            if !is_code || is_own || !self.seen.insert((map.dev, map.inode)) {
-                continue;
-            }
-            let (start, end) = map.address;
-            let link = format!("/proc/{shown_by}/map_files/{start:x}-{end:x}");
-            if is_go_library(Path::new(&link)) {
-                found.push(path.to_string_lossy().into_owned());
+            let path = path.to_string_lossy().into_owned();
+            let file = (map.dev, map.inode, map.pathname);
+            if *self.known.entry(file).or_insert_with(|| is_go_library(&link)) {
+                found.push(path);
             }
         }
         found

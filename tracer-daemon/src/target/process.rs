@@ -8,7 +8,7 @@ use std::{
 
 use procfs::{
     FromBufRead, ProcError, ProcessCGroups,
-    process::{Process, StatFlags, Status},
+    process::{MemoryMap, MemoryMaps, Process, StatFlags, Status},
 };
 use thiserror::Error;
 use tracer_common::events::{COMPAT_CALL, LONG_ARGS};
@@ -333,6 +333,12 @@ pub fn shown_by(pid: u32) -> u32 {
     live_thread(pid).unwrap_or(pid)
 }
 
+/// The mappings of the process `pid`; none if it has ended.
+pub fn mappings(pid: u32) -> Vec<MemoryMap> {
+    let maps: Option<MemoryMaps> = read(shown_by(pid), "maps").ok();
+    maps.into_iter().flatten().collect()
+}
+
 /// The address of the first instruction of the executable of a process, of which `pid` is a live thread.
 pub fn entry(pid: u32) -> Option<u64> {
     let auxv = open(pid).ok()?.auxv().ok()?;
@@ -551,7 +557,7 @@ mod tests {
         assert!(maps.expect("readable") > 0);
     }
 
-    fn read_maps(pid: u32) -> Result<procfs::process::MemoryMaps, ProcessError> {
+    fn read_maps(pid: u32) -> Result<MemoryMaps, ProcessError> {
         read(pid, "maps")
     }
 

@@ -7,12 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use procfs::process::{MMPermissions, MMapPath, MemoryMap, MemoryMaps};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use super::{
     ElfError, ElfFile, Executable, ProcessError, ProcessInfo, go,
     overlay::{self, Mapped, Mapping},
-    process::{entry, read, shown_by},
+    process::{entry, mappings, shown_by},
 };
 
 /// The file that a process runs.
@@ -23,8 +23,8 @@ pub struct Program {
     link: PathBuf,
     /// The file that the link leads to, if that is not the one that is mapped.
     shown: Option<fs::File>,
-    /// Why no probe in `file` is one in the process.
-    elsewhere: Option<&'static str>,
+    /// The process has mapped another file than `file`, which was not found.
+    is_elsewhere: bool,
     /// Start and offset in the file of the mapping of its code, if that is not the one that the kernel
     /// calls the executable.
     mapped: Option<(u64, u64)>,
@@ -46,12 +46,15 @@ impl Program {
         {
             return program.with_mapped_file(pid);
         }
-        let program = Self { file, link, shown: None, elsewhere: None, mapped: None };
+        let program = Self { file, link, shown: None, is_elsewhere: false, mapped: None };
         program.with_mapped_file(pid)
     }
 
     /// With the file that is mapped, if the link leads to another one.
     fn with_mapped_file(mut self, pid: u32) -> Result<Self, ElfError> {
+        if !overlay::is_overlay(&self.link) {
+            return Ok(self);
+        }
         let start = self.mapped.map(|(start, _)| start);
         match mapped_file(pid, self.file.file(), &self.link, start) {
             Mapped::Shown => {}
@@ -59,14 +62,17 @@ impl Program {
                 let shown = std::mem::replace(&mut self.file, ElfFile::new(file)?);
                 self.shown = Some(shown.into_file());
             }
-            Mapped::Unknown => self.elsewhere = Some(overlay::COPIED_UP),
+            Mapped::Unknown => self.is_elsewhere = true,
         }
         Ok(self)
     }
 
-    /// Why probes in its file do not reach the process, if so.
-    pub fn elsewhere(&self) -> Option<&'static str> {
-        self.elsewhere
+    /// Makes sure that probes in its file are in the process.
+    ///
+    /// # Errors
+    /// When the process has mapped another file, which was not found.
+    pub fn is_reached(&self) -> Result<(), String> {
+        if self.is_elsewhere { Err(overlay::COPIED_UP.to_owned()) } else { Ok(()) }
     }
 
     /// How far it was moved from the addresses in its file.
@@ -82,7 +88,7 @@ impl Program {
         moved.ok_or_else(|| ProcessError::Proc { pid, reason: reason() })
     }
 
-    /// The open file, for whoever keeps it.
+    /// The open file, without what was read of it.
     pub fn into_file(self) -> ProgramFile {
         let Self { file, link, shown, .. } = self;
         ProgramFile { file: file.into_file(), link, shown }
@@ -125,16 +131,12 @@ pub fn metadata(pid: u32) -> io::Result<Option<fs::Metadata>> {
     }
 }
 
-/// The file of the mapping with an address, or else with the first instruction of the executable.
+/// The file, of an overlay mount, that is mapped at an address, or else at the first instruction of the executable.
 fn mapped_file(pid: u32, shown: &fs::File, link: &Path, address: Option<u64>) -> Mapped {
-    if !overlay::is_overlay(link) {
-        return Mapped::Shown;
-    }
     let shown_by = shown_by(pid);
     let mapping = || {
         let address = address.or_else(|| entry(shown_by))?;
-        let maps: MemoryMaps = read(shown_by, "maps").ok()?;
-        let (start, end, offset) = maps.into_iter().find_map(|map| {
+        let (start, end, offset) = mappings(pid).into_iter().find_map(|map| {
             let (start, end) = map.address;
             (start..end).contains(&address).then_some((start, end, map.offset))
         })?;
@@ -144,22 +146,27 @@ fn mapped_file(pid: u32, shown: &fs::File, link: &Path, address: Option<u64>) ->
     mapping().map_or(Mapped::Shown, |mapping| overlay::mapped(shown_by, shown, &path, mapping))
 }
 
-/// The first Go program that a process has mapped as code.
-fn mapped(pid: u32) -> Option<Program> {
+/// The files that a process has mapped as code, with the kernel's links to them.
+pub fn mapped_code(pid: u32) -> impl Iterator<Item = (MemoryMap, PathBuf)> {
     let shown_by = shown_by(pid);
     let is_code = |map: &MemoryMap| {
         map.perms.contains(MMPermissions::EXECUTE) && matches!(map.pathname, MMapPath::Path(_))
     };
-    let maps: MemoryMaps = read(shown_by, "maps").ok()?;
-    maps.into_iter().filter(is_code).find_map(|map| {
+    mappings(pid).into_iter().filter(is_code).map(move |map| {
         let (start, end) = map.address;
-        let link = PathBuf::from(format!("/proc/{shown_by}/map_files/{start:x}-{end:x}"));
+        (map, PathBuf::from(format!("/proc/{shown_by}/map_files/{start:x}-{end:x}")))
+    })
+}
+
+/// The first Go program that a process has mapped as code.
+fn mapped(pid: u32) -> Option<Program> {
+    mapped_code(pid).find_map(|(map, link)| {
         let file = ElfFile::open(&link).ok()?;
         let elf = file.parse().ok()?;
         // Libraries have no interpreter.
         let is_it = elf.has_interpreter() && go::version(&elf).is_some();
-        let mapped = Some((start, map.offset));
-        is_it.then_some(Program { file, link, shown: None, elsewhere: None, mapped })
+        let mapped = Some((map.address.0, map.offset));
+        is_it.then_some(Program { file, link, shown: None, is_elsewhere: false, mapped })
     })
 }
 

@@ -50,13 +50,15 @@ fn sampled(ctx: &ProbeContext, address: u64, size: u64) -> u32 {
 /// room left.
 #[uprobe]
 pub fn go_alloc_span(ctx: ProbeContext) -> u32 {
-    let Some(target) = full_target(&ctx) else { return 0 };
-    // Without memory for another one there is none.
-    let span = regs(&ctx).rax;
-    if span == 0 {
-        return 0;
-    }
+    let Some((target, span)) = new_span(&ctx) else { return 0 };
     finish::<GoAlloc>(&ctx, from_span(&ctx, target, span))
+}
+
+/// The span that a function has got, as it checks that; none if there is no memory for one.
+#[inline(always)]
+fn new_span(ctx: &ProbeContext) -> Option<(&'static Target, u64)> {
+    let span = regs(ctx).rax;
+    full_target(ctx).filter(|_| span != 0).map(|target| (target, span))
 }
 
 #[inline(always)]
@@ -73,11 +75,7 @@ fn from_span(ctx: &ProbeContext, target: &Target, span: u64) -> Result<(), i32> 
 /// Where runtime.(*mcache).allocLarge has got a span: an object has one of its own.
 #[uprobe]
 pub fn go_alloc_large(ctx: ProbeContext) -> u32 {
-    let Some(target) = full_target(&ctx) else { return 0 };
-    let span = regs(&ctx).rax;
-    if span == 0 {
-        return 0;
-    }
+    let Some((target, span)) = new_span(&ctx) else { return 0 };
     let result = go::word(span + u64::from(target.go.mspan_elemsize)).and_then(|size| {
         let address = go::word(span + u64::from(target.go.mspan_start_addr))?;
         is_taken(&ctx, target, size, address, size)

@@ -42,9 +42,12 @@ pub struct StrangeCode {
 
 impl StrangeCode {
     fn wants(&mut self, upid: i64, pid: u32, runtime: &Arc<GoRuntime>, bias: u64) -> &mut Strange {
-        let runtime = || Arc::clone(runtime);
-        let new = || Strange { pid, runtime: runtime(), bias, is_named: false };
-        self.wanted.entry(upid).or_insert_with(new)
+        self.wanted.entry(upid).or_insert_with(|| Strange {
+            pid,
+            runtime: Arc::clone(runtime),
+            bias,
+            is_named: false,
+        })
     }
 
     fn is_new(&mut self, upid: i64, address: u64) -> bool {

@@ -12,7 +12,7 @@ use tracer_common::{
 use tracer_store::{FirstIds, Goroutine, Process, Thread};
 
 use super::{ProcessFacts, comm};
-use crate::target::Quota;
+use crate::{pipeline::with_missing, target::Quota};
 
 /// How many times [`Entities::take_changes`] is called before who is not traced and was not seen meanwhile is
 /// forgotten: about a minute.
@@ -180,14 +180,10 @@ impl Entities {
     pub fn add_missing(&mut self, pid: u32, what: &str) {
         let Some(&upid) = self.upid_by_pid.get(&pid) else { return };
         let Some(row) = self.processes.get_mut(&upid) else { return };
-        if row.missing.as_deref().is_some_and(|missing| missing.contains(what)) {
-            return;
+        if let Some(missing) = with_missing(row.missing.as_deref(), what) {
+            row.missing = Some(missing.into());
+            self.changed_processes.insert(upid);
         }
-        row.missing = Some(match &row.missing {
-            Some(before) => format!("{before}; {what}").into(),
-            None => what.into(),
-        });
-        self.changed_processes.insert(upid);
     }
 
     /// A process got into another control group.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::Recorder;
 use crate::{
     kernel::{Level, Uprobes},
+    pipeline::with_missing,
     record::{
         clock,
         code::Code,
@@ -70,42 +71,39 @@ impl Recorder {
 
     /// Looks for shared libraries with a Go runtime that the process has loaded.
     pub(super) fn watch_libraries(&mut self) {
-        if self.options.level == Level::Sched
-            || self.ended
-            || self.libraries_looked.elapsed() < LIBRARIES
-        {
+        if self.ended || self.libraries_looked.elapsed() < LIBRARIES {
             return;
         }
         self.libraries_looked = Instant::now();
-        if let Some(libraries) = &mut self.libraries {
-            let new = libraries.new_ones(self.pid).into_iter();
-            self.engine.missing.extend(new.map(|file| (self.pid, go::of_library(&file))));
-        }
+        let missing = self.missing_libraries().into_iter().map(|missing| (self.pid, missing));
+        self.engine.missing.extend(missing);
+    }
+
+    /// What is not traced because of the libraries that it has loaded.
+    pub(super) fn missing_libraries(&mut self) -> Vec<String> {
+        let loaded = self.libraries.as_mut().map(|libraries| libraries.of(self.pid));
+        loaded.into_iter().flatten().map(|file| go::of_library(&file)).collect()
     }
 
     /// Says what is not traced, as was found meanwhile.
     pub(super) fn say_what_is_missing(&mut self) {
         for (pid, missing) in std::mem::take(&mut self.engine.missing) {
             let missing = format!("not traced: {missing}");
-            let before = self.facts.missing.as_deref().filter(|_| pid == self.pid);
-            if before.is_some_and(|before| before.contains(&missing)) {
-                continue;
-            }
-            self.warn(&missing);
-            if pid == self.pid {
-                self.is_missing(missing);
-            } else {
+            if pid != self.pid {
+                self.warn(&missing);
                 self.engine.pipeline.add_missing(pid, &missing);
+            } else if self.add_missing(&missing) {
+                self.warn(&missing);
             }
         }
     }
 
-    fn is_missing(&mut self, missing: String) {
-        self.engine.pipeline.add_missing(self.pid, &missing);
-        self.facts.missing = Some(match self.facts.missing.take() {
-            Some(before) => format!("{before}; {missing}"),
-            None => missing,
-        });
+    /// Something more is not traced of the process; false if that was known.
+    fn add_missing(&mut self, missing: &str) -> bool {
+        let Some(all) = with_missing(self.facts.missing.as_deref(), missing) else { return false };
+        self.facts.missing = Some(all);
+        self.engine.pipeline.add_missing(self.pid, missing);
+        true
     }
 
     /// From `since` (ns) on there are no probes.
@@ -164,7 +162,7 @@ impl Recorder {
                     return;
                 }
                 let missing = format!("goroutines while {debugger} debugs it (see loss)");
-                self.is_missing(missing);
+                self.add_missing(&missing);
                 self.warn(&format!(
                     "{debugger} debugs the process: its goroutines are not traced until it leaves, because its breakpoints \
                      and the probes would overwrite each other"
@@ -261,7 +259,7 @@ impl Recorder {
     }
 
     fn wait_for_debuggers(&mut self, interrupted: &mut impl FnMut() -> bool) {
-        let mut told = false;
+        let mut is_announced = false;
         loop {
             // While probes go, which takes a while, it could let the process go on, and they would not be put back then.
             if let Some(Step::GiveWay(debugger, _)) = self.guard.look(self.pid) {
@@ -270,8 +268,8 @@ impl Recorder {
             let is_settled = !self.guard.is_due(false) || self.guard.is_away_for().is_some();
             match self.guard.stays_for().cloned() {
                 None if is_settled => return,
-                Some(debugger) if !told => {
-                    told = true;
+                Some(debugger) if !is_announced => {
+                    is_announced = true;
                     self.warn(&format!(
                         "waiting for {debugger} to leave the process: without the probes its breakpoints would kill it \
                          (Ctrl-C ends the wait)"

@@ -4,10 +4,13 @@
 
 use std::{path::Path, sync::Arc};
 
-use procfs::process::{MMapPath, MemoryMap, Process};
+use procfs::process::{MMapPath, MemoryMap};
 
 use super::{GoRuntime, layout::ABSENT, snapshot::size};
-use crate::target::memory::{Memory, word};
+use crate::target::{
+    memory::{Memory, word},
+    process::mappings,
+};
 
 /// More modules than a program has.
 const MAX_MODULES: usize = 256;
@@ -112,11 +115,6 @@ impl GoRuntime {
             self.functions.add(&table, rest_of_data, text_in_file, Arc::clone(&file), above);
         added.ok().map(|()| file)
     }
-}
-
-fn mappings(pid: u32) -> Vec<MemoryMap> {
-    let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
-    process.and_then(|process| process.maps().ok()).into_iter().flatten().collect()
 }
 
 /// The file that is mapped at an address, and where it begins.
