@@ -295,18 +295,18 @@ impl Attachable {
 
     /// The functions that sweep before an allocation.
     fn sweepers(&self) -> Sweepers {
-        let range = |function| {
-            let range = self.runtime.functions.range(function);
+        let in_process = |range: Option<(u64, u64)>| {
             range.map_or([0; 2], |(start, end)| [start, end].map(|at| at.wrapping_add(self.bias)))
         };
+        let range = |function| in_process(self.runtime.functions.range(function));
         let mut deduct = [[0; 2]; 1 + DEDUCT_HOLDERS];
         deduct[0] = range("runtime.deductSweepCredit");
-        for (place, &(start, end)) in deduct[1..].iter_mut().zip(&self.sites.deduct_holders) {
-            *place = [start, end].map(|at| at.wrapping_add(self.bias));
+        for (place, &holder) in deduct[1..].iter_mut().zip(&self.sites.deduct_holders) {
+            *place = in_process(Some(holder));
         }
         Sweepers {
             deduct,
-            cache_span: range("runtime.(*mcentral).cacheSpan"),
+            cache_span: in_process(self.sites.cache_span),
             reclaim_chunk: range("runtime.(*mheap).reclaimChunk"),
         }
     }

@@ -28,8 +28,9 @@ const CALLERS: &[&str] = &[
 /// The closure by which `runtime.goready` calls `runtime.ready`.
 pub const CLOSURE_OF_GOREADY: &str = "runtime.goready.func1";
 /// Those that show for whom there is sweeping, at level `full`.
-const SWEEPERS: &[&str] = &["runtime.(*mcentral).cacheSpan", "runtime.(*mheap).reclaimChunk"];
 const DEDUCT: &str = "runtime.deductSweepCredit";
+const CACHE_SPAN: &str = "runtime.(*mcentral).cacheSpan";
+const RECLAIM_CHUNK: &str = "runtime.(*mheap).reclaimChunk";
 
 /// The places of all probes in one program.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct Sites {
     pub gosched_inlined: bool,
     /// First and last-plus-one addresses of the functions into which `runtime.deductSweepCredit` is inlined.
     pub deduct_holders: Vec<(u64, u64)>,
+    /// The same of `runtime.(*mcentral).cacheSpan`, if all its calls are inlined into one function; else of itself.
+    pub cache_span: Option<(u64, u64)>,
     /// Whether the program is linked without Go's memory profiler, so that there are probes in its place.
     pub without_profiler: bool,
 }
@@ -67,7 +70,7 @@ impl Sites {
             CALLERS.iter().map(|&name| (name, None)).collect();
         for place in places {
             names.insert((place.function, None));
-            if let Site::LastCall(callees) = place.site {
+            if let Site::LastCall(callees) | Site::NilCheck(callees) = place.site {
                 names.extend(callees.iter().map(|&callee| (callee, Some(place.function))));
             }
         }
@@ -79,6 +82,7 @@ impl Sites {
             ready_in_closure: false,
             gosched_inlined: false,
             deduct_holders: Vec::new(),
+            cache_span: runtime.functions.range(CACHE_SPAN),
             without_profiler: runtime.is_without_profiler(elf),
         };
         if copies.is_none() {
@@ -127,23 +131,35 @@ impl Sites {
                 Err(error) => sites.missing.push((level, format!("{} ({error})", probe.gives()))),
             }
         }
-        for copy in copies.iter().filter(|copy| copy.function == DEDUCT) {
-            let also_sweeps = |other: &InlinedCopy| {
-                other.function == "runtime.sweepone" && other.within == copy.within
-            };
-            if sites.deduct_holders.contains(&copy.within) {
+        sites.find_sweepers(&copies);
+        Ok(sites)
+    }
+
+    /// The functions that sweep and were inlined into others: those are the callers then.
+    fn find_sweepers(&mut self, copies: &[InlinedCopy]) {
+        let of = |function| copies.iter().filter(move |copy| copy.function == function);
+        // By its caller alone cannot be told for whom it is.
+        let sweeps_otherwise =
+            |copy: &InlinedCopy| of("runtime.sweepone").any(|other| other.within == copy.within);
+        for copy in of(DEDUCT) {
+            if self.deduct_holders.contains(&copy.within) {
                 continue;
             }
-            if sites.deduct_holders.len() == DEDUCT_HOLDERS || copies.iter().any(also_sweeps) {
-                sites.sweeping_is_missing(copy);
+            if self.deduct_holders.len() == DEDUCT_HOLDERS || sweeps_otherwise(copy) {
+                self.sweeping_is_missing(copy);
             } else {
-                sites.deduct_holders.push(copy.within);
+                self.deduct_holders.push(copy.within);
             }
         }
-        for copy in copies.iter().filter(|copy| SWEEPERS.contains(&copy.function.as_str())) {
-            sites.sweeping_is_missing(copy);
+        for copy in of(CACHE_SPAN) {
+            let is_it = self.cache_span.is_none_or(|range| range == copy.within);
+            if is_it && !sweeps_otherwise(copy) {
+                self.cache_span = Some(copy.within);
+            } else {
+                self.sweeping_is_missing(copy);
+            }
         }
-        Ok(sites)
+        of(RECLAIM_CHUNK).for_each(|copy| self.sweeping_is_missing(copy));
     }
 
     fn sweeping_is_missing(&mut self, copy: &InlinedCopy) {
@@ -184,6 +200,7 @@ impl<'a> Search<'a> {
     /// Offsets in the file where a probe belongs.
     fn places_of(&self, probe: GoProbe, place: &Place) -> Result<Found, GoError> {
         let entry = |at| UprobeSite { program: place.program, offset: at, inlined: None };
+        let mut found = Found::default();
         let all = match place.site {
             Site::Entry => self.runtime.probe_site(self.elf, place.function).map(|at| vec![at]),
             Site::LastCall(callees) => {
@@ -194,11 +211,21 @@ impl<'a> Search<'a> {
                 call.map(|at| vec![at])
             }
             Site::NilCheck(callees) => {
-                self.runtime.nil_check_sites(self.elf, place.function, callees)
+                let copies = || self.copies.iter().filter(|copy| copy.holder == place.function);
+                let copy = copies().find(|copy| callees.contains(&copy.function.as_str()));
+                match copy.map(|copy| self.nil_check_of_copy(probe, place, copy)) {
+                    Some(Ok(site)) => {
+                        found.sites.push(site);
+                        Ok(Vec::new())
+                    }
+                    Some(Err(reason)) => {
+                        Err(GoError::Function { function: place.function, reason })
+                    }
+                    None => self.runtime.nil_check_sites(self.elf, place.function, callees),
+                }
             }
             Site::Returns => self.runtime.return_sites(self.elf, place.function),
         };
-        let mut found = Found::default();
         let mut outer = false;
         for copy in self.copies_of(place.function) {
             // The only function that calls it just so.
@@ -225,6 +252,21 @@ impl<'a> Search<'a> {
         found.uncovered.sort_unstable();
         found.uncovered.dedup();
         Ok(found)
+    }
+
+    /// The place of a probe where a function checks what the copy in it of another one has returned.
+    fn nil_check_of_copy(
+        &self,
+        probe: GoProbe,
+        place: &Place,
+        copy: &InlinedCopy,
+    ) -> Result<UprobeSite, SiteError> {
+        if probe != GoProbe::AllocSpan {
+            return Err(SiteError::NoPlace);
+        }
+        let holder = Holder::of(self.elf, copy.within)?;
+        let site = holder.nil_check(copy, self.runtime.layout.mspan_alloc_count)?;
+        self.site(place.program, site)
     }
 
     /// The copy of one of `callees` in a function behind which it calls none of them.

@@ -9,7 +9,7 @@ use tracer_common::{
     target::{FULL, Target},
 };
 
-use super::go::{current_goid, finish, go_target, regs};
+use super::go::{argument, current_goid, finish, go_target, regs};
 use crate::{
     emit::emit,
     go,
@@ -57,8 +57,9 @@ pub fn go_alloc_span(ctx: ProbeContext) -> u32 {
 /// The span that a function has got, as it checks that; none if there is no memory for one.
 #[inline(always)]
 fn new_span(ctx: &ProbeContext) -> Option<(&'static Target, u64)> {
-    let span = regs(ctx).rax;
-    full_target(ctx).filter(|_| span != 0).map(|target| (target, span))
+    let target = full_target(ctx)?;
+    let span = argument(ctx, regs(ctx).rax).ok().filter(|&span| span != 0)?;
+    Some((target, span))
 }
 
 #[inline(always)]

@@ -158,6 +158,31 @@ impl Holder {
         with_argument(copy, address, register)
     }
 
+    /// The jump by which the caller of a copy goes elsewhere if that has returned nil, in the only place where it goes on by
+    /// reading a field at this distance from what was returned: its argument is what was returned.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn nil_check(&self, copy: &InlinedCopy, field: u32) -> Result<CopySite, SiteError> {
+        let mut all = self.code.windows(3).filter_map(|window| {
+            let [test, jump, next] = window else { return None };
+            let value = test.op0_register();
+            let tests = test.code() == Code::Test_rm64_r64
+                && test.op0_kind() == OpKind::Register
+                && test.op1_register() == value;
+            let reads = next.memory_base() == value
+                && next.memory_index() == Register::None
+                && next.memory_displacement64() == u64::from(field);
+            let is_caller = [test, jump].iter().all(|i| !copy.contains(i.ip()));
+            let is_it = tests && reads && is_caller && jump.mnemonic() == Mnemonic::Je;
+            (is_it && !self.targets.contains(&jump.ip())).then_some((jump.ip(), value))
+        });
+        let (Some((address, value)), None) = (all.next(), all.next()) else {
+            return Err(SiteError::NoPlace);
+        };
+        with_argument(copy, address, value)
+    }
+
     /// Whether the instruction at this address is always executed before a function that begins at `callee` is called,
     /// and before a compare-and-swap.
     pub fn is_passed_before(&self, address: u64, callee: Option<u64>) -> bool {
@@ -667,6 +692,24 @@ mod tests {
         assert_eq!(found.address, START + 12);
         assert_eq!(found.inlined.argument(), 9, "r8");
         assert_eq!(holder.addition(&copy, 0x60), Err(SiteError::NoPlace));
+    }
+
+    #[test]
+    fn a_returned_nil_is_looked_for_behind_the_copy() {
+        // nop; test %rcx,%rcx; je +5; movzx 0x60(%rcx),%edx; nop
+        let code = [0x90, 0x48, 0x85, 0xc9, 0x74, 5, 0x0f, 0xb7, 0x51, 0x60, 0x90];
+        let (holder, mut copy) = holder(&code);
+        copy.ranges = vec![(START, START + 1)];
+        let found = holder.nil_check(&copy, 0x60).expect("a place");
+        assert_eq!((found.address, found.inlined.argument()), (START + 4, 11), "rcx");
+        assert_eq!(holder.nil_check(&copy, 0x62), Err(SiteError::NoPlace), "another field");
+        // It is a check of the copy's own.
+        copy.ranges = vec![(START, START + 6)];
+        assert_eq!(holder.nil_check(&copy, 0x60), Err(SiteError::NoPlace));
+        // Which of two it is, nobody knows.
+        let (holder, mut copy) = self::holder(&[code, code].concat());
+        copy.ranges = vec![(START, START + 1)];
+        assert_eq!(holder.nil_check(&copy, 0x60), Err(SiteError::NoPlace));
     }
 
     #[test]
