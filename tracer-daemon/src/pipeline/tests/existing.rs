@@ -159,11 +159,32 @@ fn so_are_those_of_procs() {
     bench.push(start(1_280, 1));
     bench.push(stop(1_700, 1));
     bench.run(2_000);
+    let process = bench.rows.processes.last().expect("a process");
+    assert_eq!(process.runtime_since, Some(1_250));
     assert_eq!(proc_states(&bench, 0), [("idle", 1_250, None)]);
     let expected =
         [("idle", 1_250, Some(30)), ("running", 1_280, Some(420)), ("idle", 1_700, None)];
     assert_eq!(proc_states(&bench, 1), expected);
     assert!(bench.losses().is_empty());
+}
+
+#[test]
+fn a_p_that_ran_when_the_world_was_being_stopped_is_unknown_until_it_starts_again() {
+    // The stop had begun before the recording: no event tells when it took the P.
+    let procs = vec![
+        SnapProc { id: 0, status: 1, tid: Some(PID) },
+        SnapProc { id: 1, status: 1, tid: Some(PID + 1) },
+    ];
+    let mut bench = bench_since(START, vec![], procs);
+    let (goid, proc, count, stack, stop_stack) = (1, 0, 2, 0, 0);
+    let header = header::<GoMaxProcs>(1_700, PID);
+    bench.push(GoMaxProcs { header, goid, count, proc, stack, stop_stack });
+    bench.run(2_000);
+    let since = START.cast_signed();
+    assert_eq!(proc_states(&bench, 0), [("running", since, None)]);
+    let lasted = Some(1_700 - since);
+    assert_eq!(proc_states(&bench, 1), [("unknown", since, lasted), ("idle", 1_700, None)]);
+    assert!(bench.losses().is_empty(), "{:?}", bench.losses());
 }
 
 #[test]

@@ -48,7 +48,9 @@ impl Tracker {
         } = self;
         let cx = &mut Context { entities, strings, stacks, closed, losses, doubts, on_thread };
         let ts = event.header().ts;
-        goroutines.heard(upid, ts);
+        if goroutines.heard(upid, ts) {
+            cx.entities.runtime_traced(upid, ts);
+        }
         procs.heard(upid, ts);
         existing.introduce((upid, named(event)), ts, goroutines, cx);
         let (proc, tick) = match event {

@@ -152,11 +152,12 @@ impl Goroutines {
     }
 
     /// An event of the process came at `ts` (ns). The first ones may be older than what is known of when its tracing
-    /// began: the clock is read only after the kernel programs know the process.
-    pub fn heard(&mut self, upid: i64, ts: u64) {
-        if let Some(process) = self.processes.get_mut(&upid) {
-            process.since = process.since.min(ts.cast_signed());
-        }
+    /// began: the clock is read only after the kernel programs know the process. Returns whether this one is.
+    pub fn heard(&mut self, upid: i64, ts: u64) -> bool {
+        let Some(process) = self.processes.get_mut(&upid) else { return false };
+        let is_older = ts.cast_signed() < process.since;
+        process.since = process.since.min(ts.cast_signed());
+        is_older
     }
 
     /// The runtime of a process, and its load address minus the address in its file.

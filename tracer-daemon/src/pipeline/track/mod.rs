@@ -400,7 +400,9 @@ impl Tracker {
                 threads.enters_call(e, upid, utid, &mut cx);
                 // The goroutine is looked for only once the process is a target.
                 if e.goid != 0 {
-                    goroutines.heard(upid, header.ts);
+                    if goroutines.heard(upid, header.ts) {
+                        cx.entities.runtime_traced(upid, header.ts);
+                    }
                     procs.heard(upid, header.ts);
                 }
                 let stack = cx.stack(upid, e.stack);

@@ -160,16 +160,22 @@ impl Process {
 
     /// What is known of a P is wrong: what it did since the beginning of its open interval is not known.
     fn forget(&mut self, proc: i32, kind: &'static str, ts: u64, cx: &mut Context<'_>) {
+        if let Some(row) = self.end_as_unknown(proc, ts, cx) {
+            cx.drop_interval(kind, ts, &row);
+        }
+    }
+
+    /// Ends the interval of a P that is open, if one is: what the P did in it is not known. Returns what was known of it.
+    fn end_as_unknown(&mut self, proc: i32, ts: u64, cx: &mut Context<'_>) -> Option<ProcState> {
         self.taken.remove(&proc);
         self.left.remove(&proc);
         self.read.remove(&proc);
-        if let Some(row) = self.procs.get_mut(&proc).and_then(Option::take) {
-            cx.drop_interval(kind, ts, &row);
-            if ts.cast_signed() > row.ts {
-                let row = unknown(row, cx);
-                cx.closed.proc_state.push(ProcState { dur: dur(row.ts, ts), ..row });
-            }
+        let row = self.procs.get_mut(&proc).and_then(Option::take)?;
+        if ts.cast_signed() > row.ts {
+            let row = unknown(row, cx);
+            cx.closed.proc_state.push(ProcState { dur: dur(row.ts, ts), ..row });
         }
+        Some(row)
     }
 }
 
@@ -355,7 +361,12 @@ impl Procs {
         });
         for (proc, since) in running.collect::<Vec<_>>() {
             let Some(stopped) = stopped else {
-                process.forget(proc, KIND, ts, cx);
+                // The world was being stopped when the recording began: what the memory showed was about to change.
+                if since.cast_unsigned() <= process.since {
+                    process.end_as_unknown(proc, ts, cx);
+                } else {
+                    process.forget(proc, KIND, ts, cx);
+                }
                 continue;
             };
             let entered = process.entered(proc, &self.calls).unwrap_or(0);
