@@ -422,7 +422,7 @@ mod tests {
         let UprobeKind::Multi(programs) = &mut probes.uprobes else {
             panic!("this kernel has links for many probes")
         };
-        programs.load(&GoProbe::programs()).expect("pass the verifier");
+        programs.load(GoProbe::programs()).expect("pass the verifier");
         for name in GoProbe::programs() {
             let verified = programs.verified(name).expect("loaded");
             assert!(verified < VERIFIED, "{name}: {verified} instructions");

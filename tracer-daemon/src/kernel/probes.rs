@@ -206,16 +206,26 @@ impl Probes {
         mut progress: impl FnMut(usize),
     ) -> Result<Uprobes, KernelError> {
         let mut sites = sites.to_vec();
-        let is_multi = match &mut self.uprobes {
-            UprobeKind::Multi(programs) => {
-                sites.sort_by_key(|site| site.program);
-                programs.load(&sites.iter().map(|site| site.program).collect::<Vec<_>>())?;
-                true
-            }
-            UprobeKind::Perf => false,
-        };
+        let is_multi = matches!(self.uprobes, UprobeKind::Multi(_));
+        if is_multi {
+            sites.sort_by_key(|site| site.program);
+        }
         let links = || sites.chunk_by(|a, b| is_multi && a.program == b.program);
-        check_descriptors(links().count() as u64)?;
+        let names: Vec<_> = links().map(|sites| sites[0].program).collect();
+        let is_loaded = |name: &&str| match &self.uprobes {
+            UprobeKind::Multi(programs) => programs.is_loaded(name),
+            UprobeKind::Perf => {
+                self.ebpf.program(name).is_some_and(|program| program.fd().is_ok())
+            }
+        };
+        let mut to_load = names.clone();
+        to_load.sort_unstable();
+        to_load.dedup();
+        to_load.retain(|name| !is_loaded(name));
+        check_descriptors((names.len() + to_load.len()) as u64)?;
+        if let UprobeKind::Multi(programs) = &mut self.uprobes {
+            programs.load(to_load)?;
+        }
         let mut attached = Uprobes::default();
         for sites in links() {
             progress(attached.len());
@@ -306,8 +316,8 @@ impl Probes {
     }
 }
 
-/// Makes sure that this process may have a file descriptor for each of so many more links. To find it out from the kernel,
-/// link by link, would leave none for anything else.
+/// Makes sure that this process may have a file descriptor for each of so many more links and programs. To find it out from
+/// the kernel, one by one, would leave none for anything else.
 fn check_descriptors(needed: u64) -> Result<(), KernelError> {
     let (Ok((limit, _)), Ok(open)) =
         (getrlimit(Resource::RLIMIT_NOFILE), std::fs::read_dir("/proc/self/fd"))

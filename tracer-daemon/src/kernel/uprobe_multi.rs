@@ -78,18 +78,18 @@ impl MultiPrograms {
         Ok(Self { functions: functions.collect(), loaded: HashMap::new() })
     }
 
-    /// Loads those of these programs that are not yet: as many at a time as there are CPUs, since the verifier takes its
-    /// time for each.
+    /// Whether a program is loaded.
+    pub fn is_loaded(&self, name: &str) -> bool {
+        self.loaded.contains_key(name)
+    }
+
+    /// Loads these programs: as many at a time as there are CPUs, since the verifier takes its time for each.
     ///
     /// # Errors
     /// When the kernel refuses one.
-    pub fn load(&mut self, names: &[&'static str]) -> Result<(), KernelError> {
-        let mut wanted: Vec<_> =
-            names.iter().copied().filter(|name| !self.loaded.contains_key(name)).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let workers = thread::available_parallelism().map_or(1, usize::from).min(wanted.len());
-        let wanted = Mutex::new(wanted);
+    pub fn load(&mut self, names: Vec<&'static str>) -> Result<(), KernelError> {
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(names.len());
+        let wanted = Mutex::new(names);
         let next = || wanted.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let work = || {
             let mut loaded = Vec::new();
