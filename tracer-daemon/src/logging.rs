@@ -28,8 +28,10 @@ where
 
 /// What is logged, as `TRACERD_LOG` has it; but who did what to the daemon always is.
 fn filter(log: Option<&str>) -> EnvFilter {
-    // Of what is said of one target the last counts.
-    let with_audit = |log: &str| EnvFilter::try_new(format!("{log},audit=info"));
+    // Of what is said of one target the last counts. A line for each relocation of the kernel programs is for those who
+    // ask for it.
+    let with_audit =
+        |log: &str| EnvFilter::try_new(format!("aya=warn,aya_obj=warn,{log},audit=info"));
     let said = log.and_then(|log| with_audit(log).ok());
     said.unwrap_or_else(|| EnvFilter::new("warn,tracerd::serve=info,audit=info"))
 }
@@ -110,6 +112,20 @@ mod tests {
             });
             assert!(log.contains("he attached"), "{said:?}: {log}");
             assert_eq!(log.contains("the rest"), rest, "{said:?}: {log}");
+        }
+    }
+
+    #[test]
+    fn relocations_are_logged_for_those_who_ask() {
+        for (said, relocations) in
+            [("debug", false), ("trace", false), ("debug,aya_obj=debug", true)]
+        {
+            let log = logged(Some(said), false, || {
+                tracing::debug!(target: "aya_obj::relocation", "relocating");
+                tracing::debug!("the rest");
+            });
+            assert!(log.contains("the rest"), "{said}: {log}");
+            assert_eq!(log.contains("relocating"), relocations, "{said}: {log}");
         }
     }
 
