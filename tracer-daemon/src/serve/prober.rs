@@ -16,6 +16,7 @@ use std::{
 };
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use tracer_common::inlined::FILE_MASK;
 use tracer_protocol::ProbeFile;
 use tracing::{info, warn};
 
@@ -377,10 +378,7 @@ impl Work {
         }
         lock(&self.probes).detach_tracepoints();
         self.wait_for_debuggers();
-        let (uprobes, leases): (Vec<_>, Vec<_>) =
-            self.files.into_values().map(|file| (file.uprobes, file.lease)).unzip();
-        uprobes.into_iter().reduce(Uprobes::and).unwrap_or_default().detach();
-        drop(leases);
+        detach(self.files.into_values().map(|file| (file.uprobes, file.lease)));
     }
 
     fn until_next(&self) -> Duration {
@@ -514,12 +512,12 @@ impl Work {
             Some(Ok(_)) => self.hold(&inspected)?,
             _ => None,
         };
-        self.last_cookie += 1;
+        let cookie = self.unused_cookie();
         let file = KnownFile {
             lease,
             inspected,
             path,
-            cookie: self.last_cookie,
+            cookie,
             uprobes: Uprobes::default(),
             level: Level::Sched,
             idle_since: Instant::now(),
@@ -532,6 +530,16 @@ impl Work {
             }
         }
         Ok((id, go))
+    }
+
+    /// A cookie that no file has, and that is not the one of a process on its own, which is the last.
+    fn unused_cookie(&mut self) -> u64 {
+        loop {
+            self.last_cookie = self.last_cookie % (FILE_MASK - 1) + 1;
+            if self.files.values().all(|file| file.cookie != self.last_cookie) {
+                return self.last_cookie;
+            }
+        }
     }
 
     /// Sees to it that what was found in a file stays true.
@@ -725,20 +733,14 @@ impl Work {
         let is_over = |id: &FileId, file: &mut KnownFile| {
             file.is_over(users.count(*id)) && !kept.contains_key(id)
         };
-        let over = files.extract_if(is_over);
-        let over: Vec<_> = over.collect();
-        let leases: Vec<_> = over
-            .into_iter()
-            .map(|(id, file)| {
-                users.forget(id);
-                file.uprobes.detach();
-                file.lease
-            })
-            .collect();
-        if !leases.is_empty() {
-            // Whoever wants to write goes on when the lease is given back: by then it is told that they are gone.
-            self.show();
+        let over: Vec<_> = files.extract_if(is_over).collect();
+        over.iter().for_each(|(id, _)| users.forget(*id));
+        if over.is_empty() {
+            return;
         }
+        // Whoever wants to write goes on when the lease is given back: by then it is told that they are gone.
+        self.show();
+        detach_aside(over.into_iter().map(|(_, file)| (file.uprobes, file.lease)).collect());
     }
 
     /// Lets the kernel measure for a moment: it costs every program of the machine a little.
@@ -762,6 +764,22 @@ impl Work {
             processes: self.users.count(*id) as u64,
         });
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).files = files.collect();
+    }
+}
+
+/// Takes the probes of files away, and lets go of the files after that.
+fn detach(files: impl IntoIterator<Item = (Uprobes, Option<Lease>)>) {
+    let (uprobes, leases): (Vec<_>, Vec<_>) = files.into_iter().unzip();
+    uprobes.into_iter().reduce(Uprobes::and).unwrap_or_default().detach();
+    drop(leases);
+}
+
+/// As [`detach`], on a thread of its own: nobody who gets probes waits for it.
+fn detach_aside(files: Vec<(Uprobes, Option<Lease>)>) {
+    let builder = std::thread::Builder::new().name("detacher".to_owned());
+    if let Err(error) = builder.spawn(move || detach(files)) {
+        // They are gone with what was to do it.
+        warn!("no thread to detach probes on: {error}");
     }
 }
 
