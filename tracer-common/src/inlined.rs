@@ -13,8 +13,24 @@ const CALL_SHIFT: u32 = 2 * REGISTER_BITS + 1;
 /// Bits of the distance to the call, with its sign.
 const CALL_BITS: u32 = 31 - CALL_SHIFT;
 
-/// The cookie of the probes in a file: its number in the lower half, [`Inlined`] in the upper one.
-pub const FILE_MASK: u64 = u32::MAX as u64;
+/// The cookie of the probes in a file: its number in these bits, that of the program behind them, and [`Inlined`] in the
+/// upper half.
+pub const FILE_MASK: u64 = (1 << FILE_BITS) - 1;
+const FILE_BITS: u32 = 24;
+/// How many programs one link can have.
+pub const MAX_PROGRAMS: u32 = 1 << (32 - FILE_BITS);
+
+/// A cookie whose probe runs the program with this number, which is less than [`MAX_PROGRAMS`].
+#[must_use]
+pub const fn with_program(cookie: u64, program: u32) -> u64 {
+    cookie | ((program & (MAX_PROGRAMS - 1)) as u64) << FILE_BITS
+}
+
+/// The number of the program in a cookie.
+#[must_use]
+pub const fn program(cookie: u64) -> u32 {
+    cookie as u32 >> FILE_BITS
+}
 
 /// A place in a copy of a function that was inlined into another one; all bits 0 in a probe that sits in the function
 /// itself.
@@ -105,5 +121,15 @@ mod tests {
         assert_eq!(Inlined::new(1 << 21), None);
         assert_eq!(Inlined::new(-(1 << 21) - 1), None);
         assert_eq!(Inlined::of_cookie(FILE_MASK), None);
+    }
+
+    #[test]
+    fn the_number_of_a_program_is_between_the_other_parts() {
+        let place = Inlined::new(-1).expect("near enough").with_argument(14);
+        for number in [0, 1, MAX_PROGRAMS - 1] {
+            let cookie = with_program(place.cookie(FILE_MASK), number);
+            assert_eq!((program(cookie), cookie & FILE_MASK), (number, FILE_MASK));
+            assert_eq!(Inlined::of_cookie(cookie), Some(place));
+        }
     }
 }

@@ -195,6 +195,8 @@ globals! {
     PAGE_FAULTS_KNOWN, page_faults_known;
     /// 1 if the interrupt probes are attached, so that a waker can be told from an interrupt.
     INTERRUPTS_KNOWN, interrupts_known;
+    /// Whether the kernel has bpf_loop and looks at what that calls only once.
+    LOOPS_KNOWN, loops_known;
     /// Bytes of unread records past which user space is woken.
     WAKE_AT, wake_at;
 }

@@ -1,11 +1,12 @@
 //! Every map, and the one question that all probes ask first: is this process traced, and how?
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, StackTrace},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf, StackTrace},
     macros::btf_map,
 };
 use tracer_common::{
     Counters,
+    inlined::MAX_PROGRAMS,
     target::{
         ARM_ON_EXEC, GO, MAX_TARGETS, MAX_TRACED, Settings, TRACED as IS_TRACED, Target, Traced,
     },
@@ -75,6 +76,10 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 /// Per CPU, which kinds of interrupt are being served (bits of probes/irq.rs).
 #[btf_map]
 pub static INTERRUPTS: PerCpuArray<u32, 1> = PerCpuArray::new();
+
+/// The uprobe programs, by the number in the cookie of their probes.
+#[btf_map]
+pub static UPROBE_PROGRAMS: ProgramArray<{ MAX_PROGRAMS as usize }> = ProgramArray::new();
 
 /// [`Traced::flags`] of the process with this tgid; none if it is not traced, or waits for its execve.
 #[inline(always)]

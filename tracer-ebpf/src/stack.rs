@@ -4,11 +4,11 @@
 //! a second walk writes the stack into the ring, ahead of the event. So no memory is needed in
 //! which to collect a stack: a probe can be preempted by another one on the same CPU.
 
-use core::ptr::{addr_of_mut, write_volatile};
+use core::{ffi::c_void, ptr::write_volatile};
 
 use aya_ebpf::{
     bindings::pt_regs,
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
+    helpers::{bpf_get_current_pid_tgid, bpf_loop, bpf_probe_read_user},
 };
 use tracer_common::{
     events::{CUT_OF_MAIN, GoStack, MAX_FRAMES, STOP_PREEMPTED, STOP_YIELDS},
@@ -20,7 +20,7 @@ use tracer_common::{
     },
 };
 
-use crate::{emit::emit_tail, go, maps::STACKS_SEEN};
+use crate::{emit::emit_tail, globals, go, maps::STACKS_SEEN};
 
 /// Where in a function a probe sits.
 #[derive(Clone, Copy)]
@@ -139,22 +139,111 @@ pub fn number(target: &Target, start: Option<Start>) -> u64 {
     }
 }
 
+/// A walk along a stack, from which frame it goes on.
+struct Walk<'a> {
+    target: &'a Target,
+    /// Frame pointer; 0 behind the last frame.
+    at: u64,
+    /// Of the frames so far.
+    hash: u64,
+    /// Where the return addresses go, in the second walk.
+    tail: *mut [u64; MAX_FRAMES],
+}
+
+impl Walk<'_> {
+    /// The next return address; 0 behind the last frame.
+    #[inline(always)]
+    fn next(&mut self) -> u64 {
+        let (pc, next) = match self.at {
+            0 => (0, 0),
+            at => step(self.target, at).unwrap_or((0, 0)),
+        };
+        self.at = next;
+        pc
+    }
+
+    /// Hashes the frames.
+    #[inline(always)]
+    fn hash(&mut self) {
+        const FRAMES: usize = MAX_FRAMES - 2;
+        if globals::loops_known() != 0 {
+            repeat(FRAMES, hash_frame, self);
+            return;
+        }
+        for _ in 0..FRAMES {
+            if self.at == 0 {
+                break;
+            }
+            let (pc, next) = step(self.target, self.at).unwrap_or((0, 0));
+            self.hash = mix(self.hash, pc);
+            self.at = next;
+        }
+    }
+
+    /// Writes them, and 0 behind them.
+    #[inline(always)]
+    fn write(&mut self) {
+        if globals::loops_known() != 0 {
+            repeat(MAX_FRAMES, write_frame, self);
+            return;
+        }
+        // Without a count of the frames: the verifier would follow each one separately.
+        for i in 2..MAX_FRAMES {
+            let pc = self.next();
+            // SAFETY: within what the tail has room for.
+            unsafe { put(self.tail, i, pc) };
+        }
+    }
+}
+
+/// Volatile, or the compiler makes a memset of it, which there is not.
+#[inline(always)]
+unsafe fn put(tail: *mut [u64; MAX_FRAMES], i: usize, pc: u64) {
+    // SAFETY: said by the caller.
+    unsafe { write_volatile(tail.cast::<u64>().add(i), pc) }
+}
+
+/// Calls a function so many times, or until it returns 1: the verifier looks at it once, not at each turn of a loop.
+#[inline(always)]
+fn repeat(times: usize, body: extern "C" fn(u64, *mut Walk<'_>) -> i64, walk: &mut Walk<'_>) {
+    // SAFETY: the kernel calls the function with this pointer, and not after this call has returned.
+    unsafe { bpf_loop(times as u32, body as *mut c_void, core::ptr::from_mut(walk).cast(), 0) };
+}
+
+extern "C" fn hash_frame(_: u64, walk: *mut Walk<'_>) -> i64 {
+    // SAFETY: the one that `repeat` was given.
+    let walk = unsafe { &mut *walk };
+    if walk.at == 0 {
+        return 1;
+    }
+    let pc = walk.next();
+    walk.hash = mix(walk.hash, pc);
+    0
+}
+
+extern "C" fn write_frame(i: u64, walk: *mut Walk<'_>) -> i64 {
+    // SAFETY: the one that `repeat` was given.
+    let walk = unsafe { &mut *walk };
+    let i = i as usize;
+    // The first two are not from frames.
+    if i >= 2 && i < MAX_FRAMES {
+        let pc = walk.next();
+        // SAFETY: within what the tail has room for.
+        unsafe { put(walk.tail, i, pc) };
+    }
+    0
+}
+
 // Not inlined: it would be in every probe, several times.
 #[inline(never)]
 fn capture(target: &Target, start: &Start) -> u64 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let mut skip = u32::from(start.skip);
-    let mut id = mix(mix(mix(target.salt, u64::from(skip)), start.pc), start.caller);
-    let mut at = start.frame;
-    for _ in 0..MAX_FRAMES - 2 {
-        if at == 0 {
-            break;
-        }
-        let (pc, next) = step(target, at).unwrap_or((0, 0));
-        id = mix(id, pc);
-        at = next;
-    }
-    if at != 0 && go::goid(&target.go, start.g) == Ok(MAIN) {
+    let hash = mix(mix(mix(target.salt, u64::from(skip)), start.pc), start.caller);
+    let mut walk = Walk { target, at: start.frame, hash, tail: core::ptr::null_mut() };
+    walk.hash();
+    let mut id = walk.hash;
+    if walk.at != 0 && go::goid(&target.go, start.g) == Ok(MAIN) {
         skip |= CUT_OF_MAIN;
         id = mix(id, MAIN);
     }
@@ -166,21 +255,12 @@ fn capture(target: &Target, start: &Start) -> u64 {
     }
     let submitted = emit_tail::<GoStack, [u64; MAX_FRAMES]>(|header, record, tail| {
         // SAFETY: both point to room that was reserved for them.
-        unsafe { record.write(GoStack { header, id, tgid, skip }) };
-        // Volatile, or the compiler makes a memset of it, which there is not.
-        let put = |i: usize, pc: u64| unsafe { write_volatile(addr_of_mut!((*tail)[i]), pc) };
-        put(0, start.pc);
-        put(1, start.caller);
-        let mut at = start.frame;
-        // Without a count of the frames: the verifier would follow each one separately.
-        for i in 2..MAX_FRAMES {
-            let (pc, next) = match at {
-                0 => (0, 0),
-                _ => step(target, at).unwrap_or((0, 0)),
-            };
-            put(i, pc);
-            at = next;
+        unsafe {
+            record.write(GoStack { header, id, tgid, skip });
+            put(tail, 0, start.pc);
+            put(tail, 1, start.caller);
         }
+        Walk { target, at: start.frame, hash: 0, tail }.write();
     });
     if submitted {
         // Without room in the map it is submitted once more.

@@ -1,6 +1,12 @@
 //! The kernel programs, and where they are attached.
 
-use std::{io, num::NonZeroU32, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    num::NonZeroU32,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Btf, Ebpf,
@@ -13,13 +19,13 @@ use aya::{
 };
 use nix::sys::resource::{Resource, getrlimit};
 use tracer_common::inlined::{FILE_MASK, Inlined};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     KernelError, attach_error,
     btf::has_tracepoint,
     programs, refused,
-    uprobe_multi::{MultiLink, MultiPrograms},
+    uprobe_multi::{self, MultiLink, MultiPrograms},
 };
 
 /// How many are left for clients, the database and looks at processes.
@@ -55,11 +61,21 @@ impl Scope {
             (Self::Process(_), inlined) => inlined.map(|inlined| inlined.cookie(0)),
         }
     }
+
+    /// The only process in which a program is wanted; none if it is wanted in all.
+    fn process(self, program: &'static str) -> Result<Option<NonZeroU32>, KernelError> {
+        let Self::Process(tgid) = self else { return Ok(None) };
+        let tgid = NonZeroU32::new(tgid).ok_or_else(|| KernelError::Attach {
+            program,
+            reason: "0 is not a process".to_owned(),
+        })?;
+        Ok(Some(tgid))
+    }
 }
 
 /// How the kernel is asked for uprobes.
 pub(super) enum UprobeKind {
-    /// All of a program in a file by one link.
+    /// All in a file by one link.
     Multi(MultiPrograms),
     /// Each by a perf event and a link of its own.
     Perf,
@@ -78,12 +94,16 @@ enum UprobeLink {
 impl Uprobes {
     /// Takes them away.
     pub fn detach(self) {
+        let (begun, links, probes) = (Instant::now(), self.0.len(), self.len());
         // Each link waits until no CPU can be in its probes any more: at the same time rather than one after the other.
         std::thread::scope(|scope| {
             for link in self.0 {
                 scope.spawn(move || drop(link));
             }
         });
+        if links > 0 {
+            debug!("{probes} probes detached in {:.0?} ({links} links)", begun.elapsed());
+        }
     }
 
     /// These and others.
@@ -205,31 +225,28 @@ impl Probes {
         scope: Scope,
         mut progress: impl FnMut(usize),
     ) -> Result<Uprobes, KernelError> {
-        let mut sites = sites.to_vec();
-        let is_multi = matches!(self.uprobes, UprobeKind::Multi(_));
-        if is_multi {
-            sites.sort_by_key(|site| site.program);
-        }
-        let links = || sites.chunk_by(|a, b| is_multi && a.program == b.program);
-        let names: Vec<_> = links().map(|sites| sites[0].program).collect();
-        let is_loaded = |name: &&str| match &self.uprobes {
-            UprobeKind::Multi(programs) => programs.is_loaded(name),
-            UprobeKind::Perf => {
-                self.ebpf.program(name).is_some_and(|program| program.fd().is_ok())
-            }
+        let names: BTreeSet<_> = sites.iter().map(|site| site.program).collect();
+        let mut to_load: Vec<_> = names.into_iter().collect();
+        to_load.retain(|name| match &self.uprobes {
+            UprobeKind::Multi(programs) => !programs.is_loaded(name),
+            UprobeKind::Perf => self.ebpf.program(name).is_none_or(|program| program.fd().is_err()),
+        });
+        let links = match &self.uprobes {
+            UprobeKind::Multi(_) => usize::from(!sites.is_empty()),
+            UprobeKind::Perf => sites.len(),
         };
-        let mut to_load = names.clone();
-        to_load.sort_unstable();
-        to_load.dedup();
-        to_load.retain(|name| !is_loaded(name));
-        check_descriptors((names.len() + to_load.len()) as u64)?;
+        check_descriptors((links + to_load.len()) as u64)?;
         if let UprobeKind::Multi(programs) = &mut self.uprobes {
             programs.load(to_load)?;
+            let begun = Instant::now();
+            let link = link(programs, sites, executable, scope)?;
+            debug!("{} probes attached in {:.0?}", sites.len(), begun.elapsed());
+            return Ok(Uprobes(link.map(UprobeLink::Multi).into_iter().collect()));
         }
         let mut attached = Uprobes::default();
-        for sites in links() {
+        for site in sites {
             progress(attached.len());
-            match self.link(sites, executable, scope) {
+            match self.perf_link(site, executable, scope) {
                 Ok(link) => attached.0.push(link),
                 Err(error) => {
                     attached.detach();
@@ -240,37 +257,19 @@ impl Probes {
         Ok(attached)
     }
 
-    /// Attaches one program at its places, which are at least one, by one link.
-    fn link(
+    /// Attaches one program at its place by a perf event.
+    fn perf_link(
         &mut self,
-        sites: &[UprobeSite],
+        &UprobeSite { program: name, offset, inlined }: &UprobeSite,
         executable: &Path,
         scope: Scope,
     ) -> Result<UprobeLink, KernelError> {
-        let UprobeSite { program: name, offset, inlined } = sites[0];
-        let tgid = match scope {
-            Scope::File(_) => None,
-            Scope::Process(tgid) => Some(NonZeroU32::new(tgid).ok_or_else(|| {
-                KernelError::Attach { program: name, reason: "0 is not a process".to_owned() }
-            })?),
-        };
-        let failed = |e: &(dyn std::error::Error + 'static)| match attach_error(name, e) {
-            // Without the others no program would be loaded.
-            KernelError::Permission => KernelError::UprobePermission,
-            other => other,
-        };
-        if let UprobeKind::Multi(programs) = &self.uprobes {
-            let place = |site: &UprobeSite| (site.offset, scope.cookie(site.inlined).unwrap_or(0));
-            let places: Vec<_> = sites.iter().map(place).collect();
-            let link = programs.attach(name, executable, tgid.map(NonZeroU32::get), &places);
-            return link.map(UprobeLink::Multi).map_err(|e| failed(&e));
-        }
+        let of = scope.process(name)?.map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
         let program = loaded_uprobe(&mut self.ebpf, name)?;
         let location = UProbeAttachLocation::AbsoluteOffset(offset);
         let point = UProbeAttachPoint { location, cookie: scope.cookie(inlined) };
-        let of = tgid.map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
-        let id = program.attach(point, executable, of).map_err(|e| failed(&e))?;
-        let link = program.take_link(id).map_err(|e| failed(&e))?;
+        let id = program.attach(point, executable, of).map_err(|e| uprobe_error(name, &e))?;
+        let link = program.take_link(id).map_err(|e| uprobe_error(name, &e))?;
         Ok(UprobeLink::Perf { _link: link })
     }
 
@@ -313,6 +312,34 @@ impl Probes {
     /// Whether wakers can be told from interrupts on this kernel.
     pub fn wakers_known(&self) -> bool {
         !self.interrupts.is_empty()
+    }
+}
+
+/// Attaches loaded programs at their places by one link; none if there are no places.
+fn link(
+    programs: &MultiPrograms,
+    sites: &[UprobeSite],
+    executable: &Path,
+    scope: Scope,
+) -> Result<Option<MultiLink>, KernelError> {
+    let place = |site: &UprobeSite| uprobe_multi::Place {
+        program: site.program,
+        offset: site.offset,
+        cookie: scope.cookie(site.inlined).unwrap_or(0),
+    };
+    let places: Vec<_> = sites.iter().map(place).collect();
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let link = programs.attach(executable, scope.process(uprobe_multi::ANY)?, &places);
+    link.map(Some).map_err(|e| uprobe_error(uprobe_multi::ANY, &e))
+}
+
+fn uprobe_error(program: &'static str, error: &(dyn std::error::Error + 'static)) -> KernelError {
+    match attach_error(program, error) {
+        // Without the others no program would be loaded.
+        KernelError::Permission => KernelError::UprobePermission,
+        other => other,
     }
 }
 

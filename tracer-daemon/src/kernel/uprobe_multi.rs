@@ -1,4 +1,6 @@
-//! One link for all probes of a program in a file (`uprobe_multi`): what the kernel has for this and aya 0.14 has not.
+//! One link for all probes in a file (`uprobe_multi`): what the kernel has for this and aya 0.14 has not.
+//!
+//! A link has one program. That one goes on, by a tail call, as the program whose number is in the cookie of the probe.
 //!
 //! Sources: include/uapi/linux/bpf.h (`BPF_TRACE_UPROBE_MULTI`, `link_create.uprobe_multi`), kernel/trace/bpf_trace.c
 //! (`bpf_uprobe_multi_link_attach`), kernel/bpf/syscall.c (`bpf_prog_show_fdinfo`). See docs/adr/0039.
@@ -7,6 +9,7 @@ use std::{
     collections::{HashMap, HashSet},
     ffi::CString,
     io, mem,
+    num::NonZeroU32,
     os::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
@@ -14,15 +17,17 @@ use std::{
     path::Path,
     sync::{Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::util::KernelVersion;
 use aya_obj::{
     Function, Object,
-    generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type},
+    generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_func_info, bpf_prog_type},
 };
 use nix::libc;
+use tracer_common::inlined::with_program;
+use tracing::debug;
 
 use super::KernelError;
 
@@ -33,10 +38,37 @@ const LOG_BYTES: usize = 64 << 10;
 /// First level of the verifier's log: the way to the refused instruction.
 const LOG_LEVEL: u32 = 1;
 
+/// The program of every link.
+pub const ANY: &str = "go_any";
+/// Map of the others, by number.
+const BY_NUMBER: &str = "UPROBE_PROGRAMS";
+
 /// The uprobe programs, relocated, and those of them that are loaded for links of this kind.
 pub struct MultiPrograms {
     functions: HashMap<String, (Function, CString)>,
-    loaded: HashMap<&'static str, OwnedFd>,
+    /// The types of the functions: the kernel wants to know them of those that it is to call.
+    types: OwnedFd,
+    /// [`ANY`], once a link needs it.
+    any: Option<OwnedFd>,
+    loaded: HashMap<&'static str, Numbered>,
+    by_number: RawFd,
+}
+
+/// A loaded program, which [`BY_NUMBER`] keeps.
+struct Numbered {
+    number: u32,
+    /// How many instructions the verifier has gone through, if the kernel says so.
+    verified: Option<u64>,
+}
+
+/// A probe of a link.
+pub struct Place {
+    /// Name of the program.
+    pub program: &'static str,
+    /// Offset in the file.
+    pub offset: u64,
+    /// What the program finds as its cookie, without its number.
+    pub cookie: u64,
 }
 
 /// Probes in a file. Closing it takes them away, and returns when no CPU is in one of them any more.
@@ -64,7 +96,12 @@ impl MultiPrograms {
     /// When the object is not as it should be.
     pub fn new(object: &[u8], fd_of: impl Fn(&str) -> Option<RawFd>) -> Result<Self, KernelError> {
         let failed = |reason: String| KernelError::Load { program: "object", reason };
+        let by_number = fd_of(BY_NUMBER).ok_or_else(|| failed(format!("no map {BY_NUMBER}")))?;
         let mut object = Object::parse(object).map_err(|e| failed(e.to_string()))?;
+        let features = aya::features().btf().ok_or_else(|| failed("no BTF".to_owned()))?;
+        let types = object.fixup_and_sanitize_btf(features).map_err(|e| failed(e.to_string()))?;
+        let types = types.ok_or_else(|| failed("it has no BTF".to_owned()))?;
+        let types = load_types(&types.to_bytes()).map_err(|e| failed(format!("its BTF: {e}")))?;
         let text: HashSet<_> = object.functions.keys().map(|(section, _)| *section).collect();
         let maps = mem::take(&mut object.maps);
         let maps = maps.iter().filter_map(|(name, map)| Some((name.as_str(), fd_of(name)?, map)));
@@ -75,7 +112,8 @@ impl MultiPrograms {
             let function = object.functions.get(&program.function_key())?.clone();
             Some((name, (function, program.license)))
         });
-        Ok(Self { functions: functions.collect(), loaded: HashMap::new() })
+        let functions = functions.collect();
+        Ok(Self { functions, types, any: None, loaded: HashMap::new(), by_number })
     }
 
     /// Whether a program is loaded.
@@ -88,6 +126,7 @@ impl MultiPrograms {
     /// # Errors
     /// When the kernel refuses one.
     pub fn load(&mut self, names: Vec<&'static str>) -> Result<(), KernelError> {
+        let (begun, before) = (Instant::now(), self.loaded.len());
         let workers = thread::available_parallelism().map_or(1, usize::from).min(names.len());
         let wanted = Mutex::new(names);
         let next = || wanted.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -103,8 +142,40 @@ impl MultiPrograms {
             threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
         });
         for result in results {
-            self.loaded.extend(result?);
+            for (name, fd) in result? {
+                self.add(name, &fd)?;
+            }
         }
+        if self.any.is_none() {
+            self.any = Some(self.load_one(ANY)?);
+        }
+        if self.loaded.len() > before {
+            let verified: u64 = self.loaded.values().filter_map(|program| program.verified).sum();
+            debug!(
+                "{} uprobe programs loaded in {:.0?} ({verified} instructions verified in all {})",
+                self.loaded.len() - before,
+                begun.elapsed(),
+                self.loaded.len()
+            );
+        }
+        Ok(())
+    }
+
+    /// Gives a loaded program a number.
+    fn add(&mut self, name: &'static str, fd: &OwnedFd) -> Result<(), KernelError> {
+        let number = self.loaded.len() as u32;
+        let value = fd.as_raw_fd().cast_unsigned();
+        // SAFETY: zeros are a valid value of this union of integers.
+        let mut attr: bpf_attr = unsafe { mem::zeroed() };
+        // SAFETY: the member that BPF_MAP_UPDATE_ELEM reads.
+        let element = unsafe { &mut attr.__bindgen_anon_2 };
+        element.map_fd = self.by_number.cast_unsigned();
+        element.key = &raw const number as u64;
+        element.__bindgen_anon_1.value = &raw const value as u64;
+        bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr)
+            .map_err(|error| KernelError::Map { map: BY_NUMBER, reason: error.to_string() })?;
+        let verified = self::number(fd.as_fd(), "verified_insns");
+        self.loaded.insert(name, Numbered { number, verified });
         Ok(())
     }
 
@@ -113,6 +184,7 @@ impl MultiPrograms {
         let Some((function, license)) = self.functions.get(name) else {
             return Err(failed("not in the object".to_owned()));
         };
+        let types = &function.func_info.func_info;
         let load = |log: &mut [u8]| {
             // SAFETY: zeros are a valid value of this union of integers.
             let mut attr: bpf_attr = unsafe { mem::zeroed() };
@@ -123,6 +195,10 @@ impl MultiPrograms {
             program.insns = function.instructions.as_ptr() as u64;
             program.insn_cnt = function.instructions.len() as u32;
             program.license = license.as_ptr() as u64;
+            program.prog_btf_fd = self.types.as_raw_fd().cast_unsigned();
+            program.func_info = types.as_ptr() as u64;
+            program.func_info_cnt = types.len() as u32;
+            program.func_info_rec_size = size_of::<bpf_func_info>() as u32;
             // The last byte stays 0.
             let bytes = name.bytes().take(program.prog_name.len() - 1);
             for (place, byte) in program.prog_name.iter_mut().zip(bytes) {
@@ -133,7 +209,7 @@ impl MultiPrograms {
                 program.log_buf = log.as_mut_ptr() as u64;
                 program.log_size = log.len() as u32;
             }
-            bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+            bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
         };
         match load(&mut []) {
             Ok(fd) => Ok(fd),
@@ -149,27 +225,30 @@ impl MultiPrograms {
         }
     }
 
-    /// Attaches a loaded program at these offsets of `executable`, each with a cookie: in the process `tgid`, or else in
-    /// all that run the file.
+    /// Attaches loaded programs at their places in `executable`: in the process `tgid`, or else in all that run the file.
     ///
     /// # Errors
-    /// When the program is not loaded, or the kernel refuses one of the places; none is left then.
+    /// When a program is not loaded, or the kernel refuses one of the places; none is left then.
     pub fn attach(
         &self,
-        name: &str,
         executable: &Path,
-        tgid: Option<u32>,
-        places: &[(u64, u64)],
+        tgid: Option<NonZeroU32>,
+        places: &[Place],
     ) -> io::Result<MultiLink> {
-        let program = self.loaded.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let any = self.any.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let path = CString::new(executable.as_os_str().as_bytes())?;
-        let offsets: Vec<u64> = places.iter().map(|(offset, _)| *offset).collect();
-        let cookies: Vec<u64> = places.iter().map(|(_, cookie)| *cookie).collect();
+        let offsets: Vec<u64> = places.iter().map(|place| place.offset).collect();
+        let cookie = |place: &Place| {
+            let Numbered { number, .. } = self.loaded.get(place.program)?;
+            Some(with_program(place.cookie, *number))
+        };
+        let cookies: Option<Vec<u64>> = places.iter().map(cookie).collect();
+        let cookies = cookies.ok_or(io::ErrorKind::NotFound)?;
         // SAFETY: zeros are a valid value of this union of integers.
         let mut attr: bpf_attr = unsafe { mem::zeroed() };
         // SAFETY: the member that BPF_LINK_CREATE reads.
         let link = unsafe { &mut attr.link_create };
-        link.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+        link.__bindgen_anon_1.prog_fd = any.as_raw_fd().cast_unsigned();
         link.attach_type = bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32;
         // SAFETY: the member that this type of link reads.
         let multi = unsafe { &mut link.__bindgen_anon_3.uprobe_multi };
@@ -177,25 +256,22 @@ impl MultiPrograms {
         multi.offsets = offsets.as_ptr() as u64;
         multi.cookies = cookies.as_ptr() as u64;
         multi.cnt = places.len() as u32;
-        multi.pid = tgid.unwrap_or(0);
-        let fd = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
+        multi.pid = tgid.map_or(0, NonZeroU32::get);
+        let fd = bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
         Ok(MultiLink { _fd: fd, probes: places.len() })
     }
 
-    /// For how long the loaded programs have run, and how often, while the kernel counted it.
+    /// For how long the programs have run, and how often, while the kernel counted it: the time after a tail call counts for
+    /// the program that made it.
     pub fn run_time(&self) -> (Duration, u64) {
-        let mut sum = (Duration::ZERO, 0);
-        for fd in self.loaded.values() {
-            sum.0 += Duration::from_nanos(number(fd.as_fd(), "run_time_ns").unwrap_or(0));
-            sum.1 += number(fd.as_fd(), "run_cnt").unwrap_or(0);
-        }
-        sum
+        let count = |field| self.any.as_ref().and_then(|fd| number(fd.as_fd(), field)).unwrap_or(0);
+        (Duration::from_nanos(count("run_time_ns")), count("run_cnt"))
     }
 
     /// How many instructions the verifier has gone through for a loaded program.
     #[cfg(test)]
     pub fn verified(&self, name: &str) -> Option<u64> {
-        number(self.loaded.get(name)?.as_fd(), "verified_insns")
+        self.loaded.get(name)?.verified
     }
 }
 
@@ -207,14 +283,27 @@ fn number(program: BorrowedFd<'_>, field: &str) -> Option<u64> {
     lines.find(|(name, _)| *name == field)?.1.trim().parse().ok()
 }
 
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+/// Loads BTF.
+fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
+    // SAFETY: zeros are a valid value of this union of integers.
+    let mut attr: bpf_attr = unsafe { mem::zeroed() };
+    // SAFETY: the member that BPF_BTF_LOAD reads.
+    let btf = unsafe { &mut attr.__bindgen_anon_7 };
+    btf.btf = types.as_ptr() as u64;
+    btf.btf_size = types.len() as u32;
+    bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attr)
+}
+
+/// A call that returns a new descriptor.
+fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attr)?;
+    // SAFETY: the kernel made it for this call.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<RawFd> {
     let (command, size) = (libc::c_long::from(command as u32), size_of::<bpf_attr>());
     // SAFETY: the kernel reads no more of `attr` than `size`; what it points to lives until the call returns.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size) };
-    let fd = RawFd::try_from(result).unwrap_or(-1);
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor, which the kernel made for this call.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    RawFd::try_from(result).ok().filter(|&fd| fd >= 0).ok_or_else(io::Error::last_os_error)
 }

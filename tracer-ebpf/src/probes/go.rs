@@ -15,7 +15,7 @@ use tracer_common::{
     goroutine_status::{
         COPYSTACK, DEAD, IDLE, MASK, PREEMPTED, RUNNABLE, RUNNING, SYSCALL, WAITING,
     },
-    inlined::{FILE_MASK, Inlined},
+    inlined::{self, FILE_MASK, Inlined},
     target::{GOID_LATE, GoOffsets, Target},
 };
 
@@ -33,6 +33,14 @@ const ZERO_FLAG: u64 = 1 << 6;
 fn cookie(ctx: &ProbeContext) -> u64 {
     // SAFETY: the context of this program.
     unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }
+}
+
+/// All probes of a file, by one link: goes on as the program that the cookie of the probe names.
+#[uprobe]
+pub fn go_any(ctx: ProbeContext) -> u32 {
+    // SAFETY: nothing here has to be dropped.
+    unsafe { maps::UPROBE_PROGRAMS.tail_call(&ctx, inlined::program(cookie(&ctx))) };
+    0
 }
 
 #[inline(always)]
