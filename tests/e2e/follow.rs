@@ -91,6 +91,9 @@ fn go_programs_among_the_children_have_goroutines() -> Result<()> {
     let ended = run.wait(LIMIT)?;
     assert_eq!(ended.code(), 7, "{ended:?}");
     ensure!(ended.stderr.contains("the command has ended; 2 of the"), "{}", ended.stderr);
+    let late =
+        "2 programs of other processes began or ended before their goroutines could be traced";
+    ensure!(ended.stderr.contains(late), "{}", ended.stderr);
     let rows = database.sql(ENDS)?;
     ensure!(rows.len() == 2, "{rows:?}: {}", ended.stderr);
     for row in &rows {

@@ -14,9 +14,11 @@ use anyhow::{Context as _, Result, ensure};
 use nix::{
     errno::Errno,
     libc::{SYS_setgid, SYS_setgroups, SYS_setuid, syscall},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::Signal,
 };
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{
     harness::{Database, Ended, Process, SOON, bin, run, wait_until},
@@ -50,7 +52,7 @@ pub struct User<'a> {
 ///
 /// # Errors
 /// When there is no room for temporary files.
-pub fn open_dir() -> Result<tempfile::TempDir> {
+pub fn open_dir() -> Result<TempDir> {
     let dir = tempfile::Builder::new().prefix("tracerd-").tempdir()?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
     Ok(dir)
@@ -69,7 +71,7 @@ impl Daemon {
     ///
     /// # Errors
     /// When it ends instead.
-    pub fn start_in(dir: tempfile::TempDir, config: &str) -> Result<Self> {
+    pub fn start_in(dir: TempDir, config: &str) -> Result<Self> {
         let database = Database::new()?;
         let place = Place::of(dir).and_database(database.path());
         let process = place.serve(config)?;
@@ -251,15 +253,22 @@ impl ControlGroup {
     /// # Errors
     /// When there is no such hierarchy.
     pub fn new(name: &str) -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let root = mounts.lines().find_map(|line| match *line.split(' ').collect::<Vec<_>>() {
-            [_, at, "cgroup2", ..] => Some(at),
-            _ => None,
-        });
-        let root = Path::new(root.context("control groups of version 2 are not mounted")?);
-        let path = root.join(format!("tracerd-test-{}", std::process::id())).join(name);
+        let path = Self::root()?.join(format!("tracerd-test-{}", std::process::id())).join(name);
         fs::create_dir_all(&path)?;
         Ok(Self(path))
+    }
+
+    /// The root of the hierarchy of version 2.
+    ///
+    /// # Errors
+    /// When it is not mounted.
+    pub fn root() -> Result<PathBuf> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let root = mounts.lines().find_map(|line| match *line.split(' ').collect::<Vec<_>>() {
+            [_, at, "cgroup2", ..] => Some(at.into()),
+            _ => None,
+        });
+        root.context("control groups of version 2 are not mounted")
     }
 
     /// Its folder.
@@ -277,6 +286,48 @@ impl ControlGroup {
         let enter = move || nix::unistd::write(&procs, b"0").map(drop).map_err(Into::into);
         // SAFETY: one system call.
         Ok(unsafe { command.pre_exec(enter) })
+    }
+}
+
+/// A hierarchy of control groups of version 1 without controllers, mounted for a test.
+#[derive(Debug)]
+pub struct Hierarchy(TempDir);
+
+impl Hierarchy {
+    /// Mounts it, with a control group at this path, which is made of names.
+    ///
+    /// # Errors
+    /// When the kernel has no version 1.
+    pub fn with(path: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let options = format!("none,name=tracerd-test-{}", std::process::id());
+        mount(Some("none"), folder.path(), Some("cgroup"), MsFlags::empty(), Some(&*options))
+            .context("control groups of version 1")?;
+        let hierarchy = Self(folder);
+        fs::create_dir_all(hierarchy.0.path().join(path))?;
+        Ok(hierarchy)
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Removes what can be removed of the groups below one.
+    fn clear(folder: &Path) {
+        for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                Self::clear(&entry.path());
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+    }
+}
+
+impl Drop for Hierarchy {
+    fn drop(&mut self) {
+        Self::clear(self.path());
+        let _ = umount2(self.path(), MntFlags::MNT_DETACH);
     }
 }
 

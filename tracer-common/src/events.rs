@@ -66,7 +66,7 @@ events! {
         child_tgid: u32, "pid";
         /// Whose it is, as in `process.uid`; 4294967295 if that is not known.
         uid: u32, "uid";
-        /// Its control group (version 2): the inode number of its folder; 0 if that is not known.
+        /// The control group that says where it is ([`crate::cgroup::key`]); 0 if that is not known.
         cgroup: u64, "cgroup id";
         /// When the new thread was created, on the clock that goes on while the machine sleeps.
         child_start: u64, "ns of CLOCK_BOOTTIME";
@@ -94,7 +94,7 @@ events! {
         held: u32, "0 or 1";
         /// The process that created it; 0 if that is not known.
         parent: u32, "pid";
-        /// Its control group (version 2): the inode number of its folder; 0 if that is not known.
+        /// The control group that says where it is ([`crate::cgroup::key`]); 0 if that is not known.
         cgroup: u64, "cgroup id";
         /// When the process was created, on the clock that goes on while the machine sleeps.
         start: u64, "ns of CLOCK_BOOTTIME";
@@ -142,6 +142,8 @@ events! {
         hierarchy: u32, "number";
         /// Length of the path with a zero at its end; that of the tail if there is no room for all of it.
         path_len: u32, "bytes";
+        /// The control group that says where the process is now ([`crate::cgroup::key`]); 0 if that is not known.
+        now: u64, "cgroup id";
         /// The first thread of the process, or the one that was moved.
         moved_tid: u32, "tid";
         /// The process.

@@ -4,6 +4,7 @@
 #![no_std]
 
 pub mod calls;
+pub mod cgroup;
 pub mod events;
 pub mod goroutine_status;
 pub mod inlined;

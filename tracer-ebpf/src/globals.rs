@@ -163,13 +163,21 @@ globals! {
     CSS_SET_GROUP, css_set_group;
     /// Offset of cgroup.kn.
     CGROUP_KN, cgroup_kn;
+    /// Offset of css_set.cgrp_links.
+    CSS_SET_LINKS, css_set_links;
+    /// Offset of cgrp_cset_link.cgrp.
+    LINK_GROUP, link_group;
+    /// Offset of cgrp_cset_link.cgrp_link.
+    LINK_NEXT, link_next;
+    /// Offset of cgroup.level.
+    CGROUP_LEVEL, cgroup_level;
     /// Offset of cgroup.root.
     CGROUP_ROOT, cgroup_root;
     /// Offset of cgroup_root.hierarchy_id.
     ROOT_HIERARCHY, root_hierarchy;
     /// Offset of kernfs_node.id.
     KN_ID, kn_id;
-    /// 1 if these six are known.
+    /// 1 if these ten are known.
     CGROUPS_KNOWN, cgroups_known;
     /// Offset in bits of task_struct.in_iowait, or ABSENT.
     TASK_IN_IOWAIT, task_in_iowait;

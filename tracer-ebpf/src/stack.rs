@@ -107,7 +107,7 @@ fn step(target: &Target, frame: u64) -> Option<(u64, u64)> {
 
 /// All bits if the highest one is set, else none.
 #[inline(always)]
-fn all_if(word: u64) -> u64 {
+pub fn all_if(word: u64) -> u64 {
     (word.cast_signed() >> 63).cast_unsigned()
 }
 

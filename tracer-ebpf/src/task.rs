@@ -7,11 +7,16 @@ use aya_ebpf::{
     helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, generated::bpf_task_pt_regs},
 };
 use tracer_common::{
+    cgroup::{key, rank},
     events::{COMM_LEN, NO_DELAY},
     user::{UNKNOWN_UID, owner},
 };
 
-use crate::{file::zeroed, globals};
+use crate::{
+    file::zeroed,
+    globals,
+    stack::{all_if, choose},
+};
 
 /// A pointer that the verifier knows to be a `task_struct`.
 #[derive(Clone, Copy)]
@@ -214,14 +219,14 @@ impl Task {
         ids().unwrap_or(UNKNOWN_UID)
     }
 
-    /// Its control group (version 2): the inode number of its folder; 0 if that is not known.
+    /// The control group that says where it is ([`tracer_common::cgroup`]); 0 if that is not known.
     #[inline(always)]
     pub fn cgroup(self) -> u64 {
         if globals::cgroups_known() == 0 {
             return 0;
         }
-        let groups: u64 = self.read(globals::task_cgroups());
-        cgroup_id(zeroed(groups, globals::css_set_group()))
+        // Read as a number: functions of their own take no pointers of the verifier's.
+        where_it_is(zeroed(self.0 as u64, globals::task_cgroups()))
     }
 
     /// Start and end of the arguments in the memory of its process; none if it is one of the kernel's.
@@ -255,8 +260,58 @@ impl Task {
     }
 }
 
+/// Most hierarchies of control groups that are looked at.
+const HIERARCHIES: usize = 20;
+
+/// The key of the control group that says where the tasks with this css_set are. A function of its own for the verifier, as
+/// file::file_number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn where_it_is(css_set: u64) -> u64 {
+    let unified = zeroed(css_set, globals::css_set_group());
+    if level(unified) > 0 {
+        return cgroup_key(unified);
+    }
+    let (mut best, mut highest) = (unified, rank(0, 0));
+    let head = css_set.wrapping_add(globals::css_set_links() as u64);
+    let mut link: u64 = zeroed(head, 0);
+    for _ in 0..HIERARCHIES {
+        if link == head || link == 0 {
+            break;
+        }
+        let entry = link.wrapping_sub(globals::link_next() as u64);
+        let group = zeroed(entry, globals::link_group());
+        // Without a branch: the verifier would follow all combinations.
+        let rank = rank(level(group), hierarchy(group));
+        let lower = all_if(rank.wrapping_sub(highest));
+        (best, highest) = (choose(lower, best, group), choose(lower, highest, rank));
+        link = zeroed(link, 0);
+    }
+    cgroup_key(best)
+}
+
+/// How far a struct cgroup is below the root of its hierarchy.
+#[inline(always)]
+fn level(cgroup: u64) -> u32 {
+    zeroed(cgroup, globals::cgroup_level())
+}
+
+/// Number of the hierarchy of a struct cgroup.
+#[inline(always)]
+pub fn hierarchy(cgroup: u64) -> u32 {
+    zeroed(zeroed(cgroup, globals::cgroup_root()), globals::root_hierarchy())
+}
+
 /// The inode number of the folder of a struct cgroup.
 #[inline(always)]
 pub fn cgroup_id(cgroup: u64) -> u64 {
     zeroed(zeroed(cgroup, globals::cgroup_kn()), globals::kn_id())
+}
+
+#[inline(always)]
+fn cgroup_key(cgroup: u64) -> u64 {
+    match cgroup_id(cgroup) {
+        0 => 0,
+        inode => key(hierarchy(cgroup), inode),
+    }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tracer_tests::{
     cc,
-    daemon::{ControlGroup, Daemon, open_dir},
+    daemon::{ControlGroup, Daemon, Hierarchy, open_dir},
     harness::{Database, Process, SOON, run, tracerd},
 };
 
@@ -49,6 +49,38 @@ fn the_control_group_of_short_processes() -> Result<()> {
     ))?;
     assert_eq!(wrong, Vec::<Value>::new());
     assert_eq!(daemon.number(&all)?, 2 * EACH);
+    daemon.end()?;
+    Ok(())
+}
+
+/// The same in a hierarchy of version 1, of processes that are in the root of version 2.
+#[test]
+fn the_control_group_of_short_processes_in_version_1() -> Result<()> {
+    const EACH: i64 = 60;
+    let own = format!("/v1-{}/deeper/than/others", std::process::id());
+    let hierarchy = Hierarchy::with(&own[1..])?;
+    let config = "[[rule]]\nname = \"tt\"\ncgroup = \"/v1-*/**\"\nlevel = \"sched\"\n";
+    let daemon = Daemon::start(config)?;
+    let root = ControlGroup::root()?.join("cgroup.procs");
+    let procs = hierarchy.path().join(&own[1..]).join("cgroup.procs");
+    for _ in 0..EACH {
+        let script = "echo 0 > $1; echo 0 > $2; exec /bin/true";
+        let mut shell = Command::new("sh");
+        run(shell.args(["-c", script, "sh"]).args([&root, &procs]), SOON)?.ok()?;
+    }
+    // Those that it creates are there from their beginning.
+    let script =
+        "echo 0 > $1; echo 0 > $2; i=0; while [ $i -lt $3 ]; do i=$((i+1)); /bin/true; done";
+    let mut shell = Command::new("sh");
+    run(shell.args(["-c", script, "sh"]).args([&root, &procs]).arg(EACH.to_string()), SOON)?
+        .ok()?;
+    let exe = true_exe()?;
+    let all = format!("select count(*) from process where exe = '{exe}' and exit_code = 0");
+    daemon.wait_for(&all, 2 * EACH)?;
+    let wrong = daemon.sql(&format!(
+        "select pid, exe, cgroup from process where level is not null and cgroup is not '{own}'"
+    ))?;
+    assert_eq!(wrong, Vec::<Value>::new());
     daemon.end()?;
     Ok(())
 }

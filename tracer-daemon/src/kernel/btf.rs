@@ -122,6 +122,10 @@ const OPTIONAL: &[(&str, &str, &[Field])] = &[
         &[
             ("TASK_CGROUPS", "task_struct", &["cgroups"]),
             ("CSS_SET_GROUP", "css_set", &["dfl_cgrp"]),
+            ("CSS_SET_LINKS", "css_set", &["cgrp_links"]),
+            ("LINK_GROUP", "cgrp_cset_link", &["cgrp"]),
+            ("LINK_NEXT", "cgrp_cset_link", &["cgrp_link"]),
+            ("CGROUP_LEVEL", "cgroup", &["level"]),
             ("CGROUP_KN", "cgroup", &["kn"]),
             ("CGROUP_ROOT", "cgroup", &["root"]),
             ("ROOT_HIERARCHY", "cgroup_root", &["hierarchy_id"]),

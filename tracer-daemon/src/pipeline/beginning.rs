@@ -8,7 +8,6 @@ use tracer_common::{
     events::{CgroupMoved, EXEC_ARGS, EXEC_NAMES, EXEC_WORDS, NAMES_CUT, SchedExec, SchedFork},
 };
 
-use super::groups::UNIFIED;
 use crate::target::Cmdline;
 
 /// A process that was created, or that runs another program from now on.
@@ -22,7 +21,7 @@ pub struct Beginning {
     pub created: u64,
     /// Whose it is ([`tracer_common::user::owner`]).
     pub uid: u32,
-    /// Control group (version 2): the inode number of its folder, 0 if it is not known.
+    /// Control group ([`tracer_common::cgroup::key`]), 0 if it is not known.
     pub cgroup: u64,
     /// Path of that, if it is known.
     pub group: Option<Arc<str>>,
@@ -60,10 +59,8 @@ pub struct Moved {
     pub ts: u64,
     /// Process id.
     pub pid: u32,
-    /// Inode number of the folder of the control group.
+    /// The control group that says where it is now ([`tracer_common::cgroup::key`]), 0 if it is not known.
     pub cgroup: u64,
-    /// It is one of version 2.
-    pub unified: bool,
     /// Path of that, if it is known.
     pub group: Option<Arc<str>>,
 }
@@ -74,8 +71,7 @@ impl Moved {
         (event.moved_tid == event.tgid).then_some(Self {
             ts: event.header.ts,
             pid: event.tgid,
-            cgroup: event.cgroup,
-            unified: event.hierarchy == UNIFIED,
+            cgroup: event.now,
             group: None,
         })
     }

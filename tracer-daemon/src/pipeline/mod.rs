@@ -174,7 +174,7 @@ impl Pipeline {
     /// Which processes got into another control group since the last call. Each may be answered by [`Pipeline::moved`].
     pub fn take_moves(&mut self) -> Vec<Moved> {
         let mut all = std::mem::take(&mut self.moves);
-        for moved in all.iter_mut().filter(|moved| moved.unified) {
+        for moved in &mut all {
             moved.group = self.groups.path(moved.cgroup);
         }
         all
@@ -201,7 +201,7 @@ impl Pipeline {
         self.groups.are_wanted()
     }
 
-    /// Control groups of version 2: the inode numbers of their folders, and their paths.
+    /// Control groups: their keys ([`tracer_common::cgroup::key`]) and paths.
     pub fn add_groups(&mut self, groups: Vec<(u64, String)>) {
         self.groups.found(groups);
     }
@@ -343,6 +343,7 @@ impl Pipeline {
                     let path = &record[size_of::<CgroupMoved>()..];
                     self.groups.learn(head.cgroup, head.hierarchy, path, head.path_len);
                     if self.beginnings.is_some() {
+                        self.groups.named(head.now);
                         self.moves.extend(Moved::of(head));
                     }
                 }

@@ -19,7 +19,7 @@ use crate::{
     kernel::{Level, Probes},
     pipeline::{Beginning, Begins, ProcessFacts},
     serve::prober::{Looked, Measure, Prober},
-    target::{Cmdline, ProcessInfo, cgroup, go::snapshot},
+    target::{Cmdline, ProcessInfo, go::snapshot},
 };
 
 /// How long reading the goroutines of a process may hold up the loop; meanwhile the ring fills.
@@ -38,6 +38,8 @@ pub struct Family {
     looked: Vec<Looked>,
     count: u64,
     has_go: bool,
+    /// Programs of which goroutines may be missing, see [`Family::incomplete`].
+    incomplete: u64,
     checked: Instant,
 }
 
@@ -78,6 +80,7 @@ impl Family {
             looked: Vec::new(),
             count: 0,
             has_go: false,
+            incomplete: 0,
             checked: Instant::now(),
         })
     }
@@ -95,6 +98,12 @@ impl Family {
     /// Whether goroutines of one of them are traced.
     pub fn has_go(&self) -> bool {
         self.has_go
+    }
+
+    /// How many programs they ran of which something is missing, as `process.missing` says: most of them began, or had ended,
+    /// before they were looked into.
+    pub fn incomplete(&self) -> u64 {
+        self.incomplete
     }
 
     /// Debuggers have stopped threads of these processes.
@@ -163,7 +172,7 @@ impl Family {
             go_version: None,
             ..known.unwrap_or_else(|| self.facts_of(parent))
         };
-        let facts = ProcessFacts { cgroup: cgroup_of(beginning, Some(&facts.cgroup)), ..facts };
+        let facts = ProcessFacts { cgroup: cgroup_of(beginning), ..facts };
         engine.pipeline.decide(beginning.pid, beginning.ts, Some(facts.clone()));
         self.count += 1;
         self.set(beginning.pid, Member::new(beginning.ts, facts));
@@ -178,14 +187,13 @@ impl Family {
         cmdline: Cmdline,
     ) {
         let (pid, level) = (beginning.pid, self.options.level);
-        let known = self.running.get(&pid).map(|member| member.facts.cgroup.clone());
         let facts = ProcessFacts {
             pid,
             exe: exe.unwrap_or_default(),
             cmdline,
             uid: beginning.uid,
             uid_at: beginning.ts,
-            cgroup: cgroup_of(beginning, known.as_deref()),
+            cgroup: cgroup_of(beginning),
             level: level.word(),
             missing: (level > Level::Sched).then(|| NOT_LOOKED_INTO.to_owned()),
             traced_since: Some(beginning.ts),
@@ -250,6 +258,7 @@ impl Family {
 
     /// Puts a process into the place of what was known of its pid.
     fn set(&mut self, pid: u32, member: Member) {
+        self.incomplete += u64::from(member.facts.missing.is_some());
         if let Some(before) = self.running.insert(pid, member) {
             self.prober.release((pid, before.since));
         }
@@ -314,6 +323,8 @@ impl Family {
         member.facts.build_id = looked.build_id;
         member.facts.go_version = looked.go_version;
         let mut tell = |engine: &mut Engine, missing: &[String]| {
+            self.incomplete += u64::from(!missing.is_empty());
+            self.incomplete -= u64::from(member.facts.missing.is_some());
             member.facts.missing = (!missing.is_empty()).then(|| missing.join("; "));
             engine.pipeline.add_process(&member.facts, None);
         };
@@ -334,14 +345,13 @@ impl Family {
     }
 }
 
-/// The control group of a process that begins: as the kernel reported it, else that which it had, or its creator.
-fn cgroup_of(beginning: &Beginning, before: Option<&str>) -> String {
-    match (&beginning.group, before) {
-        (Some(path), _) if cgroup::says_where(path) => path.to_string(),
-        (Some(_), Some(before)) => before.to_owned(),
-        _ if ProcessInfo::is_from(beginning.pid, beginning.created) => {
+/// The control group of a process that begins: as the kernel reported it, else as /proc shows it of the same process.
+fn cgroup_of(beginning: &Beginning) -> String {
+    match &beginning.group {
+        Some(path) => path.to_string(),
+        None if ProcessInfo::is_from(beginning.pid, beginning.created) => {
             ProcessInfo::cgroup(beginning.pid).unwrap_or_default()
         }
-        _ => String::new(),
+        None => String::new(),
     }
 }

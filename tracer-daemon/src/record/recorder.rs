@@ -36,7 +36,7 @@ use crate::{
     args::Recording,
     kernel::{self, Level, Loaded, Probes, Scope, Uprobes},
     pipeline::{Begins, Notice, ProcessFacts},
-    target::{Debugger, GoLibraries, ProcessInfo, cgroup, go::snapshot, live_thread},
+    target::{Debugger, GoLibraries, ProcessInfo, go::snapshot, live_thread},
 };
 
 /// How often to look at a process that replaces its program meanwhile.
@@ -330,11 +330,11 @@ impl Recorder {
         let ended = clock::pair();
         let seconds = self.started.elapsed().as_secs_f64();
         self.engine.take_all();
-        let (mut others, mut has_go) = (0, false);
+        let (mut others, mut has_go, mut incomplete) = (0, false, 0);
         // Those that have only just begun are known, too, before what they did is tracked.
         self.beginnings();
         if let Some(family) = self.family.take() {
-            (others, has_go) = (family.count(), family.has_go());
+            (others, has_go, incomplete) = (family.count(), family.has_go(), family.incomplete());
             self.engine.kernel.untrace_all();
             family.stop(&mut self.engine, ended.ts.cast_unsigned());
         }
@@ -358,6 +358,16 @@ impl Recorder {
                 .context("the recording ended early; what was stored before can be read"));
         }
         let summary = written.summary?;
+        if incomplete > 0 {
+            tell(&format!(
+                "{} of other processes began or ended before their goroutines could be traced: tracer sql 'select pid, exe, \
+                 missing from process'",
+                match incomplete {
+                    1 => "1 program".to_owned(),
+                    n => format!("{} programs", count(n)),
+                }
+            ));
+        }
         if !self.quiet {
             let path = summary.path.display();
             let others = match others {
@@ -409,8 +419,7 @@ impl Recorder {
     /// could look at it.
     fn beginnings(&mut self) {
         for moved in self.engine.pipeline.take_moves() {
-            let group = moved.group.filter(|path| cgroup::says_where(path));
-            let cgroup = match group {
+            let cgroup = match moved.group {
                 Some(path) => path.to_string(),
                 None => ProcessInfo::cgroup(moved.pid).unwrap_or_default(),
             };

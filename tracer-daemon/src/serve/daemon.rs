@@ -37,7 +37,7 @@ use crate::{
     pipeline::{Notice, ProcessFacts, with_missing},
     record::{clock, engine::Engine, kick, session, signals::Signals, tell},
     server::{self, Command, Rights, Server, ServerConfig},
-    target::{ProcessInfo, cgroup, go::snapshot},
+    target::{ProcessInfo, go::snapshot},
 };
 
 /// Commands that may wait to be answered; who sends more waits.
@@ -78,8 +78,6 @@ pub struct Daemon {
     server: Server,
     metrics: Option<Metrics>,
     sender: mpsc::Sender<Command>,
-    /// There are control groups of version 1.
-    pub(super) version_1: bool,
     /// Its executable.
     pub(super) own_exe: Option<String>,
     /// Results of the prober for processes whose beginning is not tracked yet.
@@ -130,7 +128,6 @@ impl Daemon {
             prober,
             processes: Processes::default(),
             started: Instant::now(),
-            version_1: cgroup::has_version_1(),
             own_exe: ProcessInfo::exe(std::process::id()),
             looked: Vec::new(),
             withdrawn: FxHashMap::default(),

@@ -259,22 +259,14 @@ impl Daemon {
         if let Some(before) = before.filter(|before| id != 0 && before.cgroup_id == id) {
             return before.cgroup.clone();
         }
-        match (&beginning.group, before) {
-            (Some(path), _) if self.is_reported_by(path) => path.to_string(),
-            // In one of version 1; it would have been reported if it had got into another one since.
-            (Some(_), Some(before)) if before.cgroup_id == 0 => before.cgroup.clone(),
+        match &beginning.group {
+            Some(path) => path.to_string(),
             // What /proc shows of another process would be wrong.
-            _ if ProcessInfo::is_from(beginning.pid, beginning.created) => {
+            None if ProcessInfo::is_from(beginning.pid, beginning.created) => {
                 ProcessInfo::cgroup(beginning.pid).unwrap_or_default()
             }
-            _ => String::new(),
+            None => String::new(),
         }
-    }
-
-    /// Whether the path of a control group of version 2 says where a process is: not the root, where it is in one of version 1
-    /// beside.
-    fn is_reported_by(&self, path: &str) -> bool {
-        path != "/" || !self.version_1
     }
 
     /// Processes that got into another control group have the rules applied again.
@@ -282,19 +274,17 @@ impl Daemon {
         for moved in self.engine.pipeline.take_moves() {
             let known = self.processes.get(moved.pid);
             // It runs another program since, which was reported with its control group.
-            if known.is_some_and(|known| moved.unified && known.since > moved.ts) {
+            if known.is_some_and(|known| known.since > moved.ts) {
                 continue;
             }
-            let path = moved.group.as_deref().filter(|path| self.is_reported_by(path));
-            let cgroup = match path {
-                Some(path) => path.to_owned(),
+            let cgroup = match &moved.group {
+                Some(path) => path.to_string(),
                 None => ProcessInfo::cgroup(moved.pid).unwrap_or_default(),
             };
             self.engine.pipeline.moved(moved.pid, moved.ts, &cgroup);
-            let id = if moved.unified { moved.cgroup } else { 0 };
             match self.processes.get_mut(moved.pid) {
                 Some(known) => {
-                    (known.cgroup, known.cgroup_id) = (cgroup, id);
+                    (known.cgroup, known.cgroup_id) = (cgroup, moved.cgroup);
                     let mut process = known.clone();
                     self.judge(&mut process);
                     self.change(process);

@@ -40,7 +40,7 @@ pub struct Process {
     /// When it was that user's (CLOCK_MONOTONIC, ns).
     pub uid_at: u64,
     pub cgroup: String,
-    /// Inode number of the folder of its control group of version 2; 0 if that is not known.
+    /// Key of its control group ([`tracer_common::cgroup::key`]); 0 if that is not known.
     pub cgroup_id: u64,
     pub by: By,
     /// What connections want beside that.

@@ -13,7 +13,7 @@ use procfs::{
 use thiserror::Error;
 use tracer_common::events::{COMPAT_CALL, LONG_ARGS};
 
-use super::{memory::Memory, time};
+use super::{cgroup, memory::Memory, time};
 
 /// Inode of the first pid namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO).
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
@@ -143,7 +143,7 @@ pub struct ProcessInfo {
     pub cmdline: Cmdline,
     /// Whose it is ([`tracer_common::user::owner`]).
     pub uid: u32,
-    /// Control group: the unified one, or the deepest other one where that is not used.
+    /// The control group that says where it is ([`tracer_common::cgroup`]).
     pub cgroup: String,
     /// Name of the first thread.
     pub comm: String,
@@ -369,12 +369,13 @@ fn leads_to(pid: u32, path: &Path, link: &Path) -> bool {
     id(path) == Some(file) || inside.is_some_and(|path| id(&path) == Some(file))
 }
 
-/// The control group of the unified hierarchy; where that is not used for anything, the deepest other one.
+/// The control group that says where a process is; none if it has ended, when it is in none of version 1 any more.
 fn cgroup_of(pid: u32) -> Option<String> {
     let groups = read::<ProcessCGroups>(pid, "cgroup").ok()?.0;
-    let unified = groups.iter().find(|g| g.hierarchy == 0 && g.pathname != "/");
-    let deepest = || groups.iter().max_by_key(|g| g.pathname.matches('/').count());
-    unified.or_else(deepest).map(|g| g.pathname.clone())
+    let all = groups.iter().map(|group| (group.hierarchy, group.pathname.as_str()));
+    let path = cgroup::where_it_is(all)?.to_owned();
+    let stat = open(pid).ok()?.stat().ok()?;
+    (!has_ended(&stat)).then_some(path)
 }
 
 fn status(pid: u32) -> Result<Status, ProcessError> {

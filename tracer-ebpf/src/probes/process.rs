@@ -21,10 +21,9 @@ use super::syscall;
 use crate::{
     arguments,
     emit::{emit, emit_tail, now, unreadable},
-    file::{self, zeroed},
-    globals,
+    file, globals,
     maps::{self, TARGETS, TRACED, traced},
-    task::{Task, cgroup_id},
+    task::{Task, cgroup_id, hierarchy},
 };
 
 /// trace_sched_process_fork(struct task_struct *parent, struct task_struct *child)
@@ -310,21 +309,16 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let (cgroup, path) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    let now = task.cgroup();
     emit_tail::<CgroupMoved, [u64; CGROUP_WORDS]>(|header, record, tail| {
         let path_len = read_path(path, tail.cast());
         let (cgroup, hierarchy) = (cgroup_id(cgroup), hierarchy(cgroup));
         // SAFETY: room that was reserved.
         unsafe {
-            record.write(CgroupMoved { header, cgroup, hierarchy, path_len, moved_tid, tgid });
+            record.write(CgroupMoved { header, cgroup, hierarchy, path_len, now, moved_tid, tgid });
         }
     });
     0
-}
-
-/// Number of the hierarchy of a struct cgroup.
-#[inline(always)]
-fn hierarchy(cgroup: u64) -> u32 {
-    zeroed(zeroed(cgroup, globals::cgroup_root()), globals::root_hierarchy())
 }
 
 /// Copies the path of a control group to room for [`CGROUP_PATH`] bytes; returns how long it is with its zero.
