@@ -353,7 +353,7 @@ fn check_descriptors(needed: u64) -> Result<(), KernelError> {
     };
     let used = open.count() as u64;
     if used + needed + OTHER_DESCRIPTORS > limit {
-        return Err(KernelError::Descriptors { needed, used, limit });
+        return Err(KernelError::Descriptors { needed, limit });
     }
     Ok(())
 }

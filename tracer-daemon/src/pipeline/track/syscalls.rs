@@ -289,6 +289,10 @@ impl Syscalls {
 
 /// The kernel's name of a system call; those of the 32-bit interface have other numbers.
 pub fn name(nr: u32) -> String {
+    // No call of either interface: a tracer has it skipped, or a program asks for it.
+    if nr == u32::MAX {
+        return "syscall_-1".to_owned();
+    }
     let number = (nr & !COMPAT_CALL) as usize;
     let known = if nr & COMPAT_CALL == 0 {
         x86_64::Sysno::new(number).map(|sysno| sysno.name())
@@ -307,6 +311,7 @@ mod tests {
         assert_eq!(name(0), "read");
         assert_eq!(name(281), "epoll_pwait");
         assert_eq!(name(60_000), "syscall_60000");
+        assert_eq!(name(-1_i32 as u32), "syscall_-1");
         assert_eq!(name(20), "writev");
         assert_eq!(name(20 | COMPAT_CALL), "getpid");
     }

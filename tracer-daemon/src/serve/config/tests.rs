@@ -138,6 +138,15 @@ fn values_that_match_nothing_are_found_by_their_place() {
         let error = error.unwrap_err();
         assert!(error.starts_with(&format!("c.toml:3: {says}")), "{line}: {error}");
     }
-    let error = parse("[[trigger]]\nwhen = \"syscall\"\nlonger = \"1s\"\nname = \"reed\"\n");
-    assert_eq!(error.unwrap_err(), "c.toml:4: name: there is no system call `reed`");
+    for (when, name, says) in [
+        ("syscall\"\nlonger = \"1s", "reed", "there is no system call `reed`"),
+        ("run-queue-wait\"\nlonger = \"1s", "x", "`runnable` or `preempted` is meant"),
+        ("gc\"\nlonger = \"1s", "x", "it means nothing for this trigger"),
+        ("goroutines\"\nabove = 7 #\"", "x", "it means nothing for this trigger"),
+        ("signal\" # \"", "SIGSEGV", "the path of an executable is meant"),
+    ] {
+        let error = parse(&format!("[[trigger]]\nwhen = \"{when}\"\nname = \"{name}\"\n"));
+        let error = error.unwrap_err();
+        assert!(error.ends_with(&format!(": name: {says}")), "{when}: {error}");
+    }
 }

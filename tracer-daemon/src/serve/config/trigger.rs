@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use syscalls::{x86, x86_64};
+use tracer_store::words::thread_state;
 
 use super::{super::rules::Limit, Time};
 
@@ -20,7 +21,7 @@ pub struct Trigger {
     pub longer: Option<Time>,
     /// A number that is larger fires.
     pub above: Option<u64>,
-    /// A call of this name, or a wait for this reason; none: any.
+    /// A call of this name, or an interval or a stop for this reason; of signals, an executable with this path; none: any.
     pub name: Option<String>,
     /// How long it does not fire again.
     #[serde(default = "Trigger::cooldown")]
@@ -76,11 +77,8 @@ impl Trigger {
             When::Goroutines => (false, true),
             _ => (true, false),
         };
-        if let (When::Syscall, Some(name)) = (self.when, &self.name)
-            && name.parse::<x86_64::Sysno>().is_err()
-            && name.parse::<x86::Sysno>().is_err()
-        {
-            return Err((Some("name"), format!("there is no system call `{name}`")));
+        if let Some(name) = &self.name {
+            self.check_name(name).map_err(|why| (Some("name"), why))?;
         }
         match (self.longer, self.above) {
             (None, _) if needs_length => {
@@ -96,6 +94,25 @@ impl Trigger {
                 Err((Some("above"), "it means nothing for this trigger".into()))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Why nothing has this name.
+    fn check_name(&self, name: &str) -> Result<(), String> {
+        const STATES: [&str; 2] = [thread_state::RUNNABLE, thread_state::PREEMPTED];
+        match self.when {
+            When::Syscall => {
+                let is_known =
+                    name.parse::<x86_64::Sysno>().is_ok() || name.parse::<x86::Sysno>().is_ok();
+                if is_known { Ok(()) } else { Err(format!("there is no system call `{name}`")) }
+            }
+            When::RunQueueWait if STATES.contains(&name) => Ok(()),
+            When::RunQueueWait => Err(format!("`{}` or `{}` is meant", STATES[0], STATES[1])),
+            When::Gc | When::Goroutines => Err("it means nothing for this trigger".to_owned()),
+            When::Signal if name.starts_with('/') => Ok(()),
+            When::Signal => Err("the path of an executable is meant".to_owned()),
+            // Words of the runtime, which differ from version to version.
+            When::GoroutineWait | When::Stw => Ok(()),
         }
     }
 }

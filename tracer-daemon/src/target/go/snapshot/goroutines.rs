@@ -75,7 +75,12 @@ impl Process<'_> {
     /// All goroutines that have begun and not ended.
     pub fn goroutines(&self) -> Result<Vec<Read>, SnapshotError> {
         let mut refused = SnapshotError::NoList;
-        for &header in &self.runtime.globals.allgs {
+        let allgs = &self.runtime.globals.allgs;
+        if !allgs.is_empty() && self.are_nil(allgs)? {
+            // The runtime has not begun.
+            return Ok(Vec::new());
+        }
+        for &header in allgs {
             let Some(addresses) = self.pointers(header, MAX_GOROUTINES)? else {
                 refused = SnapshotError::Implausible("no slice of pointers");
                 continue;

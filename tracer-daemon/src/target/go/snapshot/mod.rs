@@ -224,6 +224,17 @@ impl Process<'_> {
         }
     }
 
+    /// Whether all slices whose headers are at these addresses in the file are nil.
+    fn are_nil(&self, headers: &[u64]) -> Result<bool, MemoryError> {
+        for header in headers {
+            let header = self.memory.read(header.wrapping_add(self.bias), 24)?;
+            if header.iter().any(|&byte| byte != 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The address in the file of an address in the process; 0 stays 0.
     fn in_file(&self, address: u64) -> u64 {
         if address == 0 { 0 } else { address.wrapping_sub(self.bias) }

@@ -3,13 +3,18 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _},
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        ptrace,
+        signal::{Signal, kill},
+        wait::{WaitStatus, waitpid},
+    },
     unistd::Pid,
 };
 use tracer_common::goroutine_status::{RUNNING, SYSCALL, WAITING};
@@ -246,4 +251,21 @@ fn what_is_no_list_of_goroutines_is_refused() {
         let error = take(program.pid(), &runtime, 0).expect_err("no list").to_string();
         assert!(error.contains(expected), "{error}");
     }
+}
+
+/// A program that stands before its first instruction: its runtime has no list of goroutines yet.
+#[test]
+fn a_runtime_that_has_not_begun_has_no_goroutines() {
+    let path = Go::find().expect("setup has run").build("parked").expect("it compiles");
+    let runtime = read(&path);
+    let mut command = Command::new(&path);
+    // SAFETY: one system call.
+    unsafe { command.pre_exec(|| ptrace::traceme().map_err(Into::into)) };
+    let program = Running(command.spawn().expect("it runs"));
+    let pid = Pid::from_raw(program.pid().cast_signed());
+    let stopped = waitpid(pid, None).expect("it stops");
+    assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
+    let snapshot = take(program.pid(), &runtime, bias(program.pid(), &path)).expect("a snapshot");
+    assert!(snapshot.goroutines.is_empty());
+    assert!(snapshot.procs.is_empty());
 }
