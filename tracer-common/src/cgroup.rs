@@ -21,7 +21,7 @@ pub const fn key(hierarchy: u32, inode: u64) -> u64 {
 /// version 2 does in any case.
 #[must_use]
 pub const fn rank(level: u32, hierarchy: u32) -> u64 {
-    let below = if hierarchy < MANY_HIERARCHIES { MANY_HIERARCHIES - hierarchy } else { 0 };
+    let below = MANY_HIERARCHIES.saturating_sub(hierarchy);
     (level as u64) << 8 | below as u64
 }
 
