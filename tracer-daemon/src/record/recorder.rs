@@ -209,9 +209,10 @@ impl Recorder {
     /// Begins with a process that runs.
     pub fn attach(&mut self, pid: u32) -> Result<()> {
         self.begin(pid, 0)?;
-        self.look_at_program(pid, None)?;
+        // At once: of a thread that is woken before it is listed nobody knows how it had waited.
         let threads = ProcessInfo::threads(pid)?;
         let listed = clock::monotonic();
+        self.look_at_program(pid, None)?;
         for thread in threads {
             let at = (self.begun, listed);
             self.engine.pipeline.add_thread(pid, thread.tid, &thread.name, thread.state, at);

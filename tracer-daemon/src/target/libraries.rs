@@ -39,5 +39,9 @@ impl GoLibraries {
 fn is_go_library(path: &Path) -> bool {
     let Ok(file) = ElfFile::open(path) else { return false };
     // Programs have an interpreter; one that is static is the executable.
-    file.parse().is_ok_and(|elf| !elf.has_interpreter() && go::has_functions(&elf))
+    file.parse().is_ok_and(|elf| {
+        // Up to Go 1.21 its table of functions has no section of its own.
+        let is_go = go::has_functions(&elf) || elf.section_range(".go.buildinfo").is_some();
+        is_go && !elf.has_interpreter()
+    })
 }

@@ -33,7 +33,7 @@ words! {
         UNINTERRUPTIBLE = "uninterruptible", "waiting, a signal cannot end the wait (most often for a disk)";
         STOPPED = "stopped", "stopped by a signal or a debugger";
         DEAD = "dead", "exited";
-        UNKNOWN = "unknown", "not known: events of that time were lost, see `loss`";
+        UNKNOWN = "unknown", "not known: events of that time were lost, see `loss`, or it had begun before the recording";
     }
     /// Words of `thread_state.reason`.
     thread_reason {
@@ -57,7 +57,7 @@ words! {
         RUNNABLE = "runnable", "ready to run, waiting for a P";
         WAITING = "waiting", "parked; `reason` says for what";
         SYSCALL = "syscall", "in a system call";
-        UNKNOWN = "unknown", "not known: events of that time were lost, see `loss`";
+        UNKNOWN = "unknown", "not known: events of that time were lost, see `loss`, or it had begun before the recording";
     }
     /// Words of `goroutine_wait_part.part`, which are the names of columns in `goroutine_wait`.
     goroutine_wait_part {
@@ -78,7 +78,7 @@ words! {
     proc_state {
         RUNNING = "running", "held by a thread, which runs Go code, looks for some, or is in a system call";
         IDLE = "idle", "held by no thread";
-        UNKNOWN = "unknown", "not known: events of that time were lost, see `loss`";
+        UNKNOWN = "unknown", "not known: events of that time were lost, see `loss`, or it had begun before the recording";
     }
     /// Words of `loss.stage`.
     loss_stage {
