@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -184,6 +184,16 @@ fn the_target_outlives_a_debugger_that_is_faster() -> Result<()> {
 
 #[test]
 fn probes_come_back_when_the_debugger_leaves_first() -> Result<()> {
+    for _ in 0..5 {
+        if have_come_back()? {
+            return Ok(());
+        }
+    }
+    bail!("the debugger was faster than tracerd each time");
+}
+
+/// False if a thread was on its CPU for so long that tracerd left the probes in place.
+fn have_come_back() -> Result<bool> {
     let Recorded { mut target, database, tracerd, places } = Recorded::begin()?;
     let gdb = Gdb::attach(target.pid())?;
     wait_until_probes_are_away(target.pid())?;
@@ -193,8 +203,7 @@ fn probes_come_back_when_the_debugger_leaves_first() -> Result<()> {
     wait_for(&database, STATES, before + 10_000)?;
     let ended = end(tracerd, &mut target)?;
     if ended.stderr.contains("the probes stay until it leaves") {
-        // A thread was on its CPU for longer than a loaded machine should take to stop it.
-        return Ok(());
+        return Ok(false);
     }
     // gdb may leave while the kernel is still at the last probes, which is said in other words.
     ensure!(ended.stderr.contains("has left"), "{}", ended.stderr);
@@ -203,7 +212,7 @@ fn probes_come_back_when_the_debugger_leaves_first() -> Result<()> {
     let across = "select count(*) as n from goroutine_state s, loss l
          where l.stage = 'probes' and s.ts < l.ts + l.dur - 1000000 and s.ts + s.dur > l.ts + 1000000";
     assert_eq!(database.number(across)?, 0);
-    Ok(())
+    Ok(true)
 }
 
 #[test]

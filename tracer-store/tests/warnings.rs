@@ -259,4 +259,8 @@ async fn intervals_that_are_left_out_matter_to_their_own_tables() {
     assert_eq!(said(&format!("select * from syscall where ts > {}", 16 * SECOND)), NONE);
     let of_goroutines = Scope::selected(&reader, &Selection::default()).unwrap();
     assert_eq!(warnings(&reader, &of_goroutines).unwrap(), [left_out(2)]);
+    let Scope::Part { session_id, range, .. } = of_goroutines else { panic!("a part") };
+    let of_one = Scope::Part { session_id, range, upids: Some(vec![1]) };
+    let of_all = left_out(2).replace("intervals are", "intervals of this or other processes are");
+    assert_eq!(warnings(&reader, &of_one).unwrap(), [of_all]);
 }

@@ -106,9 +106,16 @@ pub fn warnings(reader: &Reader, scope: &Scope) -> Result<Vec<String>> {
             ));
         }
         if intervals > 0 {
-            let are = if intervals == 1 { "interval is" } else { "intervals are" };
+            let interval = if intervals == 1 { "interval" } else { "intervals" };
+            let are = if intervals == 1 { "is" } else { "are" };
+            // Losses are not told apart by process.
+            let of = if matches!(scope, Scope::Part { upids: Some(_), .. }) {
+                " of this or other processes"
+            } else {
+                ""
+            };
             lines.push(format!(
-                "note: {intervals} {are} left out, whose start or end is not known (select * from loss)"
+                "note: {intervals} {interval}{of} {are} left out, whose start or end is not known (select * from loss)"
             ));
         }
         if let Scope::Part { session_id, .. } = scope {
