@@ -26,6 +26,7 @@ mod load;
 mod machine;
 mod peers;
 mod recording;
+mod start;
 
 /// How long the smallest recording lasts: what it costs is the start and the end.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -71,8 +72,8 @@ pub fn run(args: &Args) -> Result<()> {
     let bin = build::run(true, Purpose::Bench)?;
     let length = Duration::from_secs(args.seconds.into());
     let bench = Bench { bin, go: Go::find()?, target: target_dir()?, length };
-    for load in Load::ALL {
-        bench.go.build(load.program())?;
+    for program in Load::ALL.map(Load::program).into_iter().chain(["parked"]) {
+        bench.go.build(program)?;
     }
     let mut bpftrace = args.peers.then(Bpftrace::find).flatten();
 
@@ -115,6 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         let start = ("tracerd.start_cpu".into(), "tracerd's CPU for start and end".into());
         figures.add(start, "ms", shortest.cpu.as_secs_f64() * 1e3);
+        bench.start_and_end(&mut figures)?;
     }
 
     if args.json {
