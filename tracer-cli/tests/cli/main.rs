@@ -241,7 +241,8 @@ state       TEXT                   What the goroutine did.
                                    runnable: ready to run, waiting for a P
                                    waiting: parked; `reason` says for what
                                    syscall: in a system call
-                                   unknown: not known: events of that time were lost, see `loss`
+                                   unknown: not known: events of that time were lost, see `loss`,
+                                   or it had begun before the recording
 reason      TEXT or NULL           While waiting: for what, named as Go's runtime names it (`chan
                                    receive`, `sync.Mutex.Lock`, `IO wait`...). While runnable
                                    after running: why it stopped (`preempted`, `runtime.Gosched`).

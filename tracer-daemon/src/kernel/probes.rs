@@ -237,6 +237,8 @@ impl Probes {
         };
         check_descriptors((links + to_load.len()) as u64)?;
         if let UprobeKind::Multi(programs) = &mut self.uprobes {
+            // One operation has them all in place, but the verifier takes its time.
+            progress(0);
             programs.load(to_load)?;
             let begun = Instant::now();
             let link = link(programs, sites, executable, scope)?;
