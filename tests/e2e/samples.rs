@@ -30,8 +30,9 @@ fn that_a_program_has_no_samples_made_is_said() -> Result<()> {
     let process = Process::start(command.arg("-none"))?;
     wait_until("it has allocated", SOON, || process.stderr().contains("allocated"))?;
     let database = Database::new()?;
-    let flags = ["--level", "full", "--duration", "200ms"];
-    let ended = database.attach(process.pid(), &flags)?.wait(SOON)?.ok()?;
+    let flags = ["attach", "--no-daemon", "--level", "full", "--duration", "200ms", "--db"];
+    let mut attach = tracerd(&flags)?;
+    let ended = run(attach.arg(database.path()).arg(process.pid().to_string()), SOON)?.ok()?;
     ensure!(ended.stderr.contains(SAYS), "{}", ended.stderr);
     assert_eq!(number_of_missing(&database)?, 1);
     Ok(())
