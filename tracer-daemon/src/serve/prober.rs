@@ -738,7 +738,8 @@ impl Work {
         if over.is_empty() {
             return;
         }
-        // Whoever wants to write goes on when the lease is given back: by then it is told that they are gone.
+        // A process that waits to open the file for writing goes on once the lease is released: the file must not be listed
+        // as probed then.
         self.show();
         detach_aside(over.into_iter().map(|(_, file)| (file.uprobes, file.lease)).collect());
     }
